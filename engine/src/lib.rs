@@ -1,0 +1,11 @@
+//! The storage engine: everything of DistriFS that touches a disk.
+//!
+//! - [`io`]: the seam over the operating system, with three bodies: io_uring, POSIX threads, simulated.
+//! - [`store`]: the chunk store of a datanode's data folder.
+//! - [`log`]: the write-ahead log of the master, with group commit.
+//!
+//! The engine knows nothing of gRPC, of the namespace, or of who asked.
+
+pub mod io;
+pub mod log;
+pub mod store;

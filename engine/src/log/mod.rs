@@ -1,0 +1,1 @@
+//! The write-ahead log of the master, with group commit.

@@ -1,0 +1,1 @@
+//! The chunk store of a datanode's data folder.

@@ -1,0 +1,2 @@
+//! DistriFS.
+fn main() {}
