@@ -23,7 +23,8 @@ static SHIFT_BLOCK: LazyLock<[[u32; 256]; 4]> = LazyLock::new(|| {
     let mut tables = [[0u32; 256]; 4];
     for (byte, table) in tables.iter_mut().enumerate() {
         for (value, entry) in table.iter_mut().enumerate() {
-            *entry = (0..8).filter(|bit| value >> bit & 1 == 1).fold(0, |sum, bit| sum ^ bits[byte * 8 + bit]);
+            *entry =
+                (0..8).filter(|bit| value >> bit & 1 == 1).fold(0, |sum, bit| sum ^ bits[byte * 8 + bit]);
         }
     }
     tables

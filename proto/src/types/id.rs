@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn text_of_another_shape_is_refused() {
-        for text in ["", "ab", "+0000000000000ab", "00000000000000ag", "00000000000000abc", "é0000000000000a"] {
+        for text in ["", "ab", "+0000000000000ab", "00000000000000ag", "00000000000000abc", "é0000000000000a"]
+        {
             assert!(text.parse::<ChunkId>().is_err(), "{text:?} was taken for a chunk id");
         }
     }
