@@ -10,7 +10,7 @@ pub const FRAME_PAYLOAD_BYTES_MAX: usize = 1 << 20;
 pub const FRAME_BLOCKS_MAX: usize = FRAME_PAYLOAD_BYTES_MAX / BLOCK_BYTES;
 
 /// The payload of an opening, answer or error frame.
-pub const FRAME_CONTROL_BYTES_MAX: usize = 4096;
+pub const FRAME_CONTROL_BYTES_MAX: usize = 8192;
 
 /// The default chunk size.
 pub const CHUNK_BYTES_DEFAULT: u64 = 64 << 20;
@@ -52,3 +52,5 @@ const _: () = assert!(CHUNK_BYTES_MIN.is_multiple_of(BLOCK_BYTES as u64));
 const _: () = assert!(CHUNK_BYTES_MIN <= CHUNK_BYTES_DEFAULT && CHUNK_BYTES_DEFAULT <= CHUNK_BYTES_MAX);
 const _: () = assert!(REPLICATION_DEFAULT <= REPLICATION_MAX);
 const _: () = assert!(ERROR_TEXT_BYTES_MAX + 64 <= FRAME_CONTROL_BYTES_MAX);
+// The longest pipeline of the longest addresses.
+const _: () = assert!(REPLICATION_MAX as usize * 300 + 64 <= FRAME_CONTROL_BYTES_MAX);
