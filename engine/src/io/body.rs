@@ -1,0 +1,96 @@
+//! [`IoMode`] says what is wanted, [`Body`] what it came to, [`block_on`] runs on it.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::str::FromStr;
+
+use super::handle::Io;
+use super::posix;
+use super::probe::probe_uring;
+
+/// What the user asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IoMode {
+    /// io_uring where the probe succeeds, POSIX elsewhere.
+    #[default]
+    Auto,
+    /// io_uring, or an error.
+    Uring,
+    /// POSIX, whatever the kernel could do.
+    Posix,
+}
+
+/// A word that is no [`IoMode`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown I/O mode {given:?}: it is auto, uring or posix")]
+pub struct IoModeUnknown {
+    /// The word.
+    pub given: String,
+}
+
+impl IoMode {
+    /// Chooses the body. `Auto` always finds one; `Uring` fails with the probe's reason.
+    pub fn resolve(self) -> io::Result<Body> {
+        match self {
+            Self::Posix => Ok(Body::Posix),
+            Self::Auto => Ok(if probe_uring().is_ok() { Body::Uring } else { Body::Posix }),
+            Self::Uring => match probe_uring() {
+                Ok(()) => Ok(Body::Uring),
+                Err(reason) => {
+                    let text = format!("io_uring was asked for but does not work here: {reason}");
+                    Err(io::Error::new(io::ErrorKind::Unsupported, text))
+                }
+            },
+        }
+    }
+}
+
+impl FromStr for IoMode {
+    type Err = IoModeUnknown;
+
+    fn from_str(word: &str) -> Result<Self, IoModeUnknown> {
+        match word {
+            "auto" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            "posix" => Ok(Self::Posix),
+            _ => Err(IoModeUnknown { given: word.to_owned() }),
+        }
+    }
+}
+
+impl fmt::Display for IoMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Posix => "posix",
+        })
+    }
+}
+
+/// What carries the operations out.
+#[derive(Debug, Clone)]
+pub enum Body {
+    /// io_uring, through monoio.
+    Uring,
+    /// Threads for files, epoll for sockets.
+    Posix,
+}
+
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uring => "io_uring",
+            Self::Posix => "posix",
+        })
+    }
+}
+
+/// Runs `main` to its end on this thread, then finishes the operations in flight.
+pub fn block_on<F: Future>(body: Body, main: impl FnOnce(Io) -> F) -> io::Result<F::Output> {
+    match body {
+        Body::Uring => Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring is not built in")),
+        Body::Posix => posix::block_on(main),
+    }
+}

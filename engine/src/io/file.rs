@@ -1,0 +1,164 @@
+//! [`File`]: positioned reads and writes on owned buffers, whole or with an error, over any body.
+
+use std::ffi::OsString;
+use std::io;
+use std::ops::Range;
+
+use super::buf::{BUF_ALIGN, Buf, Shared};
+use super::posix;
+
+/// How to open a file. Always close-on-exec, and never through a symbolic link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    /// For reading.
+    pub read: bool,
+    /// For writing.
+    pub write: bool,
+    /// Create it (mode 0644); an existing one is an error.
+    pub create_new: bool,
+    /// Past the page cache; buffered where the file system cannot. Buffers, offsets and lengths are then
+    /// multiples of [`BUF_ALIGN`].
+    pub direct: bool,
+}
+
+impl Open {
+    /// For reading, through the page cache.
+    pub const READ: Self = Self { read: true, write: false, create_new: false, direct: false };
+    /// For reading, from the device.
+    pub const READ_DIRECT: Self = Self { read: true, write: false, create_new: false, direct: true };
+    /// A new file for writing, through the page cache.
+    pub const CREATE: Self = Self { read: false, write: true, create_new: true, direct: false };
+    /// A new file for writing, to the device.
+    pub const CREATE_DIRECT: Self = Self { read: false, write: true, create_new: true, direct: true };
+}
+
+/// One entry of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirEntry {
+    /// Its name, without the path.
+    pub name: OsString,
+    /// Whether it is a directory.
+    pub is_dir: bool,
+    /// The length of a file; of anything else what the file system says.
+    pub len: u64,
+}
+
+/// The room of a file system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// All of it, in bytes.
+    pub total: u64,
+    /// What an unprivileged user can still take, in bytes.
+    pub available: u64,
+}
+
+/// An open file. Several operations may be in flight at once; share it in an `Rc`.
+pub struct File {
+    kind: Kind,
+}
+
+enum Kind {
+    Posix(posix::PosixFile),
+}
+
+impl File {
+    pub(super) fn posix(file: posix::PosixFile) -> Self {
+        Self { kind: Kind::Posix(file) }
+    }
+
+    /// Fills `range` of the buffer from `offset` on; fewer bytes only where the file ends.
+    pub async fn read_at(&self, mut buf: Buf, range: Range<usize>, offset: u64) -> (io::Result<usize>, Buf) {
+        assert!(range.start <= range.end && range.end <= buf.len(), "a range of the buffer");
+        let mut at = range.start;
+        while at < range.end {
+            let from = offset + (at - range.start) as u64;
+            let result;
+            (result, buf) = match &self.kind {
+                Kind::Posix(file) => file.read_once(buf, at..range.end, from).await,
+            };
+            match result {
+                Ok(0) => break,
+                Ok(read) => at += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return (Err(error), buf),
+            }
+            // At the end of the file a direct read stops at an unaligned place, and to go on from there
+            // would be refused.
+            if at < range.end && self.is_direct() && !at.is_multiple_of(BUF_ALIGN) {
+                match self.len().await {
+                    Ok(len) if offset + (at - range.start) as u64 >= len => break,
+                    Ok(_) => {}
+                    Err(error) => return (Err(error), buf),
+                }
+            }
+        }
+        (Ok(at - range.start), buf)
+    }
+
+    /// Writes `range` of the buffer at `offset`: all of it, or an error and an unknown part.
+    pub async fn write_at(&self, buf: Shared, range: Range<usize>, offset: u64) -> io::Result<()> {
+        assert!(range.start <= range.end && range.end <= buf.len(), "a range of the buffer");
+        let mut at = range.start;
+        while at < range.end {
+            let to = offset + (at - range.start) as u64;
+            let result = match &self.kind {
+                Kind::Posix(file) => file.write_once(buf.clone(), at..range.end, to).await,
+            };
+            match result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => at += written,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes content and length durable. After an error nothing is known about either: do not try again.
+    pub async fn fdatasync(&self) -> io::Result<()> {
+        match &self.kind {
+            Kind::Posix(file) => file.fdatasync().await,
+        }
+    }
+
+    /// Takes room for `len` bytes and makes the file that long; does nothing where the file system cannot.
+    pub async fn fallocate(&self, len: u64) -> io::Result<()> {
+        match &self.kind {
+            Kind::Posix(file) => file.fallocate(len).await,
+        }
+    }
+
+    /// Cuts the file, or makes it longer with zeros.
+    pub async fn set_len(&self, len: u64) -> io::Result<()> {
+        match &self.kind {
+            Kind::Posix(file) => file.set_len(len).await,
+        }
+    }
+
+    /// How long the file is.
+    pub async fn len(&self) -> io::Result<u64> {
+        match &self.kind {
+            Kind::Posix(file) => file.len(),
+        }
+    }
+
+    /// Whether the file is empty.
+    pub async fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len().await? == 0)
+    }
+
+    /// Whether the file goes past the page cache (it was asked for, and the file system can).
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        match &self.kind {
+            Kind::Posix(file) => file.is_direct(),
+        }
+    }
+
+    /// Closes the file once its operations are done. Dropping it does the same, unseen.
+    pub async fn close(self) -> io::Result<()> {
+        match self.kind {
+            Kind::Posix(file) => file.close().await,
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! [`Io`]: what a task holds to reach the body of its thread.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::file::{DirEntry, File, Open, Space};
+use super::net::{Listener, Stream};
+use super::posix;
+
+/// The handle of this thread's body. Cheap to clone; it does not leave its thread.
+#[derive(Clone)]
+pub struct Io(pub(super) Kind);
+
+#[derive(Clone)]
+pub(super) enum Kind {
+    Posix(posix::Posix),
+}
+
+/// The time limit of [`Io::timeout`] passed first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the time limit of {after:?} has passed")]
+pub struct Elapsed {
+    /// The limit.
+    pub after: Duration,
+}
+
+impl Io {
+    /// Which body this is, for logs, heartbeats and metrics.
+    #[must_use]
+    pub fn body_name(&self) -> &'static str {
+        match &self.0 {
+            Kind::Posix(_) => "posix",
+        }
+    }
+
+    /// Runs a task beside the caller, on this thread. It ends with the body at the latest.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        match &self.0 {
+            Kind::Posix(body) => body.spawn(task),
+        }
+    }
+
+    /// Waits.
+    pub async fn sleep(&self, duration: Duration) {
+        match &self.0 {
+            Kind::Posix(body) => body.sleep(duration).await,
+        }
+    }
+
+    /// Monotonic time since the body started.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        match &self.0 {
+            Kind::Posix(body) => body.now(),
+        }
+    }
+
+    /// Waits for `work`, at most for `limit`; then `work` is dropped. For the network only.
+    pub async fn timeout<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Result<T, Elapsed> {
+        let done = match &self.0 {
+            Kind::Posix(body) => body.timeout(limit, work).await,
+        };
+        done.ok_or(Elapsed { after: limit })
+    }
+
+    /// Opens a file.
+    pub async fn open(&self, path: &Path, how: Open) -> io::Result<File> {
+        match &self.0 {
+            Kind::Posix(body) => body.open(path, how).await.map(File::posix),
+        }
+    }
+
+    /// Renames a file, replacing what was there. Durable once both directories are synced.
+    pub async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match &self.0 {
+            Kind::Posix(body) => body.rename(from, to).await,
+        }
+    }
+
+    /// Removes a file. Durable once its directory is synced.
+    pub async fn unlink(&self, path: &Path) -> io::Result<()> {
+        match &self.0 {
+            Kind::Posix(body) => body.unlink(path).await,
+        }
+    }
+
+    /// Creates a directory; an existing one is an error.
+    pub async fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match &self.0 {
+            Kind::Posix(body) => body.create_dir(path).await,
+        }
+    }
+
+    /// All entries of a directory, sorted by name.
+    pub async fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        match &self.0 {
+            Kind::Posix(body) => body.read_dir(path).await,
+        }
+    }
+
+    /// Makes the entries of a directory durable: creations, renames and removals.
+    pub async fn fsync_dir(&self, path: &Path) -> io::Result<()> {
+        match &self.0 {
+            Kind::Posix(body) => body.fsync_dir(path).await,
+        }
+    }
+
+    /// How much room the file system of `path` has.
+    pub async fn free_space(&self, path: &Path) -> io::Result<Space> {
+        match &self.0 {
+            Kind::Posix(body) => body.free_space(path).await,
+        }
+    }
+
+    /// Connects to a server.
+    pub async fn connect(&self, to: SocketAddr) -> io::Result<Stream> {
+        match &self.0 {
+            Kind::Posix(body) => body.connect(to).await.map(Stream::posix),
+        }
+    }
+
+    /// Listens on an address; port 0 picks a free one.
+    pub async fn listen(&self, at: SocketAddr) -> io::Result<Listener> {
+        match &self.0 {
+            Kind::Posix(body) => body.listen(at).map(Listener::posix),
+        }
+    }
+
+    /// Takes over a connection that was accepted elsewhere. The simulated body has no place for one.
+    pub fn adopt(&self, socket: std::net::TcpStream) -> io::Result<Stream> {
+        match &self.0 {
+            Kind::Posix(body) => body.adopt(socket).map(Stream::posix),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! [`Stream`] and [`Listener`]: TCP on owned buffers, whole or with an error, over any body.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use super::buf::{Buf, Shared};
+use super::posix;
+
+/// Connections that wait to be accepted.
+pub const LISTEN_BACKLOG: u32 = 1024;
+/// The send and the receive buffer of each connection.
+pub const SOCKET_BUFFER_BYTES: usize = 1 << 20;
+/// A peer that acknowledges nothing for this long is gone: on a half-open link `send` would succeed.
+pub const SOCKET_USER_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Waits for connections.
+pub struct Listener {
+    kind: ListenerKind,
+}
+
+enum ListenerKind {
+    Posix(posix::PosixListener),
+}
+
+impl Listener {
+    pub(super) fn posix(listener: posix::PosixListener) -> Self {
+        Self { kind: ListenerKind::Posix(listener) }
+    }
+
+    /// The next connection and where it comes from.
+    pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
+        match &self.kind {
+            ListenerKind::Posix(listener) => {
+                listener.accept().await.map(|(stream, from)| (Stream::posix(stream), from))
+            }
+        }
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        match &self.kind {
+            ListenerKind::Posix(listener) => listener.local_addr(),
+        }
+    }
+}
+
+/// A connection. It closes when it, or both its halves, are dropped.
+pub struct Stream {
+    kind: StreamKind,
+}
+
+#[derive(Clone)]
+enum StreamKind {
+    Posix(posix::PosixStream),
+}
+
+impl Stream {
+    pub(super) fn posix(stream: posix::PosixStream) -> Self {
+        Self { kind: StreamKind::Posix(stream) }
+    }
+
+    /// The two directions, for two tasks.
+    #[must_use]
+    pub fn into_split(self) -> (RecvHalf, SendHalf) {
+        (RecvHalf { kind: self.kind.clone() }, SendHalf { kind: self.kind })
+    }
+
+    /// Who is at the other end.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        match &self.kind {
+            StreamKind::Posix(stream) => stream.peer_addr(),
+        }
+    }
+}
+
+/// The receiving direction of a [`Stream`].
+pub struct RecvHalf {
+    kind: StreamKind,
+}
+
+impl RecvHalf {
+    /// Fills `range` of the buffer. `Ok(0)`: the peer closed before the first byte; in the middle that is
+    /// `UnexpectedEof`. Dropped before its end, it may have consumed bytes: close the connection.
+    pub async fn recv_exact(&mut self, mut buf: Buf, range: Range<usize>) -> (io::Result<usize>, Buf) {
+        assert!(range.start <= range.end && range.end <= buf.len(), "a range of the buffer");
+        let mut at = range.start;
+        while at < range.end {
+            let result;
+            (result, buf) = match &self.kind {
+                StreamKind::Posix(stream) => stream.recv_once(buf, at..range.end).await,
+            };
+            match result {
+                Ok(0) if at == range.start => return (Ok(0), buf),
+                Ok(0) => {
+                    let (got, want) = (at - range.start, range.len());
+                    let text = format!("the peer closed after {got} of {want} bytes");
+                    return (Err(io::Error::new(io::ErrorKind::UnexpectedEof, text)), buf);
+                }
+                Ok(received) => at += received,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return (Err(error), buf),
+            }
+        }
+        (Ok(range.len()), buf)
+    }
+}
+
+/// The sending direction of a [`Stream`].
+pub struct SendHalf {
+    kind: StreamKind,
+}
+
+impl SendHalf {
+    /// Hands `range` of the buffer to the network: all of it, or an error and an unknown part.
+    pub async fn send_all(&mut self, buf: Shared, range: Range<usize>) -> io::Result<()> {
+        assert!(range.start <= range.end && range.end <= buf.len(), "a range of the buffer");
+        let mut at = range.start;
+        while at < range.end {
+            let result = match &self.kind {
+                StreamKind::Posix(stream) => stream.send_once(buf.clone(), at..range.end).await,
+            };
+            match result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => at += sent,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the peer that nothing more comes; what it sends can still be received.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        match &self.kind {
+            StreamKind::Posix(stream) => stream.shutdown(),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Files of the POSIX body: each operation is one system call on a thread of the pool. An operation whose
+//! future is dropped runs to its end; the thread owns buffer and descriptor.
+
+use std::fs;
+use std::future::pending;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::io::buf::{Buf, Shared};
+use crate::io::drain::Operations;
+use crate::io::file::{DirEntry, Open, Space};
+use crate::io::syscall;
+
+use super::Posix;
+
+impl Posix {
+    pub(in crate::io) async fn open(&self, path: &Path, how: Open) -> io::Result<PosixFile> {
+        let path = path.to_owned();
+        let (file, direct) = on_thread(&self.operations, move || syscall::open(&path, how)).await?;
+        Ok(PosixFile { file: Arc::new(file), direct, operations: self.operations.clone() })
+    }
+
+    pub(in crate::io) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (from.to_owned(), to.to_owned());
+        on_thread(&self.operations, move || fs::rename(from, to)).await
+    }
+
+    pub(in crate::io) async fn unlink(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        on_thread(&self.operations, move || fs::remove_file(path)).await
+    }
+
+    pub(in crate::io) async fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        on_thread(&self.operations, move || fs::create_dir(path)).await
+    }
+
+    pub(in crate::io) async fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
+        let path = path.to_owned();
+        on_thread(&self.operations, move || syscall::read_dir(&path)).await
+    }
+
+    pub(in crate::io) async fn fsync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        on_thread(&self.operations, move || syscall::fsync_dir(&path)).await
+    }
+
+    pub(in crate::io) async fn free_space(&self, path: &Path) -> io::Result<Space> {
+        let path = path.to_owned();
+        on_thread(&self.operations, move || syscall::free_space(&path)).await
+    }
+}
+
+/// An open file.
+pub(in crate::io) struct PosixFile {
+    file: Arc<fs::File>,
+    direct: bool,
+    operations: Operations,
+}
+
+impl PosixFile {
+    pub(in crate::io) async fn read_once(
+        &self,
+        mut buf: Buf,
+        range: Range<usize>,
+        offset: u64,
+    ) -> (io::Result<usize>, Buf) {
+        let file = Arc::clone(&self.file);
+        on_thread(&self.operations, move || {
+            let result = file.read_at(&mut buf[range], offset);
+            (result, buf)
+        })
+        .await
+    }
+
+    pub(in crate::io) async fn write_once(
+        &self,
+        buf: Shared,
+        range: Range<usize>,
+        offset: u64,
+    ) -> io::Result<usize> {
+        let file = Arc::clone(&self.file);
+        on_thread(&self.operations, move || file.write_at(&buf[range], offset)).await
+    }
+
+    pub(in crate::io) async fn fdatasync(&self) -> io::Result<()> {
+        let file = Arc::clone(&self.file);
+        on_thread(&self.operations, move || file.sync_data()).await
+    }
+
+    pub(in crate::io) async fn fallocate(&self, len: u64) -> io::Result<()> {
+        let file = Arc::clone(&self.file);
+        on_thread(&self.operations, move || syscall::fallocate(&file, len)).await
+    }
+
+    pub(in crate::io) async fn set_len(&self, len: u64) -> io::Result<()> {
+        let file = Arc::clone(&self.file);
+        on_thread(&self.operations, move || file.set_len(len)).await
+    }
+
+    /// One quick system call that reads memory: not worth a thread.
+    pub(in crate::io) fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    pub(in crate::io) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// Waits for a thread, so that a removed file's blocks are freed there and not on the loop.
+    pub(in crate::io) async fn close(self) -> io::Result<()> {
+        on_thread(&self.operations, move || drop(self.file)).await;
+        Ok(())
+    }
+}
+
+async fn on_thread<T: Send + 'static>(
+    operations: &Operations,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let underway = operations.begin().await;
+    let done = tokio::task::spawn_blocking(move || {
+        let output = work();
+        drop(underway);
+        output
+    })
+    .await;
+    match done {
+        Ok(output) => output,
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        // The runtime is going, and this task with it.
+        Err(_) => pending().await,
+    }
+}

@@ -1,0 +1,87 @@
+//! The blocking system calls that the POSIX body makes on its threads and the ring body where the ring has
+//! no operation for them.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::file::{DirEntry, Open, Space};
+
+/// The mode of new files.
+const FILE_MODE: u32 = 0o644;
+
+/// The flags of [`Open`], save O_DIRECT, which [`bypass_cache`] adds.
+pub(super) fn open_flags(how: Open) -> OFlags {
+    let access = match (how.read, how.write) {
+        (true, true) => OFlags::RDWR,
+        (false, true) => OFlags::WRONLY,
+        (_, false) => OFlags::RDONLY,
+    };
+    let creation = if how.create_new { OFlags::CREATE | OFlags::EXCL } else { OFlags::empty() };
+    access | creation | OFlags::CLOEXEC | OFlags::NOFOLLOW
+}
+
+/// Opens a file; also says whether it goes past the page cache.
+pub(super) fn open(path: &Path, how: Open) -> io::Result<(fs::File, bool)> {
+    let file = fs::File::from(rustix::fs::open(path, open_flags(how), Mode::from_raw_mode(FILE_MODE))?);
+    let direct = how.direct && bypass_cache(&file)?;
+    Ok((file, direct))
+}
+
+/// Adds O_DIRECT. It is not asked for in `open`: where that refuses it, the file may have been created.
+pub(super) fn bypass_cache(file: &fs::File) -> io::Result<bool> {
+    match rustix::fs::fcntl_setfl(file, OFlags::DIRECT) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn fallocate(file: &fs::File, len: u64) -> io::Result<()> {
+    if len == 0 {
+        return Ok(());
+    }
+    loop {
+        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+pub(super) fn fsync_dir(path: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    fs::File::from(rustix::fs::open(path, flags, Mode::empty())?).sync_all()
+}
+
+pub(super) fn read_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        // Of the entry itself: a symbolic link is not followed.
+        match entry.metadata() {
+            Ok(metadata) => entries.push(DirEntry {
+                name: entry.file_name(),
+                is_dir: metadata.is_dir(),
+                len: metadata.len(),
+            }),
+            // Removed since it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    entries.sort_unstable_by(|left, right| left.name.cmp(&right.name));
+    Ok(entries)
+}
+
+pub(super) fn free_space(path: &Path) -> io::Result<Space> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(Space {
+        total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        available: stat.f_bavail.saturating_mul(stat.f_frsize),
+    })
+}
