@@ -3,9 +3,11 @@
 //! - [`io`]: the seam over the operating system, with three bodies: io_uring, POSIX threads, simulated.
 //! - [`store`]: the chunk store of a datanode's data folder.
 //! - [`log`]: the write-ahead log of the master, with group commit.
+//! - [`durable_file`]: replacing a small file safely.
 //!
 //! The engine knows nothing of gRPC, of the namespace, or of who asked.
 
+pub mod durable_file;
 pub mod io;
 pub mod log;
 pub mod store;

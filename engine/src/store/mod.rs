@@ -1,1 +1,157 @@
-//! The chunk store of a datanode's data folder.
+//! The chunk store of one data folder: create, write, commit, read a range, delete, inventory.
+//!
+//! ```text
+//! VERSION                       cluster id, node id, layout version   (folder.rs)
+//! WITNESS                       highest epoch and LSN shown           (folder.rs)
+//! chunks/XX/chunk-<16 hex>      exactly the chunk's bytes
+//! chunks/XX/chunk-<16 hex>.meta its sidecar                           (sidecar.rs)
+//! tmp/                          what is not committed; emptied at start
+//! quarantine/                   what does not fit together; kept for a person
+//! ```
+//!
+//! A chunk exists from the moment its data file's name is durable in `chunks/`, which is the last step of
+//! [`commit`](ChunkWriter::commit). Its length and checksums come from the sidecar, never from the file's size.
+//! A store never overwrites a committed chunk.
+//!
+//! Each shard has a [`ChunkStore`] of its own on the same folder; they share nothing but the file system. That two
+//! writers cannot make the same chunk is held by the exclusive creation of its name in `tmp/`.
+
+mod dir_sync;
+mod error;
+mod folder;
+mod layout;
+mod reader;
+mod scan;
+mod sidecar;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, GenerationStamp};
+
+use crate::io::{Io, Space};
+use dir_sync::DirSync;
+
+pub use error::StoreError;
+pub use folder::{Folder, Identity, Witness};
+pub use reader::ChunkReader;
+pub use scan::Inventory;
+pub use sidecar::{SIDECAR_HEADER_BYTES, Sidecar, SidecarHeader};
+pub use writer::{ChunkWriter, WriteInFlight};
+
+/// A committed replica, as reports tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaInfo {
+    /// Which chunk.
+    pub chunk: ChunkId,
+    /// Its version.
+    pub generation: GenerationStamp,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Of all its bytes.
+    pub crc: Crc32c,
+}
+
+/// The chunks of one data folder, for one thread.
+#[derive(Clone)]
+pub struct ChunkStore {
+    io: Io,
+    root: Rc<Path>,
+    dir_sync: DirSync,
+}
+
+impl ChunkStore {
+    /// A store on a folder that [`Folder::open`] prepared.
+    #[must_use]
+    pub fn attach(io: Io, root: PathBuf) -> Self {
+        let dir_sync = DirSync::new(io.clone());
+        Self { io, root: root.into(), dir_sync }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The room of its file system.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn free_space(&self) -> Result<Space, StoreError> {
+        self.io.free_space(&self.root).await.map_err(|e| StoreError::io("statvfs", &self.root, e))
+    }
+
+    /// Begins a chunk: a file in `tmp/` with room for `reserve` bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when the chunk is committed or being written, [`StoreError::NoSpace`], or
+    /// [`StoreError::Io`]. Nothing is left behind.
+    pub async fn create(
+        &self,
+        cluster: ClusterId,
+        chunk: ChunkId,
+        generation: GenerationStamp,
+        reserve: u64,
+    ) -> Result<ChunkWriter, StoreError> {
+        ChunkWriter::create(self.clone(), cluster, chunk, generation, reserve).await
+    }
+
+    /// Opens a committed chunk for reading.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchChunk`]; [`StoreError::Corrupt`] when the sidecar is damaged, belongs to another
+    /// chunk or cluster, or the data file has another length; [`StoreError::Io`].
+    pub async fn open(&self, cluster: ClusterId, chunk: ChunkId) -> Result<ChunkReader, StoreError> {
+        ChunkReader::open(&self.io, &self.root, cluster, chunk).await
+    }
+
+    /// Deletes a chunk of this or a lower generation; one that is not there is done. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError::NewerGeneration`] when the replica is of a higher one; [`StoreError::Io`].
+    pub async fn delete(&self, chunk: ChunkId, up_to: GenerationStamp) -> Result<(), StoreError> {
+        let data = layout::data_path(&self.root, chunk);
+        let meta = layout::meta_path(&self.root, chunk);
+        match scan::read_header(&self.io, &meta).await {
+            Ok(header) if header.generation > up_to => {
+                let found = header.generation;
+                return Err(StoreError::NewerGeneration { chunk, found, up_to });
+            }
+            // A sidecar that cannot be read does not keep a chunk alive whose tombstone is in the master's log.
+            Ok(_) | Err(StoreError::NoSuchChunk { .. } | StoreError::Corrupt { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        // Data first: while its name is there the chunk exists, and must have its sidecar.
+        let mut changed = false;
+        for path in [&data, &meta] {
+            match self.io.unlink(path).await {
+                Ok(()) => changed = true,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::io("unlink", path, error)),
+            }
+        }
+        if changed {
+            let parent = layout::chunk_dir(&self.root, chunk);
+            self.dir_sync.sync(&parent).await.map_err(|e| StoreError::sync("directory", &parent, e))?;
+        }
+        Ok(())
+    }
+
+    /// Every committed chunk, in order of ids. What does not fit together is moved to `quarantine/` and counted.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when a directory cannot be read.
+    pub async fn inventory(&self, cluster: ClusterId) -> Result<Inventory, StoreError> {
+        scan::inventory(&self.io, &self.root, cluster).await
+    }
+
+    /// Removes what was not committed before a crash.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn clear_tmp(&self) -> Result<usize, StoreError> {
+        scan::clear_tmp(&self.io, &self.root).await
+    }
+}

@@ -1,0 +1,43 @@
+//! Replacing a small file so that a power cut leaves either the old content or the new, never a part.
+//!
+//! For the few files outside the data path (identities, epochs): blocking, on the standard library.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+const SUFFIX: &str = ".new";
+
+/// Replaces `path`: temporary beside it, synced, renamed, directory synced. Durable when it returns.
+///
+/// # Errors
+/// As the system says; the old content is then still there, unless the last step, the directory's sync, failed.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a file"));
+    };
+    let mut temporary = name.to_owned();
+    temporary.push(SUFFIX);
+    let temporary = dir.join(temporary);
+    let mut file = File::create(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    drop(file);
+    fs::rename(&temporary, path)?;
+    sync_dir(dir)
+}
+
+/// Makes the entries of a directory durable.
+///
+/// # Errors
+/// As the system says.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+/// Whether a file of this name is what an interrupted [`replace`] leaves behind.
+#[must_use]
+pub fn is_temporary(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|n| n.ends_with(SUFFIX))
+}

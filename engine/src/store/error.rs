@@ -1,0 +1,120 @@
+//! What can go wrong in the chunk store, and who must act.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use distrifs_proto::ErrorCode;
+use distrifs_proto::types::{ChunkId, GenerationStamp};
+
+/// A failure of the chunk store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no committed chunk of this id here.
+    #[error("chunk {chunk}: not in this folder")]
+    NoSuchChunk {
+        /// The chunk.
+        chunk: ChunkId,
+    },
+    /// The chunk is committed already, or somebody writes it now.
+    #[error("chunk {chunk}: exists already")]
+    Exists {
+        /// The chunk.
+        chunk: ChunkId,
+    },
+    /// The replica is newer than what was to be deleted.
+    #[error("chunk {chunk}: generation {found} is newer than {up_to}")]
+    NewerGeneration {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Of the replica.
+        found: GenerationStamp,
+        /// Of the order.
+        up_to: GenerationStamp,
+    },
+    /// The bytes on the disk are not what was committed.
+    #[error("chunk {chunk}: corrupt: {what}")]
+    Corrupt {
+        /// The chunk.
+        chunk: ChunkId,
+        /// What does not match.
+        what: String,
+    },
+    /// Longer than what was reserved for it: the caller's mistake.
+    #[error("chunk {chunk}: {length} bytes, but {reserved} were reserved")]
+    TooLong {
+        /// The chunk.
+        chunk: ChunkId,
+        /// What it would become.
+        length: u64,
+        /// What was reserved.
+        reserved: u64,
+    },
+    /// The disk is full.
+    #[error("{path}: no space left")]
+    NoSpace {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A sync failed: what was written may be lost although a later sync would succeed. The folder takes no
+    /// more writes until it was checked by a new start.
+    #[error("{path}: sync of the {what} failed: {source}: the folder takes no more writes")]
+    SyncFailed {
+        /// Data, sidecar or directory.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// As the system says it.
+        source: io::Error,
+    },
+    /// Anything else from the disk.
+    #[error("{path}: {what}: {source}")]
+    Io {
+        /// The operation.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// As the system says it.
+        source: io::Error,
+    },
+    /// The folder cannot be used: another process has it, another node or cluster owns it, or it is newer.
+    #[error("{path}: {why}")]
+    Folder {
+        /// The folder or the file in it.
+        path: PathBuf,
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
+impl StoreError {
+    pub(super) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
+        if source.kind() == io::ErrorKind::StorageFull {
+            return Self::NoSpace { path: path.to_owned() };
+        }
+        Self::Io { what, path: path.to_owned(), source }
+    }
+
+    pub(super) fn sync(what: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::SyncFailed { what, path: path.to_owned(), source }
+    }
+
+    /// How peers are told.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NoSuchChunk { .. } => ErrorCode::NoSuchChunk,
+            Self::Exists { .. } => ErrorCode::AlreadyExists,
+            Self::NewerGeneration { .. } => ErrorCode::StaleGeneration,
+            Self::Corrupt { .. } => ErrorCode::Corrupt,
+            Self::TooLong { .. } => ErrorCode::Protocol,
+            Self::NoSpace { .. } => ErrorCode::NoSpace,
+            Self::SyncFailed { .. } | Self::Io { .. } | Self::Folder { .. } => ErrorCode::Disk,
+        }
+    }
+
+    /// Whether the folder must leave the write set: its disk lost or may have lost bytes.
+    #[must_use]
+    pub fn suspects_folder(&self) -> bool {
+        matches!(self, Self::SyncFailed { .. } | Self::Io { .. })
+    }
+}

@@ -1,0 +1,78 @@
+//! The names in a data folder.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use distrifs_proto::types::ChunkId;
+
+pub(super) const CHUNKS: &str = "chunks";
+pub(super) const TMP: &str = "tmp";
+pub(super) const QUARANTINE: &str = "quarantine";
+/// Directories below `chunks/`.
+pub(super) const CHUNK_DIRS: u64 = 256;
+
+/// `chunks/XX`. XX is the second lowest byte of the id: 256 chunks in a row share a directory, so that the
+/// commits of many small files share its sync.
+pub(super) fn chunk_dir(root: &Path, chunk: ChunkId) -> PathBuf {
+    numbered_dir(root, chunk.0 >> 8 & 0xff)
+}
+
+pub(super) fn numbered_dir(root: &Path, number: u64) -> PathBuf {
+    root.join(CHUNKS).join(format!("{number:02x}"))
+}
+
+pub(super) fn data_path(root: &Path, chunk: ChunkId) -> PathBuf {
+    chunk_dir(root, chunk).join(format!("chunk-{chunk}"))
+}
+
+pub(super) fn meta_path(root: &Path, chunk: ChunkId) -> PathBuf {
+    chunk_dir(root, chunk).join(format!("chunk-{chunk}.meta"))
+}
+
+pub(super) fn tmp_data_path(root: &Path, chunk: ChunkId) -> PathBuf {
+    root.join(TMP).join(format!("chunk-{chunk}"))
+}
+
+pub(super) fn tmp_meta_path(root: &Path, chunk: ChunkId) -> PathBuf {
+    root.join(TMP).join(format!("chunk-{chunk}.meta"))
+}
+
+/// What a name in `chunks/XX` stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Name {
+    Data(ChunkId),
+    Meta(ChunkId),
+    Foreign,
+}
+
+pub(super) fn parse(name: &OsStr) -> Name {
+    let Some(rest) = name.to_str().and_then(|n| n.strip_prefix("chunk-")) else { return Name::Foreign };
+    let (digits, meta) = rest.strip_suffix(".meta").map_or((rest, false), |d| (d, true));
+    match digits.parse::<ChunkId>() {
+        // Only the spelling that we write: upper case digits would be a second name for the same chunk.
+        Ok(chunk) if chunk.to_string() == digits && meta => Name::Meta(chunk),
+        Ok(chunk) if chunk.to_string() == digits => Name::Data(chunk),
+        _ => Name::Foreign,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_again() {
+        let chunk = ChunkId(0x1234_5678);
+        let name = |p: PathBuf| parse(p.file_name().expect("a file name"));
+        assert_eq!(name(data_path(Path::new("/d"), chunk)), Name::Data(chunk));
+        assert_eq!(name(meta_path(Path::new("/d"), chunk)), Name::Meta(chunk));
+        assert_eq!(data_path(Path::new("/d"), chunk), Path::new("/d/chunks/56/chunk-0000000012345678"));
+    }
+
+    #[test]
+    fn other_names_are_foreign() {
+        for name in ["", "chunk-", "chunk-12", "chunk-00000000000000AB", "chunk-0000000000000001.tmp", "x"] {
+            assert_eq!(parse(OsStr::new(name)), Name::Foreign, "{name}");
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What a folder holds when a datanode starts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use distrifs_proto::types::{ChunkId, ClusterId};
+
+use super::layout::{self, Name};
+use super::reader::check_place;
+use super::{ReplicaInfo, SIDECAR_HEADER_BYTES, SidecarHeader, StoreError};
+use crate::io::{Buf, Io, Open};
+
+/// The committed chunks of a folder.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// In order of ids.
+    pub replicas: Vec<ReplicaInfo>,
+    /// What was moved to `quarantine/`: the name and why.
+    pub quarantined: Vec<(String, String)>,
+}
+
+pub(super) async fn inventory(io: &Io, root: &Path, cluster: ClusterId) -> Result<Inventory, StoreError> {
+    let mut found = Inventory::default();
+    for number in 0..layout::CHUNK_DIRS {
+        scan_dir(io, root, cluster, number, &mut found).await?;
+    }
+    found.replicas.sort_unstable_by_key(|r| r.chunk);
+    Ok(found)
+}
+
+#[derive(Default)]
+struct Pair {
+    data_len: Option<u64>,
+    meta: bool,
+}
+
+async fn scan_dir(
+    io: &Io,
+    root: &Path,
+    cluster: ClusterId,
+    number: u64,
+    found: &mut Inventory,
+) -> Result<(), StoreError> {
+    let dir = layout::numbered_dir(root, number);
+    let entries = io.read_dir(&dir).await.map_err(|e| StoreError::io("list", &dir, e))?;
+    let mut pairs = BTreeMap::<ChunkId, Pair>::new();
+    for entry in entries {
+        match layout::parse(&entry.name) {
+            Name::Data(chunk) if !entry.is_dir => {
+                pairs.entry(chunk).or_default().data_len = Some(entry.len);
+            }
+            Name::Meta(chunk) if !entry.is_dir => pairs.entry(chunk).or_default().meta = true,
+            _ => tracing::warn!(path = %dir.join(&entry.name).display(), "not a chunk: left alone"),
+        }
+    }
+    for (chunk, pair) in pairs {
+        let checked = match (pair.data_len, pair.meta) {
+            (Some(len), true) => check_pair(io, root, cluster, chunk, len, number).await,
+            (Some(_), false) => Err("its sidecar is missing".into()),
+            (None, _) => Err("a sidecar without its chunk".into()),
+        };
+        match checked {
+            Ok(replica) => found.replicas.push(replica),
+            Err(why) => {
+                quarantine(io, root, chunk, number).await?;
+                tracing::warn!(%chunk, why, "moved to quarantine");
+                found.quarantined.push((chunk.to_string(), why));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn check_pair(
+    io: &Io,
+    root: &Path,
+    cluster: ClusterId,
+    chunk: ChunkId,
+    data_len: u64,
+    number: u64,
+) -> Result<ReplicaInfo, String> {
+    if layout::chunk_dir(root, chunk) != layout::numbered_dir(root, number) {
+        return Err("it lies in another chunk's directory".into());
+    }
+    let header = read_header(io, &layout::meta_path(root, chunk)).await.map_err(|e| e.to_string())?;
+    check_place(&header, cluster, chunk).map_err(|e| e.to_string())?;
+    if header.length != data_len {
+        return Err(format!("the data file has {data_len} bytes, its sidecar says {}", header.length));
+    }
+    Ok(header.replica())
+}
+
+/// The header alone of the sidecar at `path`.
+pub(super) async fn read_header(io: &Io, path: &Path) -> Result<SidecarHeader, StoreError> {
+    let name = path.file_name().map(layout::parse);
+    let chunk = match name {
+        Some(Name::Meta(chunk)) => chunk,
+        _ => ChunkId(0),
+    };
+    let file = match io.open(path, Open::READ).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(StoreError::NoSuchChunk { chunk });
+        }
+        Err(error) => return Err(StoreError::io("open", path, error)),
+    };
+    let (read, buffer) = file.read_at(Buf::alloc(SIDECAR_HEADER_BYTES), 0..SIDECAR_HEADER_BYTES, 0).await;
+    let read = read.map_err(|e| StoreError::io("read", path, e))?;
+    SidecarHeader::decode(&buffer[..read]).map_err(|what| StoreError::Corrupt { chunk, what })
+}
+
+/// Moves both files of a chunk out of the way; nothing is deleted.
+async fn quarantine(io: &Io, root: &Path, chunk: ChunkId, number: u64) -> Result<(), StoreError> {
+    let from = layout::numbered_dir(root, number);
+    let to = root.join(layout::QUARANTINE);
+    for name in [format!("chunk-{chunk}"), format!("chunk-{chunk}.meta")] {
+        match io.rename(&from.join(&name), &to.join(&name)).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("rename", &to.join(&name), error)),
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn clear_tmp(io: &Io, root: &Path) -> Result<usize, StoreError> {
+    let tmp = root.join(layout::TMP);
+    let entries = io.read_dir(&tmp).await.map_err(|e| StoreError::io("list", &tmp, e))?;
+    let mut removed = 0;
+    for entry in entries {
+        let path = tmp.join(&entry.name);
+        if entry.is_dir || layout::parse(&entry.name) == Name::Foreign {
+            tracing::warn!(path = %path.display(), "not ours: left alone");
+            continue;
+        }
+        io.unlink(&path).await.map_err(|e| StoreError::io("unlink", &path, e))?;
+        removed += 1;
+    }
+    Ok(removed)
+}

@@ -1,0 +1,213 @@
+//! Writing a chunk, and the order of its commit.
+//!
+//! The order survives a power cut at every step (LESSONS: without the directory's sync, 24 of 35 cuts lost
+//! acknowledged chunks; with it none of 135):
+//! data in `tmp/` → sidecar in `tmp/` → both synced → sidecar renamed → data renamed → directory synced.
+//! A failed sync is never tried again: the kernel has dropped the dirty pages, and a second one would lie.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use distrifs_proto::limits::BLOCK_BYTES;
+use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, GenerationStamp};
+
+use super::{ChunkStore, ReplicaInfo, Sidecar, StoreError, layout};
+use crate::io::{Buf, File, Open, Shared};
+
+/// A chunk that is being written. Drop it without [`commit`](Self::commit) or [`abort`](Self::abort) only when
+/// the thread ends: its file in `tmp/` then stays until the next start.
+pub struct ChunkWriter {
+    store: ChunkStore,
+    cluster: ClusterId,
+    chunk: ChunkId,
+    generation: GenerationStamp,
+    reserve: u64,
+    data: Rc<File>,
+    tmp_data: PathBuf,
+    length: u64,
+    blocks: Vec<Crc32c>,
+    /// The first failure of a write in flight.
+    failed: Rc<RefCell<Option<StoreError>>>,
+    /// Names in `chunks/` may be ours.
+    renamed: Cell<bool>,
+}
+
+/// The disk's part of one appended piece, to be awaited before the commit. Writes may run at once.
+pub type WriteInFlight = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+impl ChunkWriter {
+    pub(super) async fn create(
+        store: ChunkStore,
+        cluster: ClusterId,
+        chunk: ChunkId,
+        generation: GenerationStamp,
+        reserve: u64,
+    ) -> Result<Self, StoreError> {
+        let tmp_data = layout::tmp_data_path(&store.root, chunk);
+        let data = match store.io.open(&tmp_data, Open::CREATE_DIRECT).await {
+            Ok(file) => Rc::new(file),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::Exists { chunk });
+            }
+            Err(error) => return Err(StoreError::io("create", &tmp_data, error)),
+        };
+        let (failed, renamed) = (Rc::default(), Cell::new(false));
+        let (length, blocks) = (0, Vec::new());
+        let writer = Self {
+            store,
+            cluster,
+            chunk,
+            generation,
+            reserve,
+            data,
+            tmp_data,
+            length,
+            blocks,
+            failed,
+            renamed,
+        };
+        // Asked after the exclusive creation: whoever committed this chunk before us held the same name in tmp/
+        // until its own was visible, so the answer cannot change any more.
+        if let Err(error) = writer.prepare().await {
+            writer.abort().await;
+            return Err(error);
+        }
+        Ok(writer)
+    }
+
+    async fn prepare(&self) -> Result<(), StoreError> {
+        let committed = layout::data_path(&self.store.root, self.chunk);
+        match self.store.io.open(&committed, Open::READ).await {
+            Ok(_) => return Err(StoreError::Exists { chunk: self.chunk }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("open", &committed, error)),
+        }
+        let room = self.reserve.next_multiple_of(BLOCK_BYTES as u64);
+        self.data.fallocate(room).await.map_err(|e| StoreError::io("fallocate", &self.tmp_data, e))
+    }
+
+    /// Bytes appended so far.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends `payload` of the buffer, whose blocks have these checksums. Only the last piece of a chunk may end
+    /// within a block; the buffer then holds zeros up to the block's end. The bytes are on their way to the disk
+    /// when the returned future is polled; failures are told by [`commit`](Self::commit).
+    ///
+    /// # Errors
+    /// [`StoreError::TooLong`] beyond what was reserved; nothing was appended.
+    ///
+    /// # Panics
+    /// When the piece does not begin at a block, in the chunk or in the buffer, or has not as many checksums as
+    /// blocks: the caller's mistake.
+    pub fn append(
+        &mut self,
+        buffer: Shared,
+        payload: Range<usize>,
+        crcs: impl ExactSizeIterator<Item = Crc32c>,
+    ) -> Result<WriteInFlight, StoreError> {
+        let offset = self.length;
+        assert!(offset.is_multiple_of(BLOCK_BYTES as u64), "a piece behind the end of the chunk");
+        assert!(payload.start.is_multiple_of(BLOCK_BYTES), "a piece at an unaligned place");
+        assert_eq!(crcs.len(), payload.len().div_ceil(BLOCK_BYTES), "as many checksums as blocks");
+        let length = offset + payload.len() as u64;
+        if length > self.reserve {
+            return Err(StoreError::TooLong { chunk: self.chunk, length, reserved: self.reserve });
+        }
+        self.length = length;
+        self.blocks.extend(crcs);
+        let padded = payload.start..payload.end.next_multiple_of(BLOCK_BYTES);
+        assert!(buffer[payload.end..padded.end].iter().all(|&b| b == 0), "zeros up to the block's end");
+        let (data, path, failed) = (self.data.clone(), self.tmp_data.clone(), self.failed.clone());
+        Ok(Box::pin(async move {
+            if let Err(error) = data.write_at(buffer, padded, offset).await {
+                failed.borrow_mut().get_or_insert(StoreError::io("write", &path, error));
+            }
+        }))
+    }
+
+    /// Whether a write has failed already; the chunk cannot be committed any more.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.borrow().is_some()
+    }
+
+    /// Makes the chunk durable and visible. All writes in flight must be done. When it returns, the chunk
+    /// survives the loss of power; on an error nothing of it is visible.
+    ///
+    /// # Errors
+    /// The first failure of a write, or that of a step. [`StoreError::suspects_folder`] tells what it means.
+    pub async fn commit(self) -> Result<ReplicaInfo, StoreError> {
+        match self.steps().await {
+            Ok(replica) => Ok(replica),
+            Err(error) => {
+                self.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn steps(&self) -> Result<ReplicaInfo, StoreError> {
+        if let Some(error) = self.failed.borrow_mut().take() {
+            return Err(error);
+        }
+        assert!(self.length > 0, "a chunk has at least one byte");
+        let (io, root, chunk) = (&self.store.io, &self.store.root, self.chunk);
+        let blocks = self.blocks.clone();
+        let sidecar = Sidecar::new(self.cluster, chunk, self.generation, self.length, blocks);
+        if self.length != self.reserve.next_multiple_of(BLOCK_BYTES as u64) {
+            self.data
+                .set_len(self.length)
+                .await
+                .map_err(|e| StoreError::io("truncate", &self.tmp_data, e))?;
+        }
+        let tmp_meta = layout::tmp_meta_path(root, chunk);
+        let (data_synced, meta_synced) =
+            tokio::join!(self.data.fdatasync(), self.write_sidecar(&tmp_meta, &sidecar));
+        data_synced.map_err(|e| StoreError::sync("data", &self.tmp_data, e))?;
+        meta_synced?;
+
+        let (data_path, meta_path) = (layout::data_path(root, chunk), layout::meta_path(root, chunk));
+        self.renamed.set(true);
+        io.rename(&tmp_meta, &meta_path).await.map_err(|e| StoreError::io("rename", &meta_path, e))?;
+        // The data file's name appears last: a chunk that can be seen has its sidecar.
+        io.rename(&self.tmp_data, &data_path).await.map_err(|e| StoreError::io("rename", &data_path, e))?;
+        let parent = layout::chunk_dir(root, chunk);
+        self.store.dir_sync.sync(&parent).await.map_err(|e| StoreError::sync("directory", &parent, e))?;
+        Ok(sidecar.header().replica())
+    }
+
+    async fn write_sidecar(&self, path: &std::path::Path, sidecar: &Sidecar) -> Result<(), StoreError> {
+        let io = &self.store.io;
+        let bytes = sidecar.encode();
+        let mut buffer = Buf::alloc(bytes.len());
+        buffer[..bytes.len()].copy_from_slice(&bytes);
+        let file = io.open(path, Open::CREATE).await.map_err(|e| StoreError::io("create", path, e))?;
+        let written = file.write_at(buffer.share(), 0..bytes.len(), 0).await;
+        written.map_err(|e| StoreError::io("write", path, e))?;
+        file.fdatasync().await.map_err(|e| StoreError::sync("sidecar", path, e))
+    }
+
+    /// Gives the chunk up: none of its names stay. Best effort; what a failing disk keeps in `tmp/` goes at the
+    /// next start.
+    pub async fn abort(self) {
+        let (io, root) = (&self.store.io, &self.store.root);
+        let mut paths = vec![layout::tmp_meta_path(root, self.chunk)];
+        if self.renamed.get() {
+            paths.extend([layout::data_path(root, self.chunk), layout::meta_path(root, self.chunk)]);
+        }
+        // The name in tmp/ goes last: it keeps other writers of this chunk out.
+        paths.push(self.tmp_data.clone());
+        for path in paths {
+            match io.unlink(&path).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(path = %path.display(), %error, "a given-up chunk stays behind"),
+            }
+        }
+    }
+}
