@@ -6,8 +6,8 @@ use std::io;
 use std::str::FromStr;
 
 use super::handle::Io;
-use super::posix;
 use super::probe::probe_uring;
+use super::{posix, uring};
 
 /// What the user asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,7 +90,7 @@ impl fmt::Display for Body {
 /// Runs `main` to its end on this thread, then finishes the operations in flight.
 pub fn block_on<F: Future>(body: Body, main: impl FnOnce(Io) -> F) -> io::Result<F::Output> {
     match body {
-        Body::Uring => Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring is not built in")),
+        Body::Uring => uring::block_on(main),
         Body::Posix => posix::block_on(main),
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use super::buf::{BUF_ALIGN, Buf, Shared};
-use super::posix;
+use super::{posix, uring};
 
 /// How to open a file. Always close-on-exec, and never through a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +58,15 @@ pub struct File {
 }
 
 enum Kind {
+    Uring(uring::UringFile),
     Posix(posix::PosixFile),
 }
 
 impl File {
+    pub(super) fn uring(file: uring::UringFile) -> Self {
+        Self { kind: Kind::Uring(file) }
+    }
+
     pub(super) fn posix(file: posix::PosixFile) -> Self {
         Self { kind: Kind::Posix(file) }
     }
@@ -74,6 +79,7 @@ impl File {
             let from = offset + (at - range.start) as u64;
             let result;
             (result, buf) = match &self.kind {
+                Kind::Uring(file) => file.read_once(buf, at..range.end, from).await,
                 Kind::Posix(file) => file.read_once(buf, at..range.end, from).await,
             };
             match result {
@@ -102,6 +108,7 @@ impl File {
         while at < range.end {
             let to = offset + (at - range.start) as u64;
             let result = match &self.kind {
+                Kind::Uring(file) => file.write_once(buf.clone(), at..range.end, to).await,
                 Kind::Posix(file) => file.write_once(buf.clone(), at..range.end, to).await,
             };
             match result {
@@ -117,6 +124,7 @@ impl File {
     /// Makes content and length durable. After an error nothing is known about either: do not try again.
     pub async fn fdatasync(&self) -> io::Result<()> {
         match &self.kind {
+            Kind::Uring(file) => file.fdatasync().await,
             Kind::Posix(file) => file.fdatasync().await,
         }
     }
@@ -124,6 +132,7 @@ impl File {
     /// Takes room for `len` bytes and makes the file that long; does nothing where the file system cannot.
     pub async fn fallocate(&self, len: u64) -> io::Result<()> {
         match &self.kind {
+            Kind::Uring(file) => file.fallocate(len),
             Kind::Posix(file) => file.fallocate(len).await,
         }
     }
@@ -131,6 +140,7 @@ impl File {
     /// Cuts the file, or makes it longer with zeros.
     pub async fn set_len(&self, len: u64) -> io::Result<()> {
         match &self.kind {
+            Kind::Uring(file) => file.set_len(len).await,
             Kind::Posix(file) => file.set_len(len).await,
         }
     }
@@ -138,6 +148,7 @@ impl File {
     /// How long the file is.
     pub async fn len(&self) -> io::Result<u64> {
         match &self.kind {
+            Kind::Uring(file) => file.len(),
             Kind::Posix(file) => file.len(),
         }
     }
@@ -151,6 +162,7 @@ impl File {
     #[must_use]
     pub fn is_direct(&self) -> bool {
         match &self.kind {
+            Kind::Uring(file) => file.is_direct(),
             Kind::Posix(file) => file.is_direct(),
         }
     }
@@ -158,6 +170,7 @@ impl File {
     /// Closes the file once its operations are done. Dropping it does the same, unseen.
     pub async fn close(self) -> io::Result<()> {
         match self.kind {
+            Kind::Uring(file) => file.close().await,
             Kind::Posix(file) => file.close().await,
         }
     }

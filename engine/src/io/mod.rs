@@ -23,6 +23,8 @@ mod posix;
 mod probe;
 mod socket;
 mod syscall;
+mod tasks;
+mod uring;
 
 pub use body::{Body, IoMode, IoModeUnknown, block_on};
 pub use buf::{BUF_ALIGN, Buf, BufPool, Shared};
