@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use super::buf::{BUF_ALIGN, Buf, Shared};
-use super::{posix, uring};
+use super::{posix, sim, uring};
 
 /// How to open a file. Always close-on-exec, and never through a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,7 @@ pub struct File {
 enum Kind {
     Uring(uring::UringFile),
     Posix(posix::PosixFile),
+    Sim(sim::SimFile),
 }
 
 impl File {
@@ -69,6 +70,10 @@ impl File {
 
     pub(super) fn posix(file: posix::PosixFile) -> Self {
         Self { kind: Kind::Posix(file) }
+    }
+
+    pub(super) fn sim(file: sim::SimFile) -> Self {
+        Self { kind: Kind::Sim(file) }
     }
 
     /// Fills `range` of the buffer from `offset` on; fewer bytes only where the file ends.
@@ -81,6 +86,7 @@ impl File {
             (result, buf) = match &self.kind {
                 Kind::Uring(file) => file.read_once(buf, at..range.end, from).await,
                 Kind::Posix(file) => file.read_once(buf, at..range.end, from).await,
+                Kind::Sim(file) => file.read_once(buf, at..range.end, from).await,
             };
             match result {
                 Ok(0) => break,
@@ -110,6 +116,7 @@ impl File {
             let result = match &self.kind {
                 Kind::Uring(file) => file.write_once(buf.clone(), at..range.end, to).await,
                 Kind::Posix(file) => file.write_once(buf.clone(), at..range.end, to).await,
+                Kind::Sim(file) => file.write_once(buf.clone(), at..range.end, to).await,
             };
             match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -126,6 +133,7 @@ impl File {
         match &self.kind {
             Kind::Uring(file) => file.fdatasync().await,
             Kind::Posix(file) => file.fdatasync().await,
+            Kind::Sim(file) => file.fdatasync().await,
         }
     }
 
@@ -134,6 +142,7 @@ impl File {
         match &self.kind {
             Kind::Uring(file) => file.fallocate(len),
             Kind::Posix(file) => file.fallocate(len).await,
+            Kind::Sim(file) => file.fallocate(len).await,
         }
     }
 
@@ -142,6 +151,7 @@ impl File {
         match &self.kind {
             Kind::Uring(file) => file.set_len(len).await,
             Kind::Posix(file) => file.set_len(len).await,
+            Kind::Sim(file) => file.set_len(len).await,
         }
     }
 
@@ -150,6 +160,7 @@ impl File {
         match &self.kind {
             Kind::Uring(file) => file.len(),
             Kind::Posix(file) => file.len(),
+            Kind::Sim(file) => file.len(),
         }
     }
 
@@ -164,6 +175,7 @@ impl File {
         match &self.kind {
             Kind::Uring(file) => file.is_direct(),
             Kind::Posix(file) => file.is_direct(),
+            Kind::Sim(file) => file.is_direct(),
         }
     }
 
@@ -172,6 +184,7 @@ impl File {
         match self.kind {
             Kind::Uring(file) => file.close().await,
             Kind::Posix(file) => file.close().await,
+            Kind::Sim(_) => Ok(()),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::file::{DirEntry, File, Open, Space};
 use super::net::{Listener, Stream};
-use super::{posix, uring};
+use super::{posix, sim, uring};
 
 /// The handle of this thread's body. Cheap to clone; it does not leave its thread.
 #[derive(Clone)]
@@ -18,6 +18,7 @@ pub struct Io(pub(super) Kind);
 pub(super) enum Kind {
     Uring(uring::Uring),
     Posix(posix::Posix),
+    Sim(sim::Sim),
 }
 
 /// The time limit of [`Io::timeout`] passed first.
@@ -35,6 +36,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(_) => "io_uring",
             Kind::Posix(_) => "posix",
+            Kind::Sim(_) => "simulated",
         }
     }
 
@@ -43,6 +45,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.spawn(task),
             Kind::Posix(body) => body.spawn(task),
+            Kind::Sim(body) => body.spawn(task),
         }
     }
 
@@ -51,6 +54,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.sleep(duration).await,
             Kind::Posix(body) => body.sleep(duration).await,
+            Kind::Sim(body) => body.sleep(duration).await,
         }
     }
 
@@ -60,6 +64,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.now(),
             Kind::Posix(body) => body.now(),
+            Kind::Sim(body) => body.now(),
         }
     }
 
@@ -68,6 +73,7 @@ impl Io {
         let done = match &self.0 {
             Kind::Uring(body) => body.timeout(limit, work).await,
             Kind::Posix(body) => body.timeout(limit, work).await,
+            Kind::Sim(body) => body.timeout(limit, work).await,
         };
         done.ok_or(Elapsed { after: limit })
     }
@@ -77,6 +83,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.open(path, how).await.map(File::uring),
             Kind::Posix(body) => body.open(path, how).await.map(File::posix),
+            Kind::Sim(body) => body.open(path, how).await.map(File::sim),
         }
     }
 
@@ -85,6 +92,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.rename(from, to).await,
             Kind::Posix(body) => body.rename(from, to).await,
+            Kind::Sim(body) => body.rename(from, to).await,
         }
     }
 
@@ -93,6 +101,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.unlink(path).await,
             Kind::Posix(body) => body.unlink(path).await,
+            Kind::Sim(body) => body.unlink(path).await,
         }
     }
 
@@ -101,6 +110,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.create_dir(path).await,
             Kind::Posix(body) => body.create_dir(path).await,
+            Kind::Sim(body) => body.create_dir(path).await,
         }
     }
 
@@ -109,6 +119,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.read_dir(path).await,
             Kind::Posix(body) => body.read_dir(path).await,
+            Kind::Sim(body) => body.read_dir(path).await,
         }
     }
 
@@ -117,6 +128,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.fsync_dir(path).await,
             Kind::Posix(body) => body.fsync_dir(path).await,
+            Kind::Sim(body) => body.fsync_dir(path).await,
         }
     }
 
@@ -125,6 +137,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.free_space(path).await,
             Kind::Posix(body) => body.free_space(path).await,
+            Kind::Sim(body) => body.free_space(path).await,
         }
     }
 
@@ -133,6 +146,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.connect(to).await.map(Stream::uring),
             Kind::Posix(body) => body.connect(to).await.map(Stream::posix),
+            Kind::Sim(body) => body.connect(to).await.map(Stream::sim),
         }
     }
 
@@ -141,6 +155,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.listen(at).map(Listener::uring),
             Kind::Posix(body) => body.listen(at).map(Listener::posix),
+            Kind::Sim(body) => body.listen(at).await.map(Listener::sim),
         }
     }
 
@@ -149,6 +164,7 @@ impl Io {
         match &self.0 {
             Kind::Uring(body) => body.adopt(socket).map(Stream::uring),
             Kind::Posix(body) => body.adopt(socket).map(Stream::posix),
+            Kind::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }

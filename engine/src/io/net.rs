@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::buf::{Buf, Shared};
-use super::{posix, uring};
+use super::{posix, sim, uring};
 
 /// Connections that wait to be accepted.
 pub const LISTEN_BACKLOG: u32 = 1024;
@@ -23,6 +23,7 @@ pub struct Listener {
 enum ListenerKind {
     Uring(uring::UringListener),
     Posix(posix::PosixListener),
+    Sim(sim::SimListener),
 }
 
 impl Listener {
@@ -34,6 +35,10 @@ impl Listener {
         Self { kind: ListenerKind::Posix(listener) }
     }
 
+    pub(super) fn sim(listener: sim::SimListener) -> Self {
+        Self { kind: ListenerKind::Sim(listener) }
+    }
+
     /// The next connection and where it comes from.
     pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         match &self.kind {
@@ -43,6 +48,9 @@ impl Listener {
             ListenerKind::Posix(listener) => {
                 listener.accept().await.map(|(stream, from)| (Stream::posix(stream), from))
             }
+            ListenerKind::Sim(listener) => {
+                listener.accept().await.map(|(stream, from)| (Stream::sim(stream), from))
+            }
         }
     }
 
@@ -51,6 +59,7 @@ impl Listener {
         match &self.kind {
             ListenerKind::Uring(listener) => listener.local_addr(),
             ListenerKind::Posix(listener) => listener.local_addr(),
+            ListenerKind::Sim(listener) => Ok(listener.local_addr()),
         }
     }
 }
@@ -63,6 +72,7 @@ pub struct Stream {
 enum StreamKind {
     Uring(uring::UringStream),
     Posix(posix::PosixStream),
+    Sim(sim::SimStream),
 }
 
 impl Stream {
@@ -72,6 +82,10 @@ impl Stream {
 
     pub(super) fn posix(stream: posix::PosixStream) -> Self {
         Self { kind: StreamKind::Posix(stream) }
+    }
+
+    pub(super) fn sim(stream: sim::SimStream) -> Self {
+        Self { kind: StreamKind::Sim(stream) }
     }
 
     /// The two directions, for two tasks.
@@ -86,6 +100,10 @@ impl Stream {
                 let (recv, send) = stream.into_split();
                 (RecvKind::Posix(recv), SendKind::Posix(send))
             }
+            StreamKind::Sim(stream) => {
+                let (recv, send) = stream.into_split();
+                (RecvKind::Sim(recv), SendKind::Sim(send))
+            }
         };
         (RecvHalf { kind: recv }, SendHalf { kind: send })
     }
@@ -95,6 +113,7 @@ impl Stream {
         match &self.kind {
             StreamKind::Uring(stream) => stream.peer_addr(),
             StreamKind::Posix(stream) => stream.peer_addr(),
+            StreamKind::Sim(stream) => Ok(stream.peer_addr()),
         }
     }
 }
@@ -107,6 +126,7 @@ pub struct RecvHalf {
 enum RecvKind {
     Uring(uring::UringRecv),
     Posix(posix::PosixRecv),
+    Sim(sim::SimRecv),
 }
 
 impl RecvHalf {
@@ -120,6 +140,7 @@ impl RecvHalf {
             (result, buf) = match &mut self.kind {
                 RecvKind::Uring(stream) => stream.recv_once(buf, at..range.end).await,
                 RecvKind::Posix(stream) => stream.recv_once(buf, at..range.end).await,
+                RecvKind::Sim(stream) => stream.recv_once(buf, at..range.end).await,
             };
             match result {
                 Ok(0) if at == range.start => return (Ok(0), buf),
@@ -145,6 +166,7 @@ pub struct SendHalf {
 enum SendKind {
     Uring(uring::UringSend),
     Posix(posix::PosixSend),
+    Sim(sim::SimSend),
 }
 
 impl SendHalf {
@@ -156,6 +178,7 @@ impl SendHalf {
             let result = match &mut self.kind {
                 SendKind::Uring(stream) => stream.send_once(buf.clone(), at..range.end).await,
                 SendKind::Posix(stream) => stream.send_once(buf.clone(), at..range.end).await,
+                SendKind::Sim(stream) => stream.send_once(buf.clone(), at..range.end).await,
             };
             match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -172,6 +195,7 @@ impl SendHalf {
         match &mut self.kind {
             SendKind::Uring(stream) => stream.shutdown().await,
             SendKind::Posix(stream) => stream.shutdown(),
+            SendKind::Sim(stream) => stream.shutdown(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! then make a system call that does not block, so that a dropped one leaves the kernel no address to fill.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
 
 use monoio::io::{AsyncReadRent, AsyncWriteRent, OwnedReadHalf, OwnedWriteHalf, Splitable};
@@ -82,6 +82,13 @@ impl UringListener {
 
     pub(in crate::io) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+}
+
+impl Drop for UringListener {
+    fn drop(&mut self) {
+        // The ring closes `waiter` a moment later; until then connections would still be taken.
+        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
     }
 }
 
