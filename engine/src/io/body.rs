@@ -6,8 +6,8 @@ use std::io;
 use std::str::FromStr;
 
 use super::handle::Io;
-use super::posix;
 use super::probe::probe_uring;
+use super::{posix, sim, uring};
 
 /// What the user asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -76,6 +76,8 @@ pub enum Body {
     Uring,
     /// Threads for files, epoll for sockets.
     Posix,
+    /// Memory and chance, for tests.
+    Sim(sim::SimWorld),
 }
 
 impl fmt::Display for Body {
@@ -83,6 +85,7 @@ impl fmt::Display for Body {
         f.write_str(match self {
             Self::Uring => "io_uring",
             Self::Posix => "posix",
+            Self::Sim(_) => "simulated",
         })
     }
 }
@@ -90,7 +93,8 @@ impl fmt::Display for Body {
 /// Runs `main` to its end on this thread, then finishes the operations in flight.
 pub fn block_on<F: Future>(body: Body, main: impl FnOnce(Io) -> F) -> io::Result<F::Output> {
     match body {
-        Body::Uring => Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring is not built in")),
+        Body::Uring => uring::block_on(main),
         Body::Posix => posix::block_on(main),
+        Body::Sim(world) => sim::block_on(&world, main),
     }
 }

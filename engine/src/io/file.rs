@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 
 use super::buf::{BUF_ALIGN, Buf, Shared};
-use super::posix;
+use super::{posix, sim, uring};
 
 /// How to open a file. Always close-on-exec, and never through a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +58,22 @@ pub struct File {
 }
 
 enum Kind {
+    Uring(uring::UringFile),
     Posix(posix::PosixFile),
+    Sim(sim::SimFile),
 }
 
 impl File {
+    pub(super) fn uring(file: uring::UringFile) -> Self {
+        Self { kind: Kind::Uring(file) }
+    }
+
     pub(super) fn posix(file: posix::PosixFile) -> Self {
         Self { kind: Kind::Posix(file) }
+    }
+
+    pub(super) fn sim(file: sim::SimFile) -> Self {
+        Self { kind: Kind::Sim(file) }
     }
 
     /// Fills `range` of the buffer from `offset` on; fewer bytes only where the file ends.
@@ -74,7 +84,9 @@ impl File {
             let from = offset + (at - range.start) as u64;
             let result;
             (result, buf) = match &self.kind {
+                Kind::Uring(file) => file.read_once(buf, at..range.end, from).await,
                 Kind::Posix(file) => file.read_once(buf, at..range.end, from).await,
+                Kind::Sim(file) => file.read_once(buf, at..range.end, from).await,
             };
             match result {
                 Ok(0) => break,
@@ -102,7 +114,9 @@ impl File {
         while at < range.end {
             let to = offset + (at - range.start) as u64;
             let result = match &self.kind {
+                Kind::Uring(file) => file.write_once(buf.clone(), at..range.end, to).await,
                 Kind::Posix(file) => file.write_once(buf.clone(), at..range.end, to).await,
+                Kind::Sim(file) => file.write_once(buf.clone(), at..range.end, to).await,
             };
             match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -117,28 +131,36 @@ impl File {
     /// Makes content and length durable. After an error nothing is known about either: do not try again.
     pub async fn fdatasync(&self) -> io::Result<()> {
         match &self.kind {
+            Kind::Uring(file) => file.fdatasync().await,
             Kind::Posix(file) => file.fdatasync().await,
+            Kind::Sim(file) => file.fdatasync().await,
         }
     }
 
     /// Takes room for `len` bytes and makes the file that long; does nothing where the file system cannot.
     pub async fn fallocate(&self, len: u64) -> io::Result<()> {
         match &self.kind {
+            Kind::Uring(file) => file.fallocate(len),
             Kind::Posix(file) => file.fallocate(len).await,
+            Kind::Sim(file) => file.fallocate(len).await,
         }
     }
 
     /// Cuts the file, or makes it longer with zeros.
     pub async fn set_len(&self, len: u64) -> io::Result<()> {
         match &self.kind {
+            Kind::Uring(file) => file.set_len(len).await,
             Kind::Posix(file) => file.set_len(len).await,
+            Kind::Sim(file) => file.set_len(len).await,
         }
     }
 
     /// How long the file is.
     pub async fn len(&self) -> io::Result<u64> {
         match &self.kind {
+            Kind::Uring(file) => file.len(),
             Kind::Posix(file) => file.len(),
+            Kind::Sim(file) => file.len(),
         }
     }
 
@@ -151,14 +173,18 @@ impl File {
     #[must_use]
     pub fn is_direct(&self) -> bool {
         match &self.kind {
+            Kind::Uring(file) => file.is_direct(),
             Kind::Posix(file) => file.is_direct(),
+            Kind::Sim(file) => file.is_direct(),
         }
     }
 
     /// Closes the file once its operations are done. Dropping it does the same, unseen.
     pub async fn close(self) -> io::Result<()> {
         match self.kind {
+            Kind::Uring(file) => file.close().await,
             Kind::Posix(file) => file.close().await,
+            Kind::Sim(_) => Ok(()),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::file::{DirEntry, File, Open, Space};
 use super::net::{Listener, Stream};
-use super::posix;
+use super::{posix, sim, uring};
 
 /// The handle of this thread's body. Cheap to clone; it does not leave its thread.
 #[derive(Clone)]
@@ -16,7 +16,9 @@ pub struct Io(pub(super) Kind);
 
 #[derive(Clone)]
 pub(super) enum Kind {
+    Uring(uring::Uring),
     Posix(posix::Posix),
+    Sim(sim::Sim),
 }
 
 /// The time limit of [`Io::timeout`] passed first.
@@ -32,21 +34,27 @@ impl Io {
     #[must_use]
     pub fn body_name(&self) -> &'static str {
         match &self.0 {
+            Kind::Uring(_) => "io_uring",
             Kind::Posix(_) => "posix",
+            Kind::Sim(_) => "simulated",
         }
     }
 
     /// Runs a task beside the caller, on this thread. It ends with the body at the latest.
     pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         match &self.0 {
+            Kind::Uring(body) => body.spawn(task),
             Kind::Posix(body) => body.spawn(task),
+            Kind::Sim(body) => body.spawn(task),
         }
     }
 
     /// Waits.
     pub async fn sleep(&self, duration: Duration) {
         match &self.0 {
+            Kind::Uring(body) => body.sleep(duration).await,
             Kind::Posix(body) => body.sleep(duration).await,
+            Kind::Sim(body) => body.sleep(duration).await,
         }
     }
 
@@ -54,14 +62,18 @@ impl Io {
     #[must_use]
     pub fn now(&self) -> Duration {
         match &self.0 {
+            Kind::Uring(body) => body.now(),
             Kind::Posix(body) => body.now(),
+            Kind::Sim(body) => body.now(),
         }
     }
 
     /// Waits for `work`, at most for `limit`; then `work` is dropped. For the network only.
     pub async fn timeout<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Result<T, Elapsed> {
         let done = match &self.0 {
+            Kind::Uring(body) => body.timeout(limit, work).await,
             Kind::Posix(body) => body.timeout(limit, work).await,
+            Kind::Sim(body) => body.timeout(limit, work).await,
         };
         done.ok_or(Elapsed { after: limit })
     }
@@ -69,70 +81,90 @@ impl Io {
     /// Opens a file.
     pub async fn open(&self, path: &Path, how: Open) -> io::Result<File> {
         match &self.0 {
+            Kind::Uring(body) => body.open(path, how).await.map(File::uring),
             Kind::Posix(body) => body.open(path, how).await.map(File::posix),
+            Kind::Sim(body) => body.open(path, how).await.map(File::sim),
         }
     }
 
     /// Renames a file, replacing what was there. Durable once both directories are synced.
     pub async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         match &self.0 {
+            Kind::Uring(body) => body.rename(from, to).await,
             Kind::Posix(body) => body.rename(from, to).await,
+            Kind::Sim(body) => body.rename(from, to).await,
         }
     }
 
     /// Removes a file. Durable once its directory is synced.
     pub async fn unlink(&self, path: &Path) -> io::Result<()> {
         match &self.0 {
+            Kind::Uring(body) => body.unlink(path).await,
             Kind::Posix(body) => body.unlink(path).await,
+            Kind::Sim(body) => body.unlink(path).await,
         }
     }
 
     /// Creates a directory; an existing one is an error.
     pub async fn create_dir(&self, path: &Path) -> io::Result<()> {
         match &self.0 {
+            Kind::Uring(body) => body.create_dir(path).await,
             Kind::Posix(body) => body.create_dir(path).await,
+            Kind::Sim(body) => body.create_dir(path).await,
         }
     }
 
     /// All entries of a directory, sorted by name.
     pub async fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         match &self.0 {
+            Kind::Uring(body) => body.read_dir(path).await,
             Kind::Posix(body) => body.read_dir(path).await,
+            Kind::Sim(body) => body.read_dir(path).await,
         }
     }
 
     /// Makes the entries of a directory durable: creations, renames and removals.
     pub async fn fsync_dir(&self, path: &Path) -> io::Result<()> {
         match &self.0 {
+            Kind::Uring(body) => body.fsync_dir(path).await,
             Kind::Posix(body) => body.fsync_dir(path).await,
+            Kind::Sim(body) => body.fsync_dir(path).await,
         }
     }
 
     /// How much room the file system of `path` has.
     pub async fn free_space(&self, path: &Path) -> io::Result<Space> {
         match &self.0 {
+            Kind::Uring(body) => body.free_space(path).await,
             Kind::Posix(body) => body.free_space(path).await,
+            Kind::Sim(body) => body.free_space(path).await,
         }
     }
 
     /// Connects to a server.
     pub async fn connect(&self, to: SocketAddr) -> io::Result<Stream> {
         match &self.0 {
+            Kind::Uring(body) => body.connect(to).await.map(Stream::uring),
             Kind::Posix(body) => body.connect(to).await.map(Stream::posix),
+            Kind::Sim(body) => body.connect(to).await.map(Stream::sim),
         }
     }
 
     /// Listens on an address; port 0 picks a free one.
     pub async fn listen(&self, at: SocketAddr) -> io::Result<Listener> {
         match &self.0 {
+            Kind::Uring(body) => body.listen(at).map(Listener::uring),
             Kind::Posix(body) => body.listen(at).map(Listener::posix),
+            Kind::Sim(body) => body.listen(at).await.map(Listener::sim),
         }
     }
 
     /// Takes over a connection that was accepted elsewhere. The simulated body has no place for one.
     pub fn adopt(&self, socket: std::net::TcpStream) -> io::Result<Stream> {
         match &self.0 {
+            Kind::Uring(body) => body.adopt(socket).map(Stream::uring),
             Kind::Posix(body) => body.adopt(socket).map(Stream::posix),
+            Kind::Sim(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }

@@ -21,8 +21,11 @@ mod handle;
 mod net;
 mod posix;
 mod probe;
+mod sim;
 mod socket;
 mod syscall;
+mod tasks;
+mod uring;
 
 pub use body::{Body, IoMode, IoModeUnknown, block_on};
 pub use buf::{BUF_ALIGN, Buf, BufPool, Shared};
@@ -32,3 +35,4 @@ pub use net::{
     LISTEN_BACKLOG, Listener, RecvHalf, SOCKET_BUFFER_BYTES, SOCKET_USER_TIMEOUT, SendHalf, Stream,
 };
 pub use probe::probe_uring;
+pub use sim::{Faults, SimOperation, SimWorld};

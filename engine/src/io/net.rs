@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::buf::{Buf, Shared};
-use super::posix;
+use super::{posix, sim, uring};
 
 /// Connections that wait to be accepted.
 pub const LISTEN_BACKLOG: u32 = 1024;
@@ -21,19 +21,35 @@ pub struct Listener {
 }
 
 enum ListenerKind {
+    Uring(uring::UringListener),
     Posix(posix::PosixListener),
+    Sim(sim::SimListener),
 }
 
 impl Listener {
+    pub(super) fn uring(listener: uring::UringListener) -> Self {
+        Self { kind: ListenerKind::Uring(listener) }
+    }
+
     pub(super) fn posix(listener: posix::PosixListener) -> Self {
         Self { kind: ListenerKind::Posix(listener) }
+    }
+
+    pub(super) fn sim(listener: sim::SimListener) -> Self {
+        Self { kind: ListenerKind::Sim(listener) }
     }
 
     /// The next connection and where it comes from.
     pub async fn accept(&self) -> io::Result<(Stream, SocketAddr)> {
         match &self.kind {
+            ListenerKind::Uring(listener) => {
+                listener.accept().await.map(|(stream, from)| (Stream::uring(stream), from))
+            }
             ListenerKind::Posix(listener) => {
                 listener.accept().await.map(|(stream, from)| (Stream::posix(stream), from))
+            }
+            ListenerKind::Sim(listener) => {
+                listener.accept().await.map(|(stream, from)| (Stream::sim(stream), from))
             }
         }
     }
@@ -41,7 +57,9 @@ impl Listener {
     /// Where it listens.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.kind {
+            ListenerKind::Uring(listener) => listener.local_addr(),
             ListenerKind::Posix(listener) => listener.local_addr(),
+            ListenerKind::Sim(listener) => Ok(listener.local_addr()),
         }
     }
 }
@@ -51,33 +69,64 @@ pub struct Stream {
     kind: StreamKind,
 }
 
-#[derive(Clone)]
 enum StreamKind {
+    Uring(uring::UringStream),
     Posix(posix::PosixStream),
+    Sim(sim::SimStream),
 }
 
 impl Stream {
+    pub(super) fn uring(stream: uring::UringStream) -> Self {
+        Self { kind: StreamKind::Uring(stream) }
+    }
+
     pub(super) fn posix(stream: posix::PosixStream) -> Self {
         Self { kind: StreamKind::Posix(stream) }
+    }
+
+    pub(super) fn sim(stream: sim::SimStream) -> Self {
+        Self { kind: StreamKind::Sim(stream) }
     }
 
     /// The two directions, for two tasks.
     #[must_use]
     pub fn into_split(self) -> (RecvHalf, SendHalf) {
-        (RecvHalf { kind: self.kind.clone() }, SendHalf { kind: self.kind })
+        let (recv, send) = match self.kind {
+            StreamKind::Uring(stream) => {
+                let (recv, send) = stream.into_split();
+                (RecvKind::Uring(recv), SendKind::Uring(send))
+            }
+            StreamKind::Posix(stream) => {
+                let (recv, send) = stream.into_split();
+                (RecvKind::Posix(recv), SendKind::Posix(send))
+            }
+            StreamKind::Sim(stream) => {
+                let (recv, send) = stream.into_split();
+                (RecvKind::Sim(recv), SendKind::Sim(send))
+            }
+        };
+        (RecvHalf { kind: recv }, SendHalf { kind: send })
     }
 
     /// Who is at the other end.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match &self.kind {
+            StreamKind::Uring(stream) => stream.peer_addr(),
             StreamKind::Posix(stream) => stream.peer_addr(),
+            StreamKind::Sim(stream) => Ok(stream.peer_addr()),
         }
     }
 }
 
 /// The receiving direction of a [`Stream`].
 pub struct RecvHalf {
-    kind: StreamKind,
+    kind: RecvKind,
+}
+
+enum RecvKind {
+    Uring(uring::UringRecv),
+    Posix(posix::PosixRecv),
+    Sim(sim::SimRecv),
 }
 
 impl RecvHalf {
@@ -88,8 +137,10 @@ impl RecvHalf {
         let mut at = range.start;
         while at < range.end {
             let result;
-            (result, buf) = match &self.kind {
-                StreamKind::Posix(stream) => stream.recv_once(buf, at..range.end).await,
+            (result, buf) = match &mut self.kind {
+                RecvKind::Uring(stream) => stream.recv_once(buf, at..range.end).await,
+                RecvKind::Posix(stream) => stream.recv_once(buf, at..range.end).await,
+                RecvKind::Sim(stream) => stream.recv_once(buf, at..range.end).await,
             };
             match result {
                 Ok(0) if at == range.start => return (Ok(0), buf),
@@ -107,9 +158,15 @@ impl RecvHalf {
     }
 }
 
-/// The sending direction of a [`Stream`].
+/// The sending direction of a [`Stream`]. Dropping it tells the peer that nothing more comes.
 pub struct SendHalf {
-    kind: StreamKind,
+    kind: SendKind,
+}
+
+enum SendKind {
+    Uring(uring::UringSend),
+    Posix(posix::PosixSend),
+    Sim(sim::SimSend),
 }
 
 impl SendHalf {
@@ -118,8 +175,10 @@ impl SendHalf {
         assert!(range.start <= range.end && range.end <= buf.len(), "a range of the buffer");
         let mut at = range.start;
         while at < range.end {
-            let result = match &self.kind {
-                StreamKind::Posix(stream) => stream.send_once(buf.clone(), at..range.end).await,
+            let result = match &mut self.kind {
+                SendKind::Uring(stream) => stream.send_once(buf.clone(), at..range.end).await,
+                SendKind::Posix(stream) => stream.send_once(buf.clone(), at..range.end).await,
+                SendKind::Sim(stream) => stream.send_once(buf.clone(), at..range.end).await,
             };
             match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
@@ -133,8 +192,10 @@ impl SendHalf {
 
     /// Tells the peer that nothing more comes; what it sends can still be received.
     pub async fn shutdown(&mut self) -> io::Result<()> {
-        match &self.kind {
-            StreamKind::Posix(stream) => stream.shutdown(),
+        match &mut self.kind {
+            SendKind::Uring(stream) => stream.shutdown().await,
+            SendKind::Posix(stream) => stream.shutdown(),
+            SendKind::Sim(stream) => stream.shutdown(),
         }
     }
 }

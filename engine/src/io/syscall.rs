@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use super::file::{DirEntry, Open, Space};
 
 /// The mode of new files.
-const FILE_MODE: u32 = 0o644;
+pub(super) const FILE_MODE: u32 = 0o644;
 
 /// The flags of [`Open`], save O_DIRECT, which [`bypass_cache`] adds.
 pub(super) fn open_flags(how: Open) -> OFlags {
@@ -32,7 +33,7 @@ pub(super) fn open(path: &Path, how: Open) -> io::Result<(fs::File, bool)> {
 }
 
 /// Adds O_DIRECT. It is not asked for in `open`: where that refuses it, the file may have been created.
-pub(super) fn bypass_cache(file: &fs::File) -> io::Result<bool> {
+pub(super) fn bypass_cache(file: impl AsFd) -> io::Result<bool> {
     match rustix::fs::fcntl_setfl(file, OFlags::DIRECT) {
         Ok(()) => Ok(true),
         Err(Errno::INVAL) => Ok(false),
@@ -40,12 +41,12 @@ pub(super) fn bypass_cache(file: &fs::File) -> io::Result<bool> {
     }
 }
 
-pub(super) fn fallocate(file: &fs::File, len: u64) -> io::Result<()> {
+pub(super) fn fallocate(file: impl AsFd, len: u64) -> io::Result<()> {
     if len == 0 {
         return Ok(());
     }
     loop {
-        match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+        match rustix::fs::fallocate(file.as_fd(), FallocateFlags::empty(), 0, len) {
             Ok(()) | Err(Errno::OPNOTSUPP) => return Ok(()),
             Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),

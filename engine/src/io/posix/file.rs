@@ -94,7 +94,7 @@ impl PosixFile {
 
     pub(in crate::io) async fn fallocate(&self, len: u64) -> io::Result<()> {
         let file = Arc::clone(&self.file);
-        on_thread(&self.operations, move || syscall::fallocate(&file, len)).await
+        on_thread(&self.operations, move || syscall::fallocate(&*file, len)).await
     }
 
     pub(in crate::io) async fn set_len(&self, len: u64) -> io::Result<()> {

@@ -3,24 +3,19 @@
 mod file;
 mod net;
 
-use std::any::Any;
-use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::{Pin, pin};
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::panic::resume_unwind;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use super::drain::Operations;
 use super::handle::{Io, Kind};
+use super::tasks::Tasks;
 
 pub(super) use file::PosixFile;
-pub(super) use net::{PosixListener, PosixStream};
+pub(super) use net::{PosixListener, PosixRecv, PosixSend, PosixStream};
 
 /// Threads that carry out file operations; more would only queue at the device.
 const FILE_THREADS_MAX: usize = 16;
@@ -34,16 +29,16 @@ pub(super) fn block_on<F: Future>(main: impl FnOnce(Io) -> F) -> io::Result<F::O
     let body = Posix {
         started: Instant::now(),
         operations: Operations::new(FILE_OPERATIONS_MAX),
-        panics: Rc::new(Panics::default()),
+        tasks: Tasks::default(),
     };
-    let tasks = LocalSet::new();
-    let output = tasks.block_on(&runtime, async {
+    let result = LocalSet::new().block_on(&runtime, async {
         let io = Io(Kind::Posix(body.clone()));
-        let output = body.panics.watch(async move { main(io).await }).await;
+        let result = body.tasks.run(async move { main(io).await }).await;
         body.operations.drain().await;
-        output
+        result
     });
-    Ok(output)
+    drop(runtime);
+    Ok(result.unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
 /// This thread's body.
@@ -51,13 +46,12 @@ pub(super) fn block_on<F: Future>(main: impl FnOnce(Io) -> F) -> io::Result<F::O
 pub(super) struct Posix {
     started: Instant,
     operations: Operations,
-    panics: Rc<Panics>,
+    tasks: Tasks,
 }
 
 impl Posix {
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        let panics = Rc::clone(&self.panics);
-        tokio::task::spawn_local(async move { panics.catch(task).await });
+        tokio::task::spawn_local(self.tasks.wrap(task));
     }
 
     pub(super) async fn sleep(&self, duration: Duration) {
@@ -70,47 +64,5 @@ impl Posix {
 
     pub(super) async fn timeout<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::time::timeout(limit, work).await.ok()
-    }
-}
-
-/// tokio keeps the panic of a spawned task to itself; here, as on the ring, it ends `block_on`.
-#[derive(Default)]
-pub(super) struct Panics {
-    first: RefCell<Option<Box<dyn Any + Send>>>,
-    caught: Notify,
-}
-
-impl Panics {
-    pub(super) async fn catch(&self, task: impl Future<Output = ()>) {
-        if let Err(panic) = Caught(Box::pin(task)).await {
-            self.first.borrow_mut().get_or_insert(panic);
-            self.caught.notify_one();
-        }
-    }
-
-    pub(super) async fn watch<T>(&self, main: impl Future<Output = T>) -> T {
-        let mut main = pin!(main);
-        tokio::select! {
-            biased;
-            () = self.caught.notified() => {}
-            output = &mut main => return output,
-        }
-        let panic = self.first.borrow_mut().take();
-        resume_unwind(panic.unwrap_or_else(|| Box::new("a spawned task panicked")))
-    }
-}
-
-struct Caught<F>(Pin<Box<F>>);
-
-impl<F: Future<Output = ()>> Future for Caught<F> {
-    type Output = Result<(), Box<dyn Any + Send>>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let task = self.0.as_mut();
-        match catch_unwind(AssertUnwindSafe(|| task.poll(context))) {
-            Ok(Poll::Ready(())) => Poll::Ready(Ok(())),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(panic) => Poll::Ready(Err(panic)),
-        }
     }
 }

@@ -50,16 +50,29 @@ impl PosixListener {
     }
 }
 
-/// A connection; both halves hold it.
-#[derive(Clone)]
-pub(in crate::io) struct PosixStream(Rc<TcpStream>);
+/// A connection.
+pub(in crate::io) struct PosixStream(TcpStream);
 
 impl PosixStream {
     fn new(stream: TcpStream) -> io::Result<Self> {
         socket::tune(&stream)?;
-        Ok(Self(Rc::new(stream)))
+        Ok(Self(stream))
     }
 
+    pub(in crate::io) fn into_split(self) -> (PosixRecv, PosixSend) {
+        let shared = Rc::new(self.0);
+        (PosixRecv(Rc::clone(&shared)), PosixSend(shared))
+    }
+
+    pub(in crate::io) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.0.peer_addr()
+    }
+}
+
+/// The receiving half.
+pub(in crate::io) struct PosixRecv(Rc<TcpStream>);
+
+impl PosixRecv {
     pub(in crate::io) async fn recv_once(
         &self,
         mut buf: Buf,
@@ -77,7 +90,12 @@ impl PosixStream {
             }
         }
     }
+}
 
+/// The sending half.
+pub(in crate::io) struct PosixSend(Rc<TcpStream>);
+
+impl PosixSend {
     pub(in crate::io) async fn send_once(&self, buf: Shared, range: Range<usize>) -> io::Result<usize> {
         tokio::task::coop::consume_budget().await;
         loop {
@@ -95,8 +113,11 @@ impl PosixStream {
             result => result,
         }
     }
+}
 
-    pub(in crate::io) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.0.peer_addr()
+impl Drop for PosixSend {
+    fn drop(&mut self) {
+        // Of a connection that is already broken there is nothing to tell.
+        let _ = self.shutdown();
     }
 }

@@ -1,0 +1,273 @@
+//! Files and directories.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io::ErrorKind;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use distrifs_engine::io::{Buf, DirEntry, Io, Open};
+
+use crate::stage::{Stage, pattern, shared};
+
+const MIB: usize = 1 << 20;
+
+async fn write_file(io: &Io, path: &std::path::Path, bytes: &[u8]) {
+    let file = io.open(path, Open::CREATE).await.unwrap();
+    file.write_at(shared(bytes), 0..bytes.len(), 0).await.unwrap();
+    file.close().await.unwrap();
+}
+
+async fn read_file(io: &Io, path: &std::path::Path) -> Vec<u8> {
+    let file = io.open(path, Open::READ).await.unwrap();
+    let len = file.len().await.unwrap() as usize;
+    let (read, buf) = file.read_at(Buf::alloc(len), 0..len, 0).await;
+    assert_eq!(read.unwrap(), len);
+    buf.to_vec()
+}
+
+pub(crate) async fn a_new_file_is_refused_where_one_exists(stage: Stage) {
+    let path = stage.path("file");
+    write_file(&stage.io, &path, b"first").await;
+    for how in [Open::CREATE, Open::CREATE_DIRECT] {
+        let error = stage.io.open(&path, how).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    }
+    assert_eq!(read_file(&stage.io, &path).await, b"first");
+}
+
+pub(crate) async fn a_read_stops_at_the_end_of_the_file(stage: Stage) {
+    let path = stage.path("file");
+    write_file(&stage.io, &path, b"0123456789").await;
+    let file = stage.io.open(&path, Open::READ).await.unwrap();
+    let mut buf = Buf::alloc(100);
+    for (offset, expected) in [(0, &b"0123456789"[..]), (7, b"789"), (10, b""), (5000, b"")] {
+        buf.fill(0xEE);
+        let read;
+        (read, buf) = file.read_at(buf, 0..100, offset).await;
+        let read = read.unwrap();
+        assert_eq!(&buf[..read], expected);
+        assert!(buf[read..].iter().all(|byte| *byte == 0xEE));
+    }
+    let (read, _) = file.read_at(buf, 50..50, 0).await;
+    assert_eq!(read.unwrap(), 0);
+}
+
+pub(crate) async fn unaligned_buffered_bytes_come_back(stage: Stage) {
+    let path = stage.path("file");
+    let bytes = pattern(20_001, 3).share();
+    let how = Open { read: true, ..Open::CREATE };
+    let file = stage.io.open(&path, how).await.unwrap();
+    file.write_at(bytes.clone(), 0..20_001, 777).await.unwrap();
+    file.fdatasync().await.unwrap();
+    assert_eq!(file.len().await.unwrap(), 20_778);
+    let (read, buf) = file.read_at(Buf::alloc(20_778), 0..20_778, 0).await;
+    assert_eq!(read.unwrap(), 20_778);
+    assert!(buf[..777].iter().all(|byte| *byte == 0));
+    assert_eq!(buf[777..], bytes[..]);
+}
+
+pub(crate) async fn direct_bytes_come_back(stage: Stage) {
+    let path = stage.path("file");
+    let bytes = pattern(MIB, 9).share();
+    let file = stage.io.open(&path, Open::CREATE_DIRECT).await.unwrap();
+    file.fallocate(2 * MIB as u64).await.unwrap();
+    file.write_at(bytes.clone(), 0..MIB, MIB as u64).await.unwrap();
+    file.write_at(bytes.clone(), 0..MIB, 0).await.unwrap();
+    file.fdatasync().await.unwrap();
+    file.close().await.unwrap();
+    for how in [Open::READ_DIRECT, Open::READ] {
+        let file = stage.io.open(&path, how).await.unwrap();
+        for offset in [0, MIB as u64] {
+            let (read, buf) = file.read_at(Buf::alloc(MIB), 0..MIB, offset).await;
+            assert_eq!(read.unwrap(), MIB);
+            assert!(buf[..] == bytes[..]);
+        }
+    }
+}
+
+pub(crate) async fn a_direct_read_of_a_tail_stops_at_the_end(stage: Stage) {
+    let path = stage.path("file");
+    for (name, len) in [("short", 5_000), ("sector", 4_608), ("whole", 8_192)] {
+        let path = path.with_extension(name);
+        let bytes = pattern(len, 1);
+        write_file(&stage.io, &path, &bytes).await;
+        let file = stage.io.open(&path, Open::READ_DIRECT).await.unwrap();
+        let (read, buf) = file.read_at(Buf::alloc(16_384), 0..16_384, 0).await;
+        assert_eq!(read.unwrap(), len);
+        assert_eq!(buf[..len], bytes[..]);
+    }
+}
+
+pub(crate) async fn operations_on_one_file_run_side_by_side(stage: Stage) {
+    const PIECES: u64 = 32;
+    const PIECE: usize = 64 << 10;
+    let path = stage.path("file");
+    let file = Rc::new(stage.io.open(&path, Open { read: true, ..Open::CREATE_DIRECT }).await.unwrap());
+    let done = Rc::new(Cell::new(0));
+    for index in 0..PIECES {
+        let (file, done) = (Rc::clone(&file), Rc::clone(&done));
+        stage.io.spawn(async move {
+            let bytes = pattern(PIECE, index as u8).share();
+            file.write_at(bytes.clone(), 0..PIECE, index * PIECE as u64).await.unwrap();
+            if index % 8 == 0 {
+                file.fdatasync().await.unwrap();
+            }
+            let (read, buf) = file.read_at(Buf::alloc(PIECE), 0..PIECE, index * PIECE as u64).await;
+            assert_eq!(read.unwrap(), PIECE);
+            assert!(buf[..] == bytes[..]);
+            done.set(done.get() + 1);
+        });
+    }
+    while done.get() < PIECES {
+        stage.io.sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(file.len().await.unwrap(), PIECES * PIECE as u64);
+}
+
+pub(crate) async fn a_part_of_a_buffer_is_a_part(stage: Stage) {
+    let path = stage.path("file");
+    let file = stage.io.open(&path, Open { read: true, ..Open::CREATE }).await.unwrap();
+    file.write_at(shared(b"abcdefghij"), 2..5, 0).await.unwrap();
+    let mut buf = Buf::alloc(10);
+    buf.fill(b'.');
+    let (read, buf) = file.read_at(buf, 4..9, 0).await;
+    assert_eq!(read.unwrap(), 3);
+    assert_eq!(&buf[..], b"....cde...");
+}
+
+pub(crate) async fn rename_replaces(stage: Stage) {
+    let (from, to) = (stage.path("from"), stage.path("to"));
+    write_file(&stage.io, &from, b"new").await;
+    write_file(&stage.io, &to, b"old").await;
+    let old = stage.io.open(&to, Open::READ).await.unwrap();
+    stage.io.rename(&from, &to).await.unwrap();
+    assert_eq!(read_file(&stage.io, &to).await, b"new");
+    assert_eq!(stage.io.open(&from, Open::READ).await.err().unwrap().kind(), ErrorKind::NotFound);
+    let (read, buf) = old.read_at(Buf::alloc(3), 0..3, 0).await;
+    assert_eq!((read.unwrap(), &buf[..]), (3, &b"old"[..]));
+    let other = stage.path("other");
+    stage.io.create_dir(&other).await.unwrap();
+    stage.io.rename(&to, &other.join("moved")).await.unwrap();
+    assert_eq!(read_file(&stage.io, &other.join("moved")).await, b"new");
+}
+
+pub(crate) async fn unlink_removes_the_name_and_open_files_live_on(stage: Stage) {
+    let path = stage.path("file");
+    write_file(&stage.io, &path, b"bytes").await;
+    let file = stage.io.open(&path, Open::READ).await.unwrap();
+    stage.io.unlink(&path).await.unwrap();
+    assert_eq!(stage.io.unlink(&path).await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(stage.io.read_dir(&stage.dir).await.unwrap().is_empty());
+    let (read, buf) = file.read_at(Buf::alloc(5), 0..5, 0).await;
+    assert_eq!((read.unwrap(), &buf[..]), (5, &b"bytes"[..]));
+    stage.io.create_dir(&path).await.unwrap();
+    assert!(stage.io.unlink(&path).await.is_err());
+}
+
+pub(crate) async fn directories_are_synced_and_must_exist(stage: Stage) {
+    write_file(&stage.io, &stage.path("file"), b"x").await;
+    stage.io.fsync_dir(&stage.dir).await.unwrap();
+    let missing = stage.io.fsync_dir(&stage.path("missing")).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let file = stage.io.fsync_dir(&stage.path("file")).await.unwrap_err();
+    assert_eq!(file.kind(), ErrorKind::NotADirectory);
+}
+
+pub(crate) async fn fallocate_and_set_len_make_the_length(stage: Stage) {
+    let path = stage.path("file");
+    let file = stage.io.open(&path, Open { read: true, ..Open::CREATE }).await.unwrap();
+    assert!(file.is_empty().await.unwrap());
+    file.fallocate(0).await.unwrap();
+    file.fallocate(MIB as u64).await.unwrap();
+    assert_eq!(file.len().await.unwrap(), MIB as u64);
+    file.fallocate(4096).await.unwrap();
+    assert_eq!(file.len().await.unwrap(), MIB as u64);
+    file.write_at(shared(b"head"), 0..4, 0).await.unwrap();
+    file.set_len(6).await.unwrap();
+    file.set_len(8).await.unwrap();
+    assert_eq!(file.len().await.unwrap(), 8);
+    let (read, buf) = file.read_at(Buf::alloc(100), 0..100, 0).await;
+    assert_eq!(&buf[..read.unwrap()], b"head\0\0\0\0");
+    file.set_len(2).await.unwrap();
+    file.set_len(4).await.unwrap();
+    let (read, buf) = file.read_at(Buf::alloc(100), 0..100, 0).await;
+    assert_eq!(&buf[..read.unwrap()], b"he\0\0");
+}
+
+pub(crate) async fn read_dir_is_sorted_and_complete(stage: Stage) {
+    assert!(stage.io.read_dir(&stage.dir).await.unwrap().is_empty());
+    for (name, len) in [("b", 2), ("a", 1), ("c.d", 4), ("B", 3)] {
+        write_file(&stage.io, &stage.path(name), &pattern(len, 0)).await;
+    }
+    stage.io.create_dir(&stage.path("folder")).await.unwrap();
+    write_file(&stage.io, &stage.path("folder").join("inner"), b"x").await;
+    let mut entries = stage.io.read_dir(&stage.dir).await.unwrap();
+    let folder = entries.pop().unwrap();
+    assert_eq!((folder.name.to_str(), folder.is_dir), (Some("folder"), true));
+    let expected = [("B", 3), ("a", 1), ("b", 2), ("c.d", 4)];
+    let expected = expected.map(|(name, len)| DirEntry { name: name.into(), is_dir: false, len });
+    assert_eq!(entries, expected);
+}
+
+pub(crate) async fn what_is_missing_is_not_found(stage: Stage) {
+    let (io, path) = (&stage.io, stage.path("missing"));
+    let inside = path.join("file");
+    let kinds = [
+        io.open(&path, Open::READ).await.err(),
+        io.open(&path, Open::READ_DIRECT).await.err(),
+        io.open(&inside, Open::CREATE).await.err(),
+        io.rename(&path, &stage.path("other")).await.err(),
+        io.unlink(&path).await.err(),
+        io.create_dir(&inside).await.err(),
+        io.read_dir(&path).await.err(),
+        io.fsync_dir(&path).await.err(),
+        io.free_space(&path).await.err(),
+    ];
+    for (index, error) in kinds.into_iter().enumerate() {
+        assert_eq!(error.expect("an error").kind(), ErrorKind::NotFound, "operation {index}");
+    }
+}
+
+pub(crate) async fn what_exists_cannot_be_created(stage: Stage) {
+    let path = stage.path("folder");
+    stage.io.create_dir(&path).await.unwrap();
+    assert_eq!(stage.io.create_dir(&path).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
+    let error = stage.io.open(&path, Open::CREATE).await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+}
+
+pub(crate) async fn symbolic_links_and_write_only_files_are_no_back_doors(stage: Stage) {
+    let path = stage.path("file");
+    let file = stage.io.open(&path, Open::CREATE).await.unwrap();
+    assert!(file.read_at(Buf::alloc(1), 0..1, 0).await.0.is_err());
+    let file = stage.io.open(&path, Open::READ).await.unwrap();
+    assert!(file.write_at(shared(b"x"), 0..1, 0).await.is_err());
+    if stage.io.body_name() != "simulated" {
+        let link = stage.path("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(stage.io.open(&link, Open::READ).await.is_err());
+        assert!(stage.io.open(&link, Open::CREATE).await.is_err());
+    }
+}
+
+pub(crate) async fn free_space_is_within_the_total(stage: Stage) {
+    let space = stage.io.free_space(&stage.dir).await.unwrap();
+    assert!(space.available <= space.total && space.total > 0);
+}
+
+pub(crate) async fn a_dropped_write_still_happens(stage: Stage) {
+    let path = stage.path("file");
+    let file = stage.io.open(&path, Open { read: true, ..Open::CREATE }).await.unwrap();
+    {
+        let mut write = pin!(file.write_at(shared(b"bytes"), 0..5, 0));
+        let _begun = write.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    }
+    while file.len().await.unwrap() < 5 {
+        stage.io.sleep(Duration::from_millis(1)).await;
+    }
+    let (read, buf) = file.read_at(Buf::alloc(5), 0..5, 0).await;
+    assert_eq!((read.unwrap(), &buf[..]), (5, &b"bytes"[..]));
+}
