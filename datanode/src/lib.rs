@@ -1,5 +1,20 @@
 //! The datanode: stores chunks, forwards them down the pipeline, serves reads, and keeps the master informed.
+//!
+//! - `datanode`: starts and stops everything; `acceptor` hands connections to the shards.
+//! - `shard`: the data plane, a thread per core on the I/O seam; `pipeline` decides what a hop answers.
+//! - `control`: the session with the master, and the inventory that reports are cut from.
+//! - `node`: the few things that all threads share.
+//!
+//! It does not know paths, files or users, and decides nothing about where chunks go.
 
+mod acceptor;
 mod config;
+mod control;
+mod datanode;
+mod http;
+mod node;
+mod pipeline;
+mod shard;
 
 pub use config::DatanodeConfig;
+pub use datanode::{Datanode, StartError};

@@ -1,0 +1,274 @@
+//! One session with the leader: register, report everything, then heartbeats, changes and orders.
+
+use std::time::Duration;
+
+use distrifs_proto::ErrorCode;
+use distrifs_proto::grpc::v1::datanode_service_client::DatanodeServiceClient;
+use distrifs_proto::grpc::v1::from_datanode::Body as Say;
+use distrifs_proto::grpc::v1::to_datanode::Body as Hear;
+use distrifs_proto::grpc::{self, v1};
+use distrifs_proto::limits::{GRPC_MESSAGE_BYTES_MAX, REPORT_PART_MAX};
+use distrifs_proto::types::{ChunkId, ClusterId, Epoch, GenerationStamp, HostPort, Lsn};
+use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+use tonic::{Status, Streaming};
+
+use super::{Control, Fatal, inventory};
+use crate::shard::{ShardCommand, ShardEvent};
+
+/// Messages to the master that wait for the network.
+const OUTBOUND_MAX: usize = 16;
+/// The shortest heartbeat interval a master may ask for.
+const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// How a session ended without the datanode having to end.
+pub(super) enum SessionEnd {
+    Stopped,
+    Lost { text: String, was_registered: bool },
+}
+
+/// An open session.
+struct Session {
+    say: mpsc::Sender<v1::FromDatanode>,
+    hear: Streaming<v1::ToDatanode>,
+    heartbeat: Interval,
+    report: Interval,
+    patience: Duration,
+}
+
+/// Why a session is over.
+enum Over {
+    Lost(String),
+    Fatal(Fatal),
+}
+
+impl From<Fatal> for Over {
+    fn from(fatal: Fatal) -> Self {
+        Self::Fatal(fatal)
+    }
+}
+
+impl Control {
+    pub(super) async fn session(&mut self, master: &HostPort) -> Result<SessionEnd, Fatal> {
+        let mut stop = self.stop.clone();
+        let opened = tokio::select! {
+            _ = stop.changed() => return Ok(SessionEnd::Stopped),
+            opened = self.open(master) => opened,
+        };
+        let (over, was_registered) = match opened {
+            Ok(mut session) => {
+                tracing::info!(%master, epoch = %self.witness.epoch, "registered");
+                tokio::select! {
+                    _ = stop.changed() => return Ok(SessionEnd::Stopped),
+                    over = self.converse(&mut session) => (over, true),
+                }
+            }
+            Err(over) => (over, false),
+        };
+        match over {
+            Over::Lost(text) => Ok(SessionEnd::Lost { text, was_registered }),
+            Over::Fatal(fatal) => Err(fatal),
+        }
+    }
+
+    async fn open(&mut self, master: &HostPort) -> Result<Session, Over> {
+        let lost = |what: &str| Over::Lost(what.to_owned());
+        let patience = self.socket_timeout;
+        let endpoint = Endpoint::from_shared(format!("http://{master}"))
+            .map_err(|e| Over::Lost(e.to_string()))?
+            .connect_timeout(patience)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(patience / 4)
+            .keep_alive_timeout(patience / 2)
+            .keep_alive_while_idle(true);
+        let channel = endpoint.connect().await.map_err(|e| Over::Lost(cause(&e)))?;
+        let mut client =
+            DatanodeServiceClient::new(channel).max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+        let (say, queue) = mpsc::channel(OUTBOUND_MAX);
+        let register = Say::Register(self.registration());
+        say.send(v1::FromDatanode { body: Some(register) }).await.map_err(|_| lost("closed"))?;
+        let greeted = timeout(patience, async {
+            let mut hear = client.session(ReceiverStream::new(queue)).await?.into_inner();
+            Ok::<_, Status>((hear.message().await?, hear))
+        });
+        let (first, hear) = match greeted.await {
+            Ok(Ok(greeted)) => greeted,
+            Ok(Err(status)) => return Err(refusal(master, &status)),
+            Err(_) => return Err(lost("no answer to the registration")),
+        };
+        let first = first.ok_or_else(|| lost("closed by the master"))?;
+        self.check_epoch(&first)?;
+        let Some(Hear::Registered(registered)) = first.body else {
+            return Err(lost("orders before the registration was confirmed"));
+        };
+        self.join(ClusterId::from_halves(registered.cluster_id_high, registered.cluster_id_low))?;
+        self.witness(Epoch(first.epoch), Lsn(first.lsn))?;
+        let every = |ms: u64| {
+            let mut ticks = interval(Duration::from_millis(ms).max(HEARTBEAT_INTERVAL_MIN));
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        };
+        let heartbeat = every(registered.heartbeat_interval_ms);
+        let report = every(registered.block_report_interval_ms);
+        Ok(Session { say, hear, heartbeat, report, patience })
+    }
+
+    async fn converse(&mut self, session: &mut Session) -> Over {
+        loop {
+            // The first tick of both comes at once: the full report, then a heartbeat.
+            let done = tokio::select! {
+                biased;
+                message = session.hear.message() => match message {
+                    Ok(Some(message)) => self.obey(message).await,
+                    Ok(None) => Err(Over::Lost("closed by the master".into())),
+                    Err(status) => Err(Over::Lost(grpc::text_of(&status))),
+                },
+                _ = session.report.tick() => self.report(session).await,
+                _ = session.heartbeat.tick() => {
+                    let heartbeat = self.heartbeat();
+                    session.tell(Say::Heartbeat(heartbeat)).await
+                }
+                event = self.events.recv() => match event {
+                    Some(event) => {
+                        let changes = self.changes(event);
+                        session.tell(Say::Changes(changes)).await
+                    }
+                    None => Err(Over::Lost("the shards have ended".into())),
+                },
+            };
+            if let Err(over) = done {
+                return over;
+            }
+        }
+    }
+
+    /// What a message must show before it is looked at: the orders of a replaced master are refused.
+    fn check_epoch(&self, message: &v1::ToDatanode) -> Result<(), Over> {
+        let (own, shown) = (self.witness.epoch, Epoch(message.epoch));
+        if shown < own {
+            return Err(Over::Lost(format!("its epoch {shown} is over: epoch {own} was shown here")));
+        }
+        Ok(())
+    }
+
+    async fn obey(&mut self, message: v1::ToDatanode) -> Result<(), Over> {
+        self.check_epoch(&message)?;
+        self.witness(Epoch(message.epoch), Lsn(message.lsn))?;
+        let Some(Hear::Orders(orders)) = message.body else { return Ok(()) };
+        for order in orders.delete {
+            let (chunk, up_to) = (ChunkId(order.chunk_id), GenerationStamp(order.generation));
+            self.delete(chunk, up_to).await;
+        }
+        Ok(())
+    }
+
+    async fn delete(&mut self, chunk: ChunkId, up_to: GenerationStamp) {
+        let Some(disk) = self.inventory.disk_of(chunk, up_to) else { return };
+        let by_shard = (chunk.0 % self.shards.len() as u64) as usize;
+        for shard in &self.shards {
+            // The shards tell this task what they did: waiting for one that is busy could stop both. The order
+            // comes again.
+            if shard.try_send(ShardCommand::Delete { chunk, up_to, disk, by_shard }).is_err() {
+                tracing::debug!(%chunk, "a shard is busy: the deletion waits for the next order");
+            }
+        }
+    }
+
+    async fn report(&mut self, session: &Session) -> Result<(), Over> {
+        self.drain();
+        for part in self.inventory.report() {
+            session.tell(Say::BlockReport(part)).await?;
+        }
+        Ok(())
+    }
+
+    /// This event and all that wait behind it, as one incremental report.
+    fn changes(&mut self, first: ShardEvent) -> v1::ReplicaChanges {
+        let mut changes = v1::ReplicaChanges::default();
+        let mut next = Some(first);
+        while let Some(event) = next {
+            self.note(&event);
+            match event {
+                ShardEvent::Committed { replica, .. } => changes.added.push(inventory::message(&replica)),
+                ShardEvent::Deleted { chunk } => changes.removed.push(chunk.0),
+            }
+            let room = changes.added.len() + changes.removed.len() < REPORT_PART_MAX;
+            next = if room { self.events.try_recv().ok() } else { None };
+        }
+        changes
+    }
+
+    fn registration(&self) -> v1::Register {
+        let (cluster_id_high, cluster_id_low) =
+            self.node.cluster.get().copied().unwrap_or_default().to_halves();
+        v1::Register {
+            cluster_id_high,
+            cluster_id_low,
+            node_id: self.node.id.0,
+            data_address: self.data_address.to_string(),
+            rack: self.rack.clone(),
+            epoch_seen: self.witness.epoch.0,
+            lsn_seen: self.witness.lsn.0,
+            version: env!("CARGO_PKG_VERSION").into(),
+            incarnation: self.incarnation,
+        }
+    }
+
+    fn heartbeat(&self) -> v1::Heartbeat {
+        Self::measure_room(&self.node, &self.folders);
+        let dir = |(i, (disk, folder)): (usize, (&crate::node::Disk, &distrifs_engine::store::Folder))| {
+            let (capacity_bytes, free_bytes) = disk.room();
+            v1::DataDir {
+                path: folder.root().to_string_lossy().into_owned(),
+                capacity_bytes,
+                free_bytes,
+                used_bytes: self.inventory.used_bytes(i),
+                healthy: disk.is_healthy(),
+            }
+        };
+        let counters = &self.node.counters;
+        let now = |counter: &std::sync::atomic::AtomicU64| {
+            u32::try_from(counter.load(std::sync::atomic::Ordering::Relaxed)).unwrap_or(u32::MAX)
+        };
+        v1::Heartbeat {
+            data_dirs: self.node.disks.iter().zip(&self.folders).enumerate().map(dir).collect(),
+            chunks: self.inventory.len() as u64,
+            connections: now(&counters.connections),
+            io_body: self.io_body.into(),
+            open_writes: now(&counters.open_writes),
+        }
+    }
+}
+
+impl Session {
+    async fn tell(&self, body: Say) -> Result<(), Over> {
+        let message = v1::FromDatanode { body: Some(body) };
+        match timeout(self.patience, self.say.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Over::Lost("closed by the master".into())),
+            Err(_) => Err(Over::Lost("the master takes no messages".into())),
+        }
+    }
+}
+
+/// A refusal that no later attempt will change ends the datanode; anything else is tried again.
+fn refusal(master: &HostPort, status: &Status) -> Over {
+    let text = grpc::text_of(status);
+    match grpc::code_of(status) {
+        ErrorCode::WrongCluster | ErrorCode::AlreadyExists | ErrorCode::InvalidArgument => {
+            Over::Fatal(Fatal::Refused { master: master.clone(), text })
+        }
+        _ => Over::Lost(text),
+    }
+}
+
+/// The innermost reason of a transport error: the outer ones only say "transport error".
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

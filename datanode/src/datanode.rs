@@ -1,0 +1,324 @@
+//! A running datanode: starts its threads in order, and stops them in the other.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use distrifs_engine::io::{Body, IoMode, block_on};
+use distrifs_engine::store::{ChunkStore, Folder, Inventory as FolderInventory, StoreError, Witness};
+use distrifs_proto::types::{ClusterId, HostPort, NodeId};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle as Task;
+
+use crate::config::DatanodeConfig;
+use crate::control::{Control, Inventory};
+use crate::node::Node;
+use crate::shard::{self, SHARD_QUEUE_MAX, ShardCommand, ShardConfig};
+use crate::{acceptor, http};
+
+/// Connections that wait to be accepted.
+const LISTEN_BACKLOG: i32 = 1024;
+/// Events of the shards that wait for the control plane.
+const EVENTS_MAX: usize = 4096;
+
+/// Why a datanode did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A data folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The folders are not of one node.
+    #[error("{path}: belongs to {found}, the folders before it to {expected}")]
+    MixedFolders {
+        /// The folder that differs.
+        path: String,
+        /// Whose it is.
+        found: String,
+        /// Whose the others are.
+        expected: String,
+    },
+    /// The configuration is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// An address cannot be taken.
+    #[error("{address}: {source}")]
+    Listen {
+        /// The address.
+        address: HostPort,
+        /// As the system says it.
+        source: io::Error,
+    },
+    /// The system refused a thread, a ring or memory.
+    #[error("{what}: {source}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// As the system says it.
+        source: io::Error,
+    },
+}
+
+/// A running datanode. Dropped without [`stop`](Self::stop), its threads go on until the process ends.
+pub struct Datanode {
+    node: Arc<Node>,
+    data_address: SocketAddr,
+    http_address: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    shards: Vec<mpsc::Sender<ShardCommand>>,
+    threads: Vec<JoinHandle<()>>,
+    tasks: Vec<Task<()>>,
+    failure: oneshot::Receiver<String>,
+}
+
+impl Datanode {
+    /// Opens the folders, takes the addresses and serves. The master may come later: it is looked for until found.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start(config: DatanodeConfig) -> Result<Self, StartError> {
+        if config.data_dirs.is_empty() || config.masters.is_empty() {
+            return Err(StartError::Config("a datanode needs a data folder and a master".into()));
+        }
+        let mode: IoMode = config.io.parse().map_err(|e| StartError::Config(format!("{e}")))?;
+        let body = mode.resolve().map_err(|source| StartError::System { what: "I/O body", source })?;
+        let folders = open_folders(&config)?;
+        let identity = folders[0].identity();
+        let mut witness = Witness::default();
+        for folder in &folders {
+            let seen = folder.witness()?;
+            witness = Witness { epoch: witness.epoch.max(seen.epoch), lsn: witness.lsn.max(seen.lsn) };
+        }
+        let node = Arc::new(Node::new(identity.node, identity.cluster, witness.epoch, folders.len()));
+        Control::measure_room(&node, &folders);
+        let inventory = scan(&body, &folders, identity.cluster).await?;
+        let listener = listen(&config.listen)?;
+        let http_listener = config.http.as_ref().map(listen).transpose()?;
+        let address = |listener: &TcpListener| {
+            listener.local_addr().map_err(|source| StartError::System { what: "own address", source })
+        };
+        let data_address = address(&listener)?;
+        let http_address = http_listener.as_ref().map(address).transpose()?;
+        let io_body = if matches!(body, Body::Uring) { "io_uring" } else { "posix" };
+        tracing::info!(node = %node.id, io = io_body, chunks = inventory.len(), %data_address, "datanode");
+
+        let (stop, stopped) = watch::channel(false);
+        let (fail, failure) = mpsc::channel(1);
+        let (tell, events) = mpsc::channel(EVENTS_MAX);
+        let (shards, threads) = start_shards(&config, &body, &node, &folders, &tell, &fail)?;
+        let control = Control {
+            node: node.clone(),
+            folders,
+            witness,
+            inventory,
+            shards: shards.clone(),
+            events,
+            masters: config.masters,
+            data_address: HostPort { port: data_address.port(), ..advertised(&config.listen, data_address) },
+            rack: config.rack,
+            io_body,
+            incarnation: rand::random(),
+            socket_timeout: config.socket_timeout,
+            stop: stopped.clone(),
+        };
+        let mut tasks = vec![tokio::spawn(async move {
+            if let Err(fatal) = control.run().await {
+                // The first reason is told; a second one finds the place taken.
+                let _ = fail.try_send(fatal.to_string());
+            }
+        })];
+        let system = |source| StartError::System { what: "listener", source };
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(system)?;
+        tasks.push(tokio::spawn(acceptor::run(listener, shards.clone(), stopped.clone())));
+        if let Some(listener) = http_listener {
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(system)?;
+            let router = http::router(node.clone(), io_body);
+            let mut stopped = stopped;
+            tasks.push(tokio::spawn(async move {
+                let until = async move { drop(stopped.wait_for(|&stop| stop).await) };
+                if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(until).await {
+                    tracing::error!(%error, "http ended");
+                }
+            }));
+        }
+        let failure = first_failure(failure);
+        Ok(Self { node, data_address, http_address, stop, shards, threads, tasks, failure })
+    }
+
+    /// Its identity, the same for its whole life.
+    #[must_use]
+    pub fn node_id(&self) -> NodeId {
+        self.node.id
+    }
+
+    /// Where it serves chunks.
+    #[must_use]
+    pub fn data_address(&self) -> SocketAddr {
+        self.data_address
+    }
+
+    /// Where it serves health and metrics.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
+    }
+
+    /// Resolves when it cannot go on, with the reason on one line; never otherwise.
+    pub async fn failed(&mut self) -> String {
+        match (&mut self.failure).await {
+            Ok(reason) => reason,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Finishes the writes in progress, within a few seconds, and ends.
+    pub async fn stop(self) {
+        // Nobody listens any more when the tasks have ended by themselves.
+        let _ = self.stop.send(true);
+        for shard in &self.shards {
+            let _ = shard.send(ShardCommand::Stop).await;
+        }
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())));
+        if joined.await.is_err() {
+            tracing::error!("a shard panicked");
+        }
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the control plane ended badly");
+            }
+        }
+    }
+}
+
+fn first_failure(mut reasons: mpsc::Receiver<String>) -> oneshot::Receiver<String> {
+    let (tell, told) = oneshot::channel();
+    tokio::spawn(async move {
+        if let Some(reason) = reasons.recv().await {
+            let _ = tell.send(reason);
+        }
+    });
+    told
+}
+
+/// Takes all folders; they are of one node and one cluster. New ones become this node's.
+fn open_folders(config: &DatanodeConfig) -> Result<Vec<Folder>, StartError> {
+    let mut folders: Vec<Folder> = Vec::with_capacity(config.data_dirs.len());
+    let fresh = NodeId(rand::random_range(1..=u64::MAX));
+    for dir in &config.data_dirs {
+        let node = folders.first().map_or(fresh, |first| first.identity().node);
+        let mut folder = Folder::open(dir, node)?;
+        if let Some(first) = folders.first() {
+            let (own, found) = (first.identity(), folder.identity());
+            let mixed = |found: String, expected: String| StartError::MixedFolders {
+                path: folder.root().display().to_string(),
+                found,
+                expected,
+            };
+            if found.node != own.node {
+                return Err(mixed(format!("node {}", found.node), format!("node {}", own.node)));
+            }
+            match (own.cluster, found.cluster) {
+                (Some(cluster), None) => folder.join(cluster)?,
+                (own, found) if own != found => {
+                    let name =
+                        |c: Option<ClusterId>| c.map_or("no cluster".into(), |c| format!("cluster {c}"));
+                    return Err(mixed(name(found), name(own)));
+                }
+                _ => {}
+            }
+        }
+        folders.push(folder);
+    }
+    Ok(folders)
+}
+
+/// Lists what the folders hold, on a thread of its own.
+async fn scan(body: &Body, folders: &[Folder], cluster: Option<ClusterId>) -> Result<Inventory, StartError> {
+    let mut inventory = Inventory::new(folders.len());
+    let roots: Vec<_> = folders.iter().map(|f| f.root().to_owned()).collect();
+    let body = body.clone();
+    let scanned = tokio::task::spawn_blocking(move || {
+        block_on(body, |io| async move {
+            let mut found = Vec::with_capacity(roots.len());
+            for root in roots {
+                let store = ChunkStore::attach(io.clone(), root);
+                store.clear_tmp().await?;
+                found.push(match cluster {
+                    Some(cluster) => store.inventory(cluster).await?,
+                    None => FolderInventory::default(),
+                });
+            }
+            Ok::<_, StoreError>(found)
+        })
+    });
+    let system = |source| StartError::System { what: "inventory", source };
+    let found = scanned.await.map_err(|e| system(io::Error::other(e)))?.map_err(system)??;
+    for (disk, folder) in found.into_iter().enumerate() {
+        if !folder.quarantined.is_empty() {
+            let (count, root) = (folder.quarantined.len(), folders[disk].root());
+            tracing::warn!(count, folder = %root.display(), "chunks were moved to quarantine");
+        }
+        folder.replicas.into_iter().for_each(|replica| inventory.add(replica, disk));
+    }
+    Ok(inventory)
+}
+
+type Shards = (Vec<mpsc::Sender<ShardCommand>>, Vec<JoinHandle<()>>);
+
+fn start_shards(
+    config: &DatanodeConfig,
+    body: &Body,
+    node: &Arc<Node>,
+    folders: &[Folder],
+    events: &mpsc::Sender<shard::ShardEvent>,
+    fail: &mpsc::Sender<String>,
+) -> Result<Shards, StartError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let count = config.shards.unwrap_or(cores).max(1);
+    let (mut shards, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    for index in 0..count {
+        let (command, commands) = mpsc::channel(SHARD_QUEUE_MAX);
+        let shard_config = ShardConfig {
+            index,
+            roots: folders.iter().map(|f| f.root().to_owned()).collect(),
+            node: node.clone(),
+            events: events.clone(),
+            socket_timeout: config.socket_timeout,
+        };
+        let (body, fail) = (body.clone(), fail.clone());
+        let spawned = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+            if let Err(error) = shard::run(body, shard_config, commands) {
+                let _ = fail.try_send(format!("shard {index}: {error}"));
+            }
+        });
+        threads.push(spawned.map_err(|source| StartError::System { what: "shard thread", source })?);
+        shards.push(command);
+    }
+    Ok((shards, threads))
+}
+
+/// Takes an address. Without SO_REUSEPORT, so that a port in use is noticed.
+fn listen(address: &HostPort) -> Result<TcpListener, StartError> {
+    let bind = || {
+        let found = (address.host.as_str(), address.port).to_socket_addrs()?.next();
+        let at = found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?;
+        let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&at.into())?;
+        socket.listen(LISTEN_BACKLOG)?;
+        socket.set_nonblocking(true)?;
+        Ok(TcpListener::from(socket))
+    };
+    bind().map_err(|source| StartError::Listen { address: address.clone(), source })
+}
+
+/// How others reach us: the host as it was configured; for "every address", what the system says.
+fn advertised(configured: &HostPort, bound: SocketAddr) -> HostPort {
+    if configured.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified()) {
+        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        return HostPort { host: name, port: bound.port() };
+    }
+    configured.clone()
+}

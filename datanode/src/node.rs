@@ -1,0 +1,121 @@
+//! What the threads of one datanode share: its identity, what it was shown, and counters.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use distrifs_proto::types::{ClusterId, Epoch, NodeId};
+
+/// Room that new chunks leave on a disk, so that deletes and sidecars never lack it: a fiftieth, at most this.
+const DISK_RESERVE_BYTES_MAX: u64 = 1 << 30;
+
+/// Shared by the shards and the control plane. Numbers are for decisions that tolerate their age.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    /// Set once, when the node has joined; before that it takes no chunk.
+    pub(crate) cluster: OnceLock<ClusterId>,
+    epoch_seen: AtomicU64,
+    pub(crate) disks: Vec<Disk>,
+    pub(crate) counters: Counters,
+}
+
+/// One data folder, as the shards see it.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    /// False once a write or sync failed: nothing new is put there before the next start.
+    suspect: AtomicBool,
+    available: AtomicU64,
+    capacity: AtomicU64,
+}
+
+/// What happened since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections: AtomicU64,
+    pub(crate) open_writes: AtomicU64,
+    pub(crate) chunks_committed: AtomicU64,
+    pub(crate) writes_failed: AtomicU64,
+    pub(crate) bytes_received: AtomicU64,
+    pub(crate) bytes_sent: AtomicU64,
+    pub(crate) reads: AtomicU64,
+    pub(crate) reads_failed: AtomicU64,
+    pub(crate) frames_refused: AtomicU64,
+    pub(crate) connections_refused: AtomicU64,
+}
+
+impl Node {
+    pub(crate) fn new(id: NodeId, cluster: Option<ClusterId>, epoch_seen: Epoch, disks: usize) -> Self {
+        Self {
+            id,
+            cluster: cluster.map(OnceLock::from).unwrap_or_default(),
+            epoch_seen: AtomicU64::new(epoch_seen.0),
+            disks: (0..disks).map(|_| Disk::default()).collect(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The highest epoch a master has shown.
+    pub(crate) fn epoch_seen(&self) -> Epoch {
+        Epoch(self.epoch_seen.load(Ordering::Acquire))
+    }
+
+    /// A master has shown this epoch, and it is durable. Frames of clients never raise it: one forged epoch
+    /// would shut every writer out.
+    pub(crate) fn raise_epoch(&self, epoch: Epoch) {
+        self.epoch_seen.fetch_max(epoch.0, Ordering::AcqRel);
+    }
+
+    /// The disk with most room that can take `bytes` more.
+    pub(crate) fn disk_for(&self, bytes: u64) -> Option<usize> {
+        let roomy = self.disks.iter().enumerate().filter(|(_, d)| d.is_healthy() && d.has_room(bytes));
+        roomy.max_by_key(|(_, d)| d.available.load(Ordering::Relaxed)).map(|(i, _)| i)
+    }
+}
+
+impl Disk {
+    pub(crate) fn is_healthy(&self) -> bool {
+        !self.suspect.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn suspect(&self) {
+        self.suspect.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn set_room(&self, capacity: u64, available: u64) {
+        self.capacity.store(capacity, Ordering::Relaxed);
+        self.available.store(available, Ordering::Relaxed);
+    }
+
+    pub(crate) fn room(&self) -> (u64, u64) {
+        (self.capacity.load(Ordering::Relaxed), self.available.load(Ordering::Relaxed))
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        let (capacity, available) = self.room();
+        available.saturating_sub(bytes) > (capacity / 50).min(DISK_RESERVE_BYTES_MAX)
+    }
+}
+
+impl Counters {
+    pub(crate) fn add(counter: &AtomicU64, n: u64) {
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_go_to_the_healthy_disk_with_most_room() {
+        let node = Node::new(NodeId(1), None, Epoch(0), 3);
+        assert_eq!(node.disk_for(1), None, "no disk has told its room yet");
+        for (disk, available) in node.disks.iter().zip([500, 900, 700]) {
+            disk.set_room(1000, available);
+        }
+        assert_eq!(node.disk_for(100), Some(1));
+        node.disks[1].suspect();
+        assert_eq!(node.disk_for(100), Some(2));
+        assert_eq!(node.disk_for(690), None, "the reserve is left");
+    }
+}

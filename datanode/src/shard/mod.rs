@@ -1,0 +1,173 @@
+//! A shard: one thread with its own I/O body, buffers, connections and open chunks. Shards share nothing but the
+//! file system and a few counters; messages pass by channels.
+//!
+//! One acceptor hands connections to the shards in turn. A listener per shard with SO_REUSEPORT would let the
+//! kernel hash two connections onto one shard while another idles (FINDINGS, trap 9), and would let a second
+//! daemon share the port without either of them noticing.
+
+mod buffers;
+mod connection;
+mod in_flight;
+mod peer;
+mod read;
+mod reader_cache;
+mod wire;
+mod write;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use distrifs_engine::io::{Body, Io, block_on};
+use distrifs_engine::store::{ChunkStore, ReplicaInfo, StoreError};
+use distrifs_proto::types::{ChunkId, GenerationStamp};
+use tokio::sync::mpsc;
+
+use crate::node::{Counters, Node};
+use crate::pipeline::Pipeline;
+use buffers::Buffers;
+use peer::PeerPool;
+use reader_cache::ReaderCache;
+
+/// Connections of one shard; further ones are closed at once.
+const CONNECTIONS_MAX: usize = 4096;
+/// Messages that wait for a shard.
+pub(crate) const SHARD_QUEUE_MAX: usize = 1024;
+/// How long writes in progress may still take when the datanode stops.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
+/// What a shard is told.
+#[derive(Debug)]
+pub(crate) enum ShardCommand {
+    /// Serve this connection.
+    Serve(TcpStream),
+    /// Forget an open chunk; the one shard that is named also deletes it.
+    Delete { chunk: ChunkId, up_to: GenerationStamp, disk: usize, by_shard: usize },
+    /// Finish what is being written and end.
+    Stop,
+}
+
+/// What a shard tells.
+#[derive(Debug)]
+pub(crate) enum ShardEvent {
+    /// A replica is durable.
+    Committed { replica: ReplicaInfo, disk: usize },
+    /// A replica is durably gone.
+    Deleted { chunk: ChunkId },
+}
+
+/// What a shard is made of.
+pub(crate) struct ShardConfig {
+    pub(crate) index: usize,
+    pub(crate) roots: Vec<PathBuf>,
+    pub(crate) node: Arc<Node>,
+    pub(crate) events: mpsc::Sender<ShardEvent>,
+    pub(crate) socket_timeout: Duration,
+}
+
+/// The state of a shard, shared by its tasks.
+pub(crate) struct Shard {
+    io: Io,
+    node: Arc<Node>,
+    disks: Vec<ChunkStore>,
+    buffers: Buffers,
+    peers: PeerPool,
+    readers: RefCell<ReaderCache>,
+    events: mpsc::Sender<ShardEvent>,
+    connections: Cell<usize>,
+    socket_timeout: Duration,
+}
+
+/// Runs a shard on this thread until it is told to stop.
+pub(crate) fn run(body: Body, config: ShardConfig, commands: mpsc::Receiver<ShardCommand>) -> io::Result<()> {
+    block_on(body, |io| serve(io, config, commands))?
+}
+
+async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCommand>) -> io::Result<()> {
+    let attach = |root| ChunkStore::attach(io.clone(), root);
+    let shard = Rc::new(Shard {
+        node: config.node,
+        disks: config.roots.into_iter().map(attach).collect(),
+        buffers: Buffers::new()?,
+        peers: PeerPool::new(io.clone(), config.socket_timeout),
+        readers: RefCell::default(),
+        events: config.events,
+        connections: Cell::new(0),
+        socket_timeout: config.socket_timeout,
+        io,
+    });
+    while let Some(command) = commands.recv().await {
+        match command {
+            ShardCommand::Serve(socket) => shard.accept(socket),
+            ShardCommand::Delete { chunk, up_to, disk, by_shard } => {
+                shard.readers.borrow_mut().remove(chunk);
+                if by_shard == config.index {
+                    shard.delete(chunk, up_to, disk).await;
+                }
+            }
+            ShardCommand::Stop => break,
+        }
+    }
+    let deadline = shard.io.now() + STOP_GRACE;
+    while shard.node.counters.open_writes.load(Ordering::Relaxed) > 0 && shard.io.now() < deadline {
+        shard.io.sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+impl Shard {
+    fn accept(self: &Rc<Self>, socket: TcpStream) {
+        if self.connections.get() >= CONNECTIONS_MAX {
+            Counters::add(&self.node.counters.connections_refused, 1);
+            return;
+        }
+        self.connections.set(self.connections.get() + 1);
+        Counters::add(&self.node.counters.connections, 1);
+        let this = self.clone();
+        self.io.spawn(async move {
+            connection::serve(this.clone(), socket).await;
+            this.connections.set(this.connections.get() - 1);
+            this.node.counters.connections.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+
+    /// Deletes one after the other: deletions must not crowd out reads and writes.
+    async fn delete(&self, chunk: ChunkId, up_to: GenerationStamp, disk: usize) {
+        match self.disks[disk].delete(chunk, up_to).await {
+            Ok(()) => self.tell(ShardEvent::Deleted { chunk }).await,
+            Err(error) => {
+                tracing::warn!(%chunk, %error, "a replica could not be deleted");
+                self.judge(disk, &error);
+            }
+        }
+    }
+
+    async fn tell(&self, event: ShardEvent) {
+        if self.events.send(event).await.is_err() {
+            tracing::debug!("the control plane has ended");
+        }
+    }
+
+    /// Takes a disk out of the write set when an error says that it lost, or may have lost, bytes.
+    fn judge(&self, disk: usize, error: &StoreError) {
+        if error.suspects_folder() && self.node.disks[disk].is_healthy() {
+            tracing::error!(folder = %self.disks[disk].root().display(), %error, "takes no more writes");
+            self.node.disks[disk].suspect();
+        }
+    }
+
+    /// Blames the next hop once it owes something and was silent for too long.
+    fn watch(&self, pipeline: &mut Pipeline, owing_since: Option<Duration>) {
+        if let Some(heard) = owing_since {
+            let silent = self.io.now().saturating_sub(heard);
+            if silent > self.socket_timeout {
+                pipeline.downstream_lost(&format!("silent for {} s", silent.as_secs()));
+            }
+        }
+    }
+}

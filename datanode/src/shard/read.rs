@@ -1,0 +1,116 @@
+//! Serves a range of a chunk: whole blocks with their stored checksums, so that the reader checks end to end.
+
+use std::rc::Rc;
+
+use distrifs_engine::io::SendHalf;
+use distrifs_engine::store::{ChunkReader, StoreError};
+use distrifs_proto::ErrorCode;
+use distrifs_proto::frame::{self, ErrorBody, Header, Op, PAYLOAD_START};
+use distrifs_proto::limits::FRAME_PAYLOAD_BYTES_MAX;
+use distrifs_proto::types::{ChunkId, GenerationStamp};
+
+use super::Shard;
+use crate::node::Counters;
+
+/// Why a read ended early.
+pub(crate) enum ReadEnd {
+    /// To be told to the reader.
+    Refused(ErrorBody),
+    /// The reader is gone.
+    Gone,
+}
+
+/// Answers one `Read`. While a piece is on its way to the reader, the next is read.
+pub(crate) async fn serve(shard: &Rc<Shard>, request: Header, send: &mut SendHalf) -> Result<(), ReadEnd> {
+    let counters = &shard.node.counters;
+    Counters::add(&counters.reads, 1);
+    let served = stream(shard, request, send).await;
+    if let Err(ReadEnd::Refused(error)) = &served {
+        Counters::add(&counters.reads_failed, 1);
+        tracing::debug!(chunk = %request.chunk, error = error.text, "a read was refused");
+    }
+    served
+}
+
+async fn stream(shard: &Rc<Shard>, request: Header, send: &mut SendHalf) -> Result<(), ReadEnd> {
+    let refuse = |code, text| ReadEnd::Refused(ErrorBody { code, node: shard.node.id, text });
+    let (reader, disk) = open(shard, request.chunk).await.map_err(|e| refuse(e.code(), e.to_string()))?;
+    let own = reader.header().generation;
+    if request.generation != GenerationStamp(0) && request.generation != own {
+        let text = format!(
+            "chunk {}: generation {} was asked for, this is {own}",
+            request.chunk, request.generation
+        );
+        return Err(refuse(ErrorCode::StaleGeneration, text));
+    }
+    let covered = reader.covering(request.offset, u64::from(request.length));
+    if covered.is_empty() {
+        let length = reader.header().length;
+        let text = format!("{} bytes at {}: the chunk has {length}", request.length, request.offset);
+        return Err(refuse(ErrorCode::InvalidArgument, text));
+    }
+    let mut at = covered.start;
+    let mut ready = None;
+    loop {
+        let piece = at..covered.end.min(at + FRAME_PAYLOAD_BYTES_MAX as u64);
+        let reading = async {
+            if piece.is_empty() {
+                return None;
+            }
+            let length = (piece.end - piece.start) as usize;
+            let buffer = shard.buffers.for_read(length).await;
+            Some(reader.read(buffer, PAYLOAD_START, &piece).await)
+        };
+        let sending = async {
+            match ready.take() {
+                Some((buffer, range)) => send.send_all(buffer, range).await,
+                None => Ok(()),
+            }
+        };
+        let (sent, read) = tokio::join!(sending, reading);
+        sent.map_err(|_| ReadEnd::Gone)?;
+        let Some((read, mut buffer)) = read else { return Ok(()) };
+        if let Err(error) = read {
+            shard.readers.borrow_mut().remove(request.chunk);
+            shard.judge(disk, &error);
+            return Err(refuse(error.code(), error.to_string()));
+        }
+        let mut header = request.answer(Op::ReadData);
+        header.generation = own;
+        header.offset = piece.start;
+        header.length = (piece.end - piece.start) as u32;
+        header.flags = if piece.end == covered.end { Header::LAST } else { 0 };
+        let range = frame::seal_with(&mut buffer, &header, reader.crcs(&piece).iter().copied());
+        Counters::add(&shard.node.counters.bytes_sent, u64::from(header.length));
+        ready = Some((buffer.share(), range));
+        at = piece.end;
+    }
+}
+
+/// The chunk, from the cache or from the disk that has it.
+async fn open(shard: &Rc<Shard>, chunk: ChunkId) -> Result<(Rc<ChunkReader>, usize), StoreError> {
+    if let Some((reader, disk)) = shard.readers.borrow_mut().get(chunk) {
+        return Ok((reader, disk));
+    }
+    let missing = StoreError::NoSuchChunk { chunk };
+    let Some(&cluster) = shard.node.cluster.get() else { return Err(missing) };
+    let mut worst = missing;
+    for (disk, store) in shard.disks.iter().enumerate() {
+        match store.open(cluster, chunk).await {
+            Ok(reader) => {
+                let reader = Rc::new(reader);
+                shard.readers.borrow_mut().insert(chunk, reader.clone(), disk);
+                return Ok((reader, disk));
+            }
+            Err(StoreError::NoSuchChunk { .. }) => {}
+            Err(error) => {
+                shard.judge(disk, &error);
+                worst = error;
+            }
+        }
+    }
+    if worst.code() == ErrorCode::Corrupt {
+        tracing::warn!(%chunk, error = %worst, "a replica is corrupt");
+    }
+    Err(worst)
+}

@@ -1,0 +1,47 @@
+//! Open chunks of a shard, so that small reads of one chunk open it once.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use distrifs_engine::store::ChunkReader;
+use distrifs_proto::types::ChunkId;
+
+/// Open chunks kept; each holds a descriptor and 64 KiB of checksums for 64 MiB of data.
+const OPEN_CHUNKS_MAX: usize = 128;
+
+struct Entry {
+    used: u64,
+    reader: Rc<ChunkReader>,
+    disk: usize,
+}
+
+/// The chunks read last, and on which disk they are.
+#[derive(Default)]
+pub(crate) struct ReaderCache {
+    entries: HashMap<ChunkId, Entry>,
+    clock: u64,
+}
+
+impl ReaderCache {
+    pub(crate) fn get(&mut self, chunk: ChunkId) -> Option<(Rc<ChunkReader>, usize)> {
+        self.clock += 1;
+        let entry = self.entries.get_mut(&chunk)?;
+        entry.used = self.clock;
+        Some((entry.reader.clone(), entry.disk))
+    }
+
+    pub(crate) fn insert(&mut self, chunk: ChunkId, reader: Rc<ChunkReader>, disk: usize) {
+        self.clock += 1;
+        if self.entries.len() >= OPEN_CHUNKS_MAX {
+            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(&chunk, _)| chunk);
+            if let Some(oldest) = oldest {
+                self.entries.remove(&oldest);
+            }
+        }
+        self.entries.insert(chunk, Entry { used: self.clock, reader, disk });
+    }
+
+    pub(crate) fn remove(&mut self, chunk: ChunkId) {
+        self.entries.remove(&chunk);
+    }
+}

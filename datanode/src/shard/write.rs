@@ -1,0 +1,476 @@
+//! Drives one chunk through this hop: receive, check, store and forward from the same buffer, commit, answer.
+//!
+//! What to take and what to answer is [`Pipeline`]'s to decide. Three tasks stand around it: disk writes, the
+//! forwarder that owns the sending half to the next hop, and the commit. None of them is ever cancelled; on a
+//! failure they run out by themselves and the chunk's name goes when the last write is done.
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use distrifs_engine::io::{Buf, Io, RecvHalf, SendHalf, Shared};
+use distrifs_engine::store::{ChunkWriter, ReplicaInfo, StoreError};
+use distrifs_proto::ErrorCode;
+use distrifs_proto::frame::{
+    ErrorBody, FrameError, HEADER_BYTES, Header, Hop, Op, Placement, WriteAck, WriteOpen, block_crc,
+};
+use distrifs_proto::limits::BLOCK_BYTES;
+use tokio::sync::{mpsc, oneshot};
+
+use super::buffers::WriteBuffers;
+use super::in_flight::InFlight;
+use super::peer::{Answer, LinkParts, PeerLink};
+use super::wire::{WireError, recv_body, recv_header, send_control};
+use super::{Shard, ShardEvent};
+use crate::node::Counters;
+use crate::pipeline::{Pipeline, Verdict};
+
+/// How often a hop that works says so.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a hop may take to make a received chunk durable before it gives up.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an upstream may send nothing in the middle of a chunk.
+const UPSTREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Frames on their way to the next hop; the buffers of a write are fewer.
+const FORWARD_QUEUE_MAX: usize = 16;
+
+/// How a write ended.
+pub(crate) enum Outcome {
+    /// To be acknowledged.
+    Done(WriteAck),
+    /// To be refused; then the connection closes.
+    Refused(ErrorBody),
+    /// The upstream is gone: nobody is left to tell.
+    Gone,
+}
+
+/// The next hop of one chunk, while the chunk is on its way.
+struct Downstream {
+    frames: Option<mpsc::Sender<(Shared, Range<usize>)>>,
+    answers: mpsc::Receiver<Answer>,
+    /// The link comes back here when the forwarder is done.
+    done: Option<oneshot::Receiver<Result<SendHalf, std::io::Error>>>,
+    link_parts: LinkParts,
+    /// When the hop last took bytes or said something.
+    heard: Rc<Cell<Duration>>,
+    /// Frames it has not taken yet.
+    queued: Rc<Cell<usize>>,
+    answered: bool,
+}
+
+/// One chunk at this hop.
+struct Write<'a> {
+    shard: &'a Rc<Shard>,
+    request: Header,
+    pipeline: Pipeline,
+    buffers: WriteBuffers,
+    writer: Option<ChunkWriter>,
+    disk: usize,
+    in_flight: InFlight,
+    downstream: Option<Downstream>,
+    commit: Option<oneshot::Receiver<Result<ReplicaInfo, StoreError>>>,
+}
+
+/// Takes the chunk that `request` and `open` begin.
+pub(crate) async fn serve(
+    shard: &Rc<Shard>,
+    request: Header,
+    open: WriteOpen,
+    recv: &mut RecvHalf,
+    send: &mut SendHalf,
+) -> Outcome {
+    Counters::add(&shard.node.counters.open_writes, 1);
+    let outcome = match Write::begin(shard, request, open).await {
+        Ok(mut write) => {
+            let outcome = write.run(recv, send).await;
+            write.finish(matches!(outcome, Outcome::Done(_))).await;
+            outcome
+        }
+        Err(error) => Outcome::Refused(error),
+    };
+    let counters = &shard.node.counters;
+    counters.open_writes.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    let count = if matches!(outcome, Outcome::Done(_)) {
+        &counters.chunks_committed
+    } else {
+        &counters.writes_failed
+    };
+    Counters::add(count, 1);
+    outcome
+}
+
+impl<'a> Write<'a> {
+    async fn begin(shard: &'a Rc<Shard>, request: Header, open: WriteOpen) -> Result<Self, ErrorBody> {
+        let node = &shard.node;
+        let refuse = |code, text: String| ErrorBody { code, node: node.id, text };
+        let mut pipeline = Pipeline::open(node.id, &request, &open, node.epoch_seen())?;
+        let Some(&cluster) = node.cluster.get() else {
+            return Err(refuse(ErrorCode::Unavailable, "this datanode has not joined a cluster yet".into()));
+        };
+        let Some(buffers) = shard.buffers.admit_write(&shard.io, open.reserve).await else {
+            return Err(refuse(ErrorCode::Busy, "all places for writes are taken".into()));
+        };
+        let Some(disk) = node.disk_for(open.reserve) else {
+            return Err(refuse(ErrorCode::NoSpace, format!("no disk takes {} bytes", open.reserve)));
+        };
+        let store = &shard.disks[disk];
+        let creating = store.create(cluster, request.chunk, request.generation, open.reserve);
+        let (created, linked) = tokio::join!(creating, Self::link(shard, &request, &open));
+        let writer = created.map_err(|error| {
+            shard.judge(disk, &error);
+            refuse(error.code(), error.to_string())
+        })?;
+        let downstream = match linked {
+            Ok(downstream) => downstream,
+            Err(error) => {
+                writer.abort().await;
+                pipeline.downstream_lost(&error.to_string());
+                let Verdict::Fail(body) = pipeline.verdict() else { unreachable!("the hop behind is lost") };
+                return Err(body);
+            }
+        };
+        let in_flight = InFlight::default();
+        let (writer, commit) = (Some(writer), None);
+        Ok(Self { shard, request, pipeline, buffers, writer, disk, in_flight, downstream, commit })
+    }
+
+    /// Opens the chunk at the next hop.
+    async fn link(
+        shard: &Rc<Shard>,
+        request: &Header,
+        open: &WriteOpen,
+    ) -> std::io::Result<Option<Downstream>> {
+        let Some((next, rest)) = open.hops.split_first() else { return Ok(None) };
+        let cluster = shard.node.cluster.get().copied().unwrap_or_default();
+        let mut link: PeerLink = shard.peers.link(next, cluster).await?;
+        let rest: Vec<Hop> = rest.to_vec();
+        let body = WriteOpen { reserve: open.reserve, hops: rest }.encode();
+        send_control(&mut link.send, *request, &body).await?;
+        let (send, answers, link_parts) = link.into_parts();
+        let heard = Rc::new(Cell::new(shard.io.now()));
+        let queued = Rc::new(Cell::new(0));
+        let (frames, queue) = mpsc::channel(FORWARD_QUEUE_MAX);
+        let (tell, done) = oneshot::channel();
+        let (io, now_heard, still_queued) = (shard.io.clone(), heard.clone(), queued.clone());
+        shard.io.spawn(async move {
+            // Whoever waited may be gone: then the half is dropped here, and the connection closes.
+            let _ = tell.send(
+                forward(queue, send, || {
+                    now_heard.set(io.now());
+                    still_queued.set(still_queued.get() - 1);
+                })
+                .await,
+            );
+        });
+        let (frames, done) = (Some(frames), Some(done));
+        Ok(Some(Downstream { frames, answers, done, link_parts, heard, queued, answered: false }))
+    }
+
+    async fn run(&mut self, recv: &mut RecvHalf, send: &mut SendHalf) -> Outcome {
+        let io = self.shard.io.clone();
+        let mut scratch = None;
+        let mut upstream_heard = io.now();
+        while !self.pipeline.ended() {
+            let received = match self.next_step(recv, send, &mut scratch, upstream_heard).await {
+                Step::Received(received) => received,
+                Step::DiskFailed => return Outcome::Refused(self.commit_failure().await),
+                Step::Ends(outcome) => return outcome,
+            };
+            upstream_heard = io.now();
+            if let Err(refused) = self.take(received).await {
+                return refused;
+            }
+        }
+        self.begin_commit();
+        let deadline = io.now() + COMMIT_TIMEOUT;
+        loop {
+            match self.pipeline.verdict() {
+                Verdict::Ack(ack) => return Outcome::Done(ack),
+                Verdict::Fail(error) => return Outcome::Refused(error),
+                Verdict::Pending => {}
+            }
+            tokio::select! {
+                biased;
+                answer = next_answer(&mut self.downstream) => {
+                    note_answer(&io, &mut self.pipeline, &mut self.downstream, answer);
+                }
+                committed = next_commit(&mut self.commit) => self.note_commit(committed).await,
+                () = io.sleep(PROGRESS_INTERVAL) => {
+                    if io.now() > deadline {
+                        let text = format!("the disk did not finish within {COMMIT_TIMEOUT:?}");
+                        self.pipeline.local_failed(ErrorCode::Disk, text);
+                    } else if say_progress(send, &self.request).await.is_err() {
+                        return Outcome::Gone;
+                    }
+                    self.shard.watch(&mut self.pipeline, self.downstream.as_ref().and_then(Downstream::owing_since));
+                }
+            }
+        }
+    }
+
+    /// Waits for the next frame, and meanwhile for whatever ends the chunk early.
+    async fn next_step(
+        &mut self,
+        recv: &mut RecvHalf,
+        send: &mut SendHalf,
+        scratch: &mut Option<Buf>,
+        upstream_heard: Duration,
+    ) -> Step {
+        let io = &self.shard.io;
+        // Polled to its end unless the chunk ends here: a receive that was dropped may have taken bytes.
+        let mut next = pin!(next_frame(recv, scratch, &self.buffers));
+        loop {
+            tokio::select! {
+                biased;
+                answer = next_answer(&mut self.downstream) => {
+                    note_answer(io, &mut self.pipeline, &mut self.downstream, answer);
+                }
+                received = &mut next => return Step::Received(received),
+                () = io.sleep(PROGRESS_INTERVAL) => {
+                    let idle = io.now() - upstream_heard > UPSTREAM_IDLE_TIMEOUT;
+                    if idle || say_progress(send, &self.request).await.is_err() {
+                        return Step::Ends(Outcome::Gone);
+                    }
+                    self.shard.watch(&mut self.pipeline, self.downstream.as_ref().and_then(Downstream::owing_since));
+                }
+            }
+            if self.writer.as_ref().is_some_and(ChunkWriter::has_failed) {
+                return Step::DiskFailed;
+            }
+            if let Verdict::Fail(error) = self.pipeline.verdict() {
+                return Step::Ends(Outcome::Refused(error));
+            }
+        }
+    }
+
+    /// Stores and forwards a received frame.
+    async fn take(&mut self, received: Result<(Header, Placement, Shared), Refusal>) -> Result<(), Outcome> {
+        let node = &self.shard.node;
+        let (header, place, frame) = match received {
+            Ok(frame) => frame,
+            Err(Refusal::Wire(WireError::Frame(error))) => {
+                Counters::add(&node.counters.frames_refused, 1);
+                // The bytes were right when the sender sealed them: whoever is between is not known here.
+                let code = if matches!(error, FrameError::BlockChecksum { .. }) {
+                    ErrorCode::Corrupt
+                } else {
+                    ErrorCode::Protocol
+                };
+                return Err(Outcome::Refused(ErrorBody { code, node: node.id, text: error.to_string() }));
+            }
+            Err(Refusal::Wire(error)) => {
+                tracing::debug!(chunk = %self.request.chunk, %error, "the upstream went away");
+                return Err(Outcome::Gone);
+            }
+            Err(Refusal::TooLong(length)) => {
+                let text = format!("a frame of {length} bytes in a chunk of few");
+                return Err(Outcome::Refused(ErrorBody { code: ErrorCode::Protocol, node: node.id, text }));
+            }
+        };
+        self.pipeline.data(&header).map_err(Outcome::Refused)?;
+        Counters::add(&node.counters.bytes_received, u64::from(header.length));
+        let blocks = header.payload_bytes().div_ceil(BLOCK_BYTES);
+        let crcs = (0..blocks).map(|block| block_crc(&frame, &place, block));
+        let writer = self.writer.as_mut().expect("a chunk that is not committed yet");
+        if blocks > 0 {
+            let crcs: Vec<_> = crcs.collect();
+            match writer.append(frame.clone(), place.payload.clone(), crcs.into_iter()) {
+                Ok(writing) => self.in_flight.spawn(&self.shard.io, writing),
+                Err(error) => {
+                    let (code, text) = (error.code(), error.to_string());
+                    return Err(Outcome::Refused(ErrorBody { code, node: node.id, text }));
+                }
+            }
+        }
+        if let Some(downstream) = &self.downstream
+            && let Some(frames) = &downstream.frames
+        {
+            downstream.queued.set(downstream.queued.get() + 1);
+            // A forwarder that has ended says why through its answers or its result.
+            let _ = frames.send((frame, place.frame())).await;
+        }
+        Ok(())
+    }
+
+    /// Nothing more comes: the own commit runs beside the hops behind.
+    fn begin_commit(&mut self) {
+        if let Some(downstream) = &mut self.downstream {
+            downstream.frames = None;
+        }
+        let writer = self.writer.take().expect("a chunk is committed once");
+        let (tell, told) = oneshot::channel();
+        let in_flight = self.in_flight.clone();
+        self.shard.io.spawn(async move {
+            in_flight.drained().await;
+            // Whoever waited may be gone; the chunk is durable all the same, and the master's gc finds it.
+            let _ = tell.send(writer.commit().await);
+        });
+        self.commit = Some(told);
+    }
+
+    async fn note_commit(&mut self, committed: Option<Result<ReplicaInfo, StoreError>>) {
+        match committed {
+            Some(Ok(replica)) => {
+                self.pipeline.committed(replica.length, replica.crc);
+                self.shard.tell(ShardEvent::Committed { replica, disk: self.disk }).await;
+            }
+            Some(Err(error)) => {
+                self.shard.judge(self.disk, &error);
+                self.pipeline.local_failed(error.code(), error.to_string());
+            }
+            None => {
+                self.pipeline.local_failed(ErrorCode::Internal, "the commit ended without a result".into())
+            }
+        }
+    }
+
+    /// A write has failed: the commit says how, and cleans up.
+    async fn commit_failure(&mut self) -> ErrorBody {
+        self.begin_commit();
+        let committed = next_commit(&mut self.commit).await;
+        self.note_commit(committed).await;
+        match self.pipeline.verdict() {
+            Verdict::Fail(error) => error,
+            _ => ErrorBody {
+                code: ErrorCode::Internal,
+                node: self.shard.node.id,
+                text: "a failed write was committed".into(),
+            },
+        }
+    }
+
+    /// Gives back what the write held.
+    async fn finish(mut self, acknowledged: bool) {
+        if let Some(writer) = self.writer.take() {
+            let in_flight = self.in_flight.clone();
+            self.shard.io.spawn(async move {
+                in_flight.drained().await;
+                writer.abort().await;
+            });
+        }
+        // Only a connection whose chunk was acknowledged is in a known state.
+        if let (true, Some(mut downstream)) = (acknowledged, self.downstream.take())
+            && let Some(done) = downstream.done.take()
+            && let Ok(Ok(send)) = done.await
+        {
+            self.shard.peers.keep(PeerLink::from_parts(send, downstream.answers, downstream.link_parts));
+        }
+    }
+}
+
+impl Downstream {
+    /// When it was last heard, if it still owes something.
+    fn owing_since(&self) -> Option<Duration> {
+        let owes = self.queued.get() > 0 || self.frames.is_none();
+        (owes && !self.answered).then(|| self.heard.get())
+    }
+}
+
+/// What came of waiting for a frame.
+enum Step {
+    Received(Result<(Header, Placement, Shared), Refusal>),
+    DiskFailed,
+    Ends(Outcome),
+}
+
+/// Why a frame was not taken.
+enum Refusal {
+    Wire(WireError),
+    TooLong(u32),
+}
+
+async fn next_frame(
+    recv: &mut RecvHalf,
+    scratch: &mut Option<Buf>,
+    buffers: &WriteBuffers,
+) -> Result<(Header, Placement, Shared), Refusal> {
+    let buffer = buffers.get().await;
+    let header = recv_header(recv, scratch).await.map_err(Refusal::Wire)?;
+    if header.payload_bytes() > buffers.payload_max() {
+        return Err(Refusal::TooLong(header.length));
+    }
+    let (place, mut buffer) = recv_body(recv, &header, buffer).await;
+    let place = place.map_err(Refusal::Wire)?;
+    // O_DIRECT writes whole blocks; the commit cuts the file.
+    let end = place.payload.end;
+    buffer[end..end.next_multiple_of(BLOCK_BYTES)].fill(0);
+    Ok((header, place, buffer.share()))
+}
+
+async fn forward(
+    mut queue: mpsc::Receiver<(Shared, Range<usize>)>,
+    mut send: SendHalf,
+    taken: impl Fn(),
+) -> Result<SendHalf, std::io::Error> {
+    while let Some((frame, range)) = queue.recv().await {
+        send.send_all(frame, range).await?;
+        taken();
+    }
+    Ok(send)
+}
+
+/// The next answer from the hop behind; never, when there is none or it has answered.
+async fn next_answer(downstream: &mut Option<Downstream>) -> Option<Answer> {
+    match downstream {
+        Some(downstream) if !downstream.answered => downstream.answers.recv().await,
+        _ => std::future::pending().await,
+    }
+}
+
+/// The result of the own commit; never, when none runs.
+async fn next_commit(
+    commit: &mut Option<oneshot::Receiver<Result<ReplicaInfo, StoreError>>>,
+) -> Option<Result<ReplicaInfo, StoreError>> {
+    match commit {
+        Some(told) => {
+            let result = told.await.ok();
+            *commit = None;
+            result
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn note_answer(
+    io: &Io,
+    pipeline: &mut Pipeline,
+    downstream: &mut Option<Downstream>,
+    answer: Option<Answer>,
+) {
+    let Some(downstream) = downstream else { return };
+    downstream.heard.set(io.now());
+    let answered = match answer {
+        Some(Ok((header, _))) if header.op == Op::WriteProgress => return,
+        Some(Ok((header, body))) if header.op == Op::WriteAck => WriteAck::decode(&body).map(|ack| {
+            pipeline.downstream_acked(ack);
+        }),
+        Some(Ok((header, body))) if header.op == Op::Error => ErrorBody::decode(&body).map(|error| {
+            pipeline.downstream_failed(error);
+        }),
+        Some(Ok((header, _))) => {
+            pipeline.downstream_lost(&format!("answered {:?} to a chunk", header.op));
+            Ok(())
+        }
+        Some(Err(error)) => {
+            pipeline.downstream_lost(&error.to_string());
+            Ok(())
+        }
+        None => {
+            pipeline.downstream_lost("the connection ended");
+            Ok(())
+        }
+    };
+    if let Err(error) = answered {
+        pipeline.downstream_lost(&error.to_string());
+    }
+    downstream.answered = true;
+}
+
+async fn say_progress(send: &mut SendHalf, request: &Header) -> std::io::Result<()> {
+    let frame = request.answer(Op::WriteProgress).encode();
+    let mut buffer = Buf::alloc(HEADER_BYTES);
+    buffer[..HEADER_BYTES].copy_from_slice(&frame);
+    send.send_all(buffer.share(), 0..HEADER_BYTES).await
+}

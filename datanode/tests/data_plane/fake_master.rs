@@ -1,0 +1,155 @@
+//! A master that confirms every registration, remembers reports and gives orders on command.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use distrifs_proto::grpc::v1::datanode_service_server::{DatanodeService, DatanodeServiceServer};
+use distrifs_proto::grpc::v1::from_datanode::Body as Heard;
+use distrifs_proto::grpc::v1::to_datanode::Body as Said;
+use distrifs_proto::grpc::v1::{self, FromDatanode, ToDatanode};
+use distrifs_proto::types::{ChunkId, ClusterId, GenerationStamp, HostPort, NodeId};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+#[derive(Default)]
+struct Node {
+    chunks: BTreeSet<ChunkId>,
+    reported: bool,
+    orders: Option<mpsc::Sender<Result<ToDatanode, Status>>>,
+}
+
+type Nodes = Arc<Mutex<BTreeMap<NodeId, Node>>>;
+
+pub(crate) struct FakeMaster {
+    address: HostPort,
+    cluster: ClusterId,
+    epoch: u64,
+    nodes: Nodes,
+    server: tokio::task::JoinHandle<()>,
+}
+
+struct Service {
+    cluster: ClusterId,
+    epoch: u64,
+    nodes: Nodes,
+}
+
+impl FakeMaster {
+    pub(crate) async fn start(epoch: u64) -> Self {
+        Self::start_for(ClusterId(0xc1), epoch).await
+    }
+
+    pub(crate) async fn start_for(cluster: ClusterId, epoch: u64) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().into();
+        let nodes = Nodes::default();
+        let service = DatanodeServiceServer::new(Service { cluster, epoch, nodes: nodes.clone() });
+        let server = tokio::spawn(async move {
+            let incoming = TcpListenerStream::new(listener);
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming)
+                .await
+                .unwrap();
+        });
+        Self { address, cluster, epoch, nodes, server }
+    }
+
+    pub(crate) fn address(&self) -> HostPort {
+        self.address.clone()
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    pub(crate) fn chunks_of(&self, node: NodeId) -> Vec<ChunkId> {
+        let nodes = self.nodes.lock().unwrap();
+        nodes.get(&node).map(|n| n.chunks.iter().copied().collect()).unwrap_or_default()
+    }
+
+    pub(crate) async fn wait_for_report(&self, node: NodeId) {
+        self.wait("a full report", |nodes| nodes.get(&node).is_some_and(|n| n.reported)).await;
+    }
+
+    pub(crate) async fn wait_for_chunk(&self, chunk: ChunkId, on: &[NodeId]) {
+        let all = |nodes: &BTreeMap<NodeId, Node>| on.iter().all(|id| nodes[id].chunks.contains(&chunk));
+        self.wait("a reported replica", all).await;
+    }
+
+    pub(crate) async fn wait_for_removal(&self, node: NodeId, chunk: ChunkId) {
+        self.wait("a reported removal", |nodes| !nodes[&node].chunks.contains(&chunk)).await;
+    }
+
+    pub(crate) async fn order_deletion(&self, node: NodeId, chunk: ChunkId, generation: GenerationStamp) {
+        let orders = self.nodes.lock().unwrap()[&node].orders.clone().unwrap();
+        let delete = vec![v1::DeleteReplica { chunk_id: chunk.0, generation: generation.0 }];
+        let body = Some(Said::Orders(v1::Orders { delete }));
+        orders.send(Ok(ToDatanode { epoch: self.epoch, lsn: 5, body })).await.unwrap();
+    }
+
+    async fn wait(&self, what: &str, holds: impl Fn(&BTreeMap<NodeId, Node>) -> bool) {
+        let deadline = Instant::now() + crate::PATIENCE;
+        while !holds(&self.nodes.lock().unwrap()) {
+            assert!(Instant::now() < deadline, "{what} did not come");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for FakeMaster {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+#[tonic::async_trait]
+impl DatanodeService for Service {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<ToDatanode, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<FromDatanode>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut hear = request.into_inner();
+        let Some(Heard::Register(register)) = hear.message().await?.and_then(|m| m.body) else {
+            return Err(Status::invalid_argument("no registration"));
+        };
+        let id = NodeId(register.node_id);
+        let (say, said) = mpsc::channel(16);
+        let (high, low) = self.cluster.to_halves();
+        let registered = v1::Registered {
+            cluster_id_high: high,
+            cluster_id_low: low,
+            heartbeat_interval_ms: 50,
+            block_report_interval_ms: 600_000,
+        };
+        let body = Some(Said::Registered(registered));
+        say.send(Ok(ToDatanode { epoch: self.epoch, lsn: 1, body })).await.unwrap();
+        let orders = Some(say);
+        self.nodes.lock().unwrap().insert(id, Node { orders, ..Node::default() });
+        let nodes = self.nodes.clone();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = hear.message().await {
+                let mut nodes = nodes.lock().unwrap();
+                let node = nodes.entry(id).or_default();
+                match message.body {
+                    Some(Heard::BlockReport(part)) => {
+                        node.chunks.extend(part.replicas.iter().map(|r| ChunkId(r.chunk_id)));
+                        node.reported |= part.last;
+                    }
+                    Some(Heard::Changes(changes)) => {
+                        node.chunks.extend(changes.added.iter().map(|r| ChunkId(r.chunk_id)));
+                        node.chunks.retain(|chunk| !changes.removed.contains(&chunk.0));
+                    }
+                    _ => {}
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(said))))
+    }
+}
