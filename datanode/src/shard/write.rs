@@ -321,7 +321,7 @@ impl<'a> Write<'a> {
                 self.pipeline.local_failed(error.code(), error.to_string());
             }
             None => {
-                self.pipeline.local_failed(ErrorCode::Internal, "the commit ended without a result".into())
+                self.pipeline.local_failed(ErrorCode::Internal, "the commit ended without a result".into());
             }
         }
     }

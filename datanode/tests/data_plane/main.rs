@@ -1,6 +1,8 @@
 //! Datanodes over real sockets and files, under a scripted master: the pipeline, reads, refusals, restarts.
 //! Each promise is checked on every I/O body that works here.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod fake_master;
 mod wire;
 
