@@ -10,7 +10,7 @@ use crate::stage::{pattern, shared};
 const EIO: Option<i32> = Some(5);
 
 fn run<T>(world: &SimWorld, main: impl AsyncFnOnce(Io) -> T) -> T {
-    block_on(Body::Sim(world.clone()), main).unwrap()
+    block_on(Body::Sim(world.clone()), |io| async move { main(io).await }).unwrap()
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! One set of test bodies over every body of the I/O seam: io_uring (where the probe succeeds), POSIX and
 //! simulated. What only the simulation can show (power cuts, faults) is in `power` and `faults`.
 
+#![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
+
 mod buffers;
 mod faults;
 mod files;

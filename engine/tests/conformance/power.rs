@@ -40,7 +40,7 @@ fn write_and_cut(world: &SimWorld, steps: Steps) -> Option<Vec<u8>> {
 }
 
 fn run<T>(world: &SimWorld, main: impl AsyncFnOnce(Io) -> T) -> T {
-    block_on(Body::Sim(world.clone()), main).unwrap()
+    block_on(Body::Sim(world.clone()), |io| async move { main(io).await }).unwrap()
 }
 
 #[test]

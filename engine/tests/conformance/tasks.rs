@@ -193,7 +193,7 @@ fn dropped_reads_are_waited_for() {
                 let mut read =
                     std::pin::pin!(file.read_at(pool.try_get().unwrap(), 0..256 << 10, index * (256 << 10)));
                 let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-                let _begun = std::future::Future::poll(read.as_mut(), &mut context);
+                let _begun = Future::poll(read.as_mut(), &mut context);
             }
         })
         .unwrap();
