@@ -115,6 +115,17 @@ impl StoreError {
     /// Whether the folder must leave the write set: its disk lost or may have lost bytes.
     #[must_use]
     pub fn suspects_folder(&self) -> bool {
-        matches!(self, Self::SyncFailed { .. } | Self::Io { .. })
+        match self {
+            Self::SyncFailed { .. } => true,
+            // Not for want of descriptors or memory: that says nothing about the disk.
+            Self::Io { source, .. } => {
+                let errno = rustix::io::Errno::from_io_error(source);
+                matches!(
+                    errno,
+                    Some(rustix::io::Errno::IO | rustix::io::Errno::ROFS | rustix::io::Errno::NODEV)
+                )
+            }
+            _ => false,
+        }
     }
 }

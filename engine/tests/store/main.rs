@@ -1,0 +1,249 @@
+//! The chunk store on the simulated disk: power cuts at every step, faults, full disks. The checker itself is
+//! checked: with syncs that lie, it must find lost chunks.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use distrifs_engine::io::{Body, Buf, Io, SimOperation, SimWorld, block_on};
+use distrifs_engine::store::{ChunkStore, Inventory, ReplicaInfo, StoreError};
+use distrifs_proto::limits::BLOCK_BYTES;
+use distrifs_proto::types::{ChunkId, ClusterId, GenerationStamp, block_crcs};
+
+const CLUSTER: ClusterId = ClusterId(0xc1);
+const GENERATION: GenerationStamp = GenerationStamp(1);
+const PIECE: usize = 4 * BLOCK_BYTES;
+
+fn root() -> PathBuf {
+    PathBuf::from("/data")
+}
+
+/// A disk with an empty data folder on it.
+fn formatted(seed: u64) -> SimWorld {
+    let world = SimWorld::new(seed);
+    for dir in ["tmp", "quarantine"] {
+        world.create_dir_all(&root().join(dir));
+    }
+    (0..256).for_each(|n| world.create_dir_all(&root().join(format!("chunks/{n:02x}"))));
+    world
+}
+
+fn run<T>(world: &SimWorld, main: impl AsyncFnOnce(Io) -> T) -> T {
+    block_on(Body::Sim(world.clone()), |io| async move { main(io).await }).unwrap()
+}
+
+/// The bytes of a chunk: of another length for each, and of no two blocks alike.
+fn content(chunk: u64) -> Vec<u8> {
+    let len = 1 + (chunk as usize * 5417) % (3 * PIECE);
+    (0..len as u64).map(|i| (i ^ chunk << 7).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7]).collect()
+}
+
+async fn write(store: &ChunkStore, chunk: u64) -> Result<ReplicaInfo, StoreError> {
+    let bytes = content(chunk);
+    let mut writer = store.create(CLUSTER, ChunkId(chunk), GENERATION, bytes.len() as u64).await?;
+    let mut in_flight = Vec::new();
+    for piece in bytes.chunks(PIECE) {
+        let mut buffer = Buf::alloc(PIECE);
+        buffer[..piece.len()].copy_from_slice(piece);
+        let crcs: Vec<_> = block_crcs(piece).collect();
+        in_flight.push(writer.append(buffer.share(), 0..piece.len(), crcs.into_iter())?);
+    }
+    for writing in in_flight {
+        writing.await;
+    }
+    writer.commit().await
+}
+
+async fn read(store: &ChunkStore, chunk: u64) -> Result<Vec<u8>, StoreError> {
+    let reader = store.open(CLUSTER, ChunkId(chunk)).await?;
+    let all = reader.covering(0, u64::MAX);
+    let (outcome, buffer) = reader.read(Buf::alloc(all.end as usize), 0, &all).await;
+    outcome?;
+    reader.verify(&buffer[..all.end as usize], &all)?;
+    Ok(buffer[..all.end as usize].to_vec())
+}
+
+/// What was asked for and what was answered.
+#[derive(Default, Clone, Copy, Debug, PartialEq)]
+enum Known {
+    #[default]
+    Nothing,
+    Committed,
+    DeletionAsked,
+    Deleted,
+}
+
+/// Writes some chunks at once, then deletes some while others are written; notes every answer as it comes.
+async fn work(io: &Io, known: &Rc<RefCell<BTreeMap<u64, Known>>>) {
+    let store = ChunkStore::attach(io.clone(), root());
+    let commit = async |chunk: u64| {
+        known.borrow_mut().insert(chunk, Known::Nothing);
+        if write(&store, chunk).await.is_ok() {
+            known.borrow_mut().insert(chunk, Known::Committed);
+        }
+    };
+    tokio::join!(commit(1), commit(2), commit(0x103), commit(4));
+    let delete = async |chunk: u64| {
+        if known.borrow()[&chunk] == Known::Committed {
+            known.borrow_mut().insert(chunk, Known::DeletionAsked);
+            if store.delete(ChunkId(chunk), GENERATION).await.is_ok() {
+                known.borrow_mut().insert(chunk, Known::Deleted);
+            }
+        }
+    };
+    tokio::join!(delete(2), commit(5), delete(0x103), commit(6));
+}
+
+/// Starts again after the cut and compares what is there with what was answered.
+fn check(world: &SimWorld, known: &BTreeMap<u64, Known>) -> Result<(), String> {
+    run(world, async |io| {
+        let store = ChunkStore::attach(io.clone(), root());
+        store.clear_tmp().await.unwrap();
+        let Inventory { replicas, .. } = store.inventory(CLUSTER).await.unwrap();
+        let there = |chunk: u64| replicas.iter().any(|r| r.chunk == ChunkId(chunk));
+        for (&chunk, &state) in known {
+            match state {
+                Known::Committed if !there(chunk) => return Err(format!("chunk {chunk:x} was lost")),
+                Known::Deleted if there(chunk) => return Err(format!("chunk {chunk:x} came back")),
+                _ => {}
+            }
+        }
+        // What can be seen is whole, acknowledged or not.
+        for replica in &replicas {
+            match read(&store, replica.chunk.0).await {
+                Ok(bytes) if bytes == content(replica.chunk.0) => {}
+                other => return Err(format!("chunk {} is there but: {other:?}", replica.chunk)),
+            }
+        }
+        Ok(())
+    })
+}
+
+fn cut_and_check(seed: u64, cut: u64, lying: bool) -> (Result<(), String>, bool) {
+    let world = formatted(seed);
+    world.faults().lying_syncs(lying);
+    world.faults().cut_after(cut);
+    let known = Rc::new(RefCell::default());
+    run(&world, async |io| work(&io, &known).await);
+    let was_cut = !world.powered();
+    if !was_cut {
+        world.power_cut();
+    }
+    world.faults().clear();
+    let known = known.borrow().clone();
+    (check(&world, &known), was_cut)
+}
+
+#[test]
+fn a_power_cut_at_any_operation_loses_nothing_that_was_acknowledged() {
+    for seed in 0..12 {
+        for cut in 1.. {
+            let (outcome, was_cut) = cut_and_check(seed, cut, false);
+            assert_eq!(outcome, Ok(()), "seed {seed}, cut after {cut} operations");
+            if !was_cut {
+                assert!(cut > 50, "the work has only {cut} operations: the test tests nothing");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_checker_finds_the_chunks_that_lying_syncs_lose() {
+    let caught = (0..20).filter(|&seed| cut_and_check(seed, u64::MAX / 2, true).0.is_err()).count();
+    assert!(caught > 0, "no seed showed a lost chunk");
+}
+
+#[test]
+fn a_failed_write_or_sync_commits_nothing_and_suspects_the_folder() {
+    for (operation, path) in [
+        (SimOperation::Write, "tmp/chunk-0000000000000001"),
+        (SimOperation::Write, ".meta"),
+        (SimOperation::Sync, "tmp/chunk-0000000000000001"),
+        (SimOperation::Sync, ".meta"),
+        (SimOperation::Sync, "chunks/00"),
+        (SimOperation::Rename, ".meta"),
+        (SimOperation::Rename, "chunk-0000000000000001"),
+    ] {
+        let world = formatted(1);
+        world.faults().fail(operation, path, 1);
+        run(&world, async |io| {
+            let store = ChunkStore::attach(io.clone(), root());
+            let error = write(&store, 1).await.unwrap_err();
+            assert!(error.suspects_folder(), "{operation:?} {path}: {error}");
+            let missing = read(&store, 1).await.unwrap_err();
+            assert!(matches!(missing, StoreError::NoSuchChunk { .. }), "{operation:?} {path}: {missing}");
+        });
+        let left: Vec<_> = world.files_now().into_keys().collect();
+        assert_eq!(left, [] as [&Path; 0], "{operation:?} {path}");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_leaves_nothing_and_recovers_by_deletion() {
+    let world = formatted(1);
+    world.faults().capacity(40_000);
+    run(&world, async |io| {
+        let store = ChunkStore::attach(io.clone(), root());
+        let mut committed = Vec::new();
+        let refused = loop {
+            let chunk = 1 + committed.len() as u64;
+            match write(&store, chunk).await {
+                Ok(_) => committed.push(chunk),
+                Err(error) => break (chunk, error),
+            }
+        };
+        assert!(matches!(refused.1, StoreError::NoSpace { .. }), "{}", refused.1);
+        assert!(!refused.1.suspects_folder(), "a full disk is an ordinary state");
+        assert!(world.list(&root().join("tmp")).unwrap().is_empty());
+        for &chunk in &committed {
+            assert_eq!(read(&store, chunk).await.unwrap(), content(chunk));
+        }
+        for &chunk in &committed {
+            store.delete(ChunkId(chunk), GENERATION).await.unwrap();
+        }
+        write(&store, refused.0).await.unwrap();
+    });
+}
+
+#[test]
+fn every_flipped_bit_of_a_stored_chunk_is_found() {
+    let world = formatted(1);
+    run(&world, async |io| {
+        let store = ChunkStore::attach(io.clone(), root());
+        write(&store, 1).await.unwrap();
+        for path in ["chunks/00/chunk-0000000000000001", "chunks/00/chunk-0000000000000001.meta"] {
+            let path = root().join(path);
+            let len = world.read_file(&path).unwrap().len() as u64;
+            for byte in 0..len {
+                let bit = (byte % 8) as u8;
+                world.faults().flip(&path, byte, bit).unwrap();
+                let error = read(&store, 1).await.unwrap_err();
+                assert!(matches!(error, StoreError::Corrupt { .. }), "byte {byte} of {path:?}: {error}");
+                world.faults().flip(&path, byte, bit).unwrap();
+            }
+        }
+        assert_eq!(read(&store, 1).await.unwrap(), content(1));
+    });
+}
+
+#[test]
+fn a_newer_replica_survives_an_older_deletion_and_another_cluster_is_no_match() {
+    let world = formatted(1);
+    run(&world, async |io| {
+        let store = ChunkStore::attach(io.clone(), root());
+        write(&store, 1).await.unwrap();
+        let refused = store.delete(ChunkId(1), GenerationStamp(0)).await.unwrap_err();
+        assert!(matches!(refused, StoreError::NewerGeneration { .. }), "{refused}");
+        assert!(matches!(write(&store, 1).await.unwrap_err(), StoreError::Exists { .. }));
+        let foreign = store.open(ClusterId(2), ChunkId(1)).await.err().unwrap();
+        assert!(matches!(foreign, StoreError::Corrupt { .. }), "{foreign}");
+        // Under a foreign cluster's start it is set aside, not deleted.
+        let inventory = store.inventory(ClusterId(2)).await.unwrap();
+        assert_eq!((inventory.replicas.len(), inventory.quarantined.len()), (0, 1));
+        assert_eq!(world.list(&root().join("quarantine")).unwrap().len(), 2);
+    });
+}
