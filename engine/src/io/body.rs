@@ -34,7 +34,13 @@ impl IoMode {
     pub fn resolve(self) -> io::Result<Body> {
         match self {
             Self::Posix => Ok(Body::Posix),
-            Self::Auto => Ok(if probe_uring().is_ok() { Body::Uring } else { Body::Posix }),
+            Self::Auto => match probe_uring() {
+                Ok(()) => Ok(Body::Uring),
+                Err(reason) => {
+                    tracing::warn!(%reason, "io_uring does not work here: files go through threads, sockets through epoll");
+                    Ok(Body::Posix)
+                }
+            },
             Self::Uring => match probe_uring() {
                 Ok(()) => Ok(Body::Uring),
                 Err(reason) => {
@@ -96,5 +102,37 @@ pub fn block_on<F: Future>(body: Body, main: impl FnOnce(Io) -> F) -> io::Result
         Body::Uring => uring::block_on(main),
         Body::Posix => posix::block_on(main),
         Body::Sim(world) => sim::block_on(&world, main),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Body, IoMode, IoModeUnknown, probe_uring};
+
+    #[test]
+    fn words_and_modes_match() {
+        for (word, mode) in [("auto", IoMode::Auto), ("uring", IoMode::Uring), ("posix", IoMode::Posix)] {
+            assert_eq!(word.parse(), Ok(mode));
+            assert_eq!(mode.to_string(), word);
+        }
+        let unknown = IoModeUnknown { given: "Auto".to_owned() };
+        assert_eq!("Auto".parse::<IoMode>(), Err(unknown));
+    }
+
+    #[test]
+    fn the_probe_decides() {
+        assert!(matches!(IoMode::Posix.resolve(), Ok(Body::Posix)));
+        match probe_uring() {
+            Ok(()) => {
+                assert!(matches!(IoMode::Auto.resolve(), Ok(Body::Uring)));
+                assert!(matches!(IoMode::Uring.resolve(), Ok(Body::Uring)));
+            }
+            Err(reason) => {
+                assert!(matches!(IoMode::Auto.resolve(), Ok(Body::Posix)));
+                let error = IoMode::Uring.resolve().expect_err("it insists");
+                assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+                assert!(error.to_string().contains(&reason) && !reason.contains('\n'));
+            }
+        }
     }
 }

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use distrifs_engine::io::{Buf, DirEntry, Io, Open};
+use distrifs_engine::io::{Buf, DirEntry, Io, Open, block_on};
 
-use crate::stage::{Stage, pattern, shared};
+use crate::stage::{Stage, pattern, real_bodies, shared};
 
 const MIB: usize = 1 << 20;
 
@@ -270,4 +270,17 @@ pub(crate) async fn a_dropped_write_still_happens(stage: Stage) {
     }
     let (read, buf) = file.read_at(Buf::alloc(5), 0..5, 0).await;
     assert_eq!((read.unwrap(), &buf[..]), (5, &b"bytes"[..]));
+}
+
+#[test]
+fn direct_is_buffered_where_the_file_system_cannot() {
+    for body in real_bodies() {
+        block_on(body, async |io| {
+            let file = io.open(std::path::Path::new("/proc/self/stat"), Open::READ_DIRECT).await.unwrap();
+            assert!(!file.is_direct());
+            let (read, _) = file.read_at(Buf::alloc(100), 1..8, 0).await;
+            assert_eq!(read.unwrap(), 7);
+        })
+        .unwrap();
+    }
 }

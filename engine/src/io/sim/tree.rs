@@ -37,7 +37,6 @@ impl Change {
     /// Whether it builds on `earlier`.
     fn follows(&self, earlier: &Change) -> bool {
         self.inode == earlier.inode
-            || self.home == earlier.inode
             || self.entries.iter().any(|(dir, name, _)| {
                 earlier.entries.iter().any(|(other, other_name, _)| dir == other && name == other_name)
             })
@@ -173,7 +172,8 @@ impl Tree {
         self.pending.push(change);
     }
 
-    /// Makes the changes of a directory durable, and what they build on.
+    /// Makes the changes of a directory durable, and what they build on. Not the directory's own name: that
+    /// is its parent's.
     pub(super) fn sync_dir(&mut self, dir: Inode) {
         self.sync_changes(|change| change.home == dir);
     }
