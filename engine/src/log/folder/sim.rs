@@ -70,6 +70,7 @@ struct State {
     pending: Vec<Change>,
     faults: HashMap<Fault, bool>,
     operations: u64,
+    writes: u64,
     cut_at: Option<u64>,
     off: bool,
 }
@@ -159,9 +160,9 @@ impl SimDisk {
         state.cut_at = Some(state.operations + operations + 1);
     }
 
-    /// How many operations there were.
-    pub(crate) fn operations(&self) -> u64 {
-        self.state().operations
+    /// How many writes of the log's thread there were.
+    pub(crate) fn writes(&self) -> u64 {
+        self.state().writes
     }
 
     /// From now on writes of the log's thread wait for permits.
@@ -229,6 +230,7 @@ impl SimDisk {
             gate.acquire().await.expect("gates are not closed").forget();
         }
         let mut state = self.state();
+        state.writes += 1;
         let cut = state.step()?;
         let inode = state.inode(name)?;
         let at = offset as usize;

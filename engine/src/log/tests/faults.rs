@@ -29,9 +29,9 @@ fn after_a_failed_or_short_write_nothing_is_acknowledged() {
                     other => panic!("{fault:?}: {other:?}"),
                 }
             }
-            let operations = disk.operations();
+            let writes = disk.writes();
             assert!(matches!(log.append(vec![record(3, 10)]).await, Err(LogError::Poisoned { .. })));
-            assert_eq!(disk.operations(), operations, "no write is tried again");
+            assert_eq!(disk.writes(), writes, "no write is tried again");
             assert!(matches!(log.close().await, Err(LogError::Poisoned { .. })));
         });
 
