@@ -71,6 +71,7 @@ struct State {
     faults: HashMap<Fault, bool>,
     operations: u64,
     writes: u64,
+    refused: u64,
     cut_at: Option<u64>,
     off: bool,
 }
@@ -158,6 +159,11 @@ impl SimDisk {
     pub(crate) fn cut_after(&self, operations: u64) {
         let mut state = self.state();
         state.cut_at = Some(state.operations + operations + 1);
+    }
+
+    /// How many files could not be made for want of space.
+    pub(crate) fn refused(&self) -> u64 {
+        self.state().refused
     }
 
     /// How many writes of the log's thread there were.
@@ -287,6 +293,7 @@ impl SimDisk {
         let mut state = self.state();
         let cut = state.step()?;
         let full = state.has(Fault::NoSpace);
+        state.refused += u64::from(full);
         let inode = state.inodes.len();
         let now = if full { Vec::new() } else { content };
         state.inodes.push(Inode { durable: Vec::new(), now });

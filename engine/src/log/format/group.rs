@@ -54,7 +54,8 @@ pub(crate) enum BadGroup {
 }
 
 impl GroupHeader {
-    fn encode(&self) -> [u8; GROUP_HEADER_BYTES] {
+    /// The header's bytes, sealed.
+    pub(crate) fn encode(&self) -> [u8; GROUP_HEADER_BYTES] {
         let mut out = [0; GROUP_HEADER_BYTES];
         out[0..4].copy_from_slice(&MAGIC);
         out[4..8].copy_from_slice(&self.count.to_le_bytes());

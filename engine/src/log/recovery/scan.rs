@@ -146,3 +146,79 @@ impl<'a> Segment<'a> {
         last.map_or(BLOCK_BYTES, |i| (i / SECTORS_PER_BLOCK + 1) * BLOCK_BYTES)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use distrifs_proto::types::{Crc32c, Epoch, Lsn};
+
+    use super::super::super::format::{BLOCK_BYTES, GroupHeader, SECTOR_BYTES, encode_group, spread};
+    use super::super::super::limits::LSN_MAX;
+    use super::{GroupState, Position, Segment};
+
+    const SALT: u64 = 77;
+    const POSITION: Position = Position { next_lsn: Lsn(10), seal: Crc32c(5), epoch: Epoch(3) };
+
+    /// A segment of a header block, one group of one block that follows [`POSITION`], and an empty block.
+    fn segment(change: impl FnOnce(&mut GroupHeader, &mut Vec<u8>)) -> Vec<u8> {
+        let mut header = GroupHeader {
+            count: 0,
+            salt: SALT,
+            first_lsn: POSITION.next_lsn,
+            epoch: POSITION.epoch,
+            body_len: 0,
+            previous: POSITION.seal,
+            body_crc: Crc32c(0),
+        };
+        let mut stream = Vec::new();
+        encode_group(header, [&b"a record"[..]].into_iter(), &mut stream);
+        header = GroupHeader::decode(&stream).expect("a group").0;
+        change(&mut header, &mut stream);
+        let mut bytes = vec![0; 3 * BLOCK_BYTES];
+        spread(&stream, SALT, (BLOCK_BYTES / SECTOR_BYTES) as u64, &mut bytes[BLOCK_BYTES..2 * BLOCK_BYTES]);
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Lsn, GroupState> {
+        Segment::new(bytes, SALT).group(BLOCK_BYTES, &POSITION).map(|group| group.header.first_lsn)
+    }
+
+    #[test]
+    fn a_group_that_follows_is_whole() {
+        assert_eq!(read(&segment(|_, _| ())), Ok(Lsn(10)));
+    }
+
+    #[test]
+    fn a_group_that_does_not_follow_is_contradictory() {
+        let cases: [(&str, fn(&mut GroupHeader)); 10] = [
+            ("an older LSN", |header| header.first_lsn = Lsn(9)),
+            ("a later LSN", |header| header.first_lsn = Lsn(11)),
+            ("an LSN beyond belief", |header| header.first_lsn = Lsn(LSN_MAX.0 + 1)),
+            ("another predecessor", |header| header.previous = Crc32c(6)),
+            ("an older epoch", |header| header.epoch = Epoch(2)),
+            ("another salt", |header| header.salt = SALT + 1),
+            ("no records", |header| header.count = 0),
+            ("a body with another checksum", |header| header.body_crc = Crc32c(1)),
+            ("a body past the segment's end", |header| header.body_len = 3 * BLOCK_BYTES as u32),
+            ("a body past every bound", |header| header.body_len = u32::MAX),
+        ];
+        for (what, change) in cases {
+            let bytes = segment(|header, stream| {
+                change(header);
+                stream[..header.encode().len()].copy_from_slice(&header.encode());
+            });
+            assert_eq!(read(&bytes), Err(GroupState::Contradictory), "{what}");
+        }
+        let noise = segment(|_, stream| stream.fill(0xaa));
+        assert_eq!(read(&noise), Err(GroupState::Contradictory), "no header");
+    }
+
+    #[test]
+    fn a_group_that_was_never_written_or_only_in_part_is_told() {
+        assert_eq!(read(&vec![0; 3 * BLOCK_BYTES]), Err(GroupState::Absent));
+        for sector in 0..8 {
+            let mut bytes = segment(|_, _| ());
+            bytes[BLOCK_BYTES + sector * SECTOR_BYTES..][..SECTOR_BYTES].fill(0);
+            assert_eq!(read(&bytes), Err(GroupState::Partial), "without sector {sector}");
+        }
+    }
+}

@@ -73,6 +73,20 @@ fn a_full_disk_refuses_what_needs_a_segment_and_heals() {
     });
 }
 
+/// The next segment was tried in the background while the disk was full; by the time it is needed there is room.
+#[test]
+fn an_append_is_not_refused_for_a_want_of_space_that_has_passed() {
+    let (disk, log) = fresh(1, SEGMENT_BYTES_MIN);
+    disk.set(Fault::NoSpace, true);
+    block_on(log.append(vec![record(1, 10)])).expect("the first segment is there");
+    while disk.refused() == 0 {
+        std::thread::yield_now();
+    }
+    disk.set(Fault::NoSpace, false);
+    block_on(log.append(vec![record(2, 10)])).expect("there is room");
+    assert_eq!(log.stats().no_space, 0);
+}
+
 #[test]
 fn a_log_is_not_started_on_a_full_disk() {
     let disk = super::SimDisk::new(1);
