@@ -9,7 +9,8 @@ use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 /// Why a log was not recovered. Nothing of it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
-    /// Another process, or another [`Log`](super::Log) of this one, has the folder.
+    /// Another process, or another [`Log`](super::Log) of this one, has the folder. Right after a process was
+    /// killed this lasts until its last write has come to rest: try again.
     #[error("the log in {dir} is in use by another process")]
     InUse {
         /// The folder.

@@ -3,7 +3,7 @@
 use distrifs_engine::log::{Log, LogError, LogMode, LogOptions, RecoverError, recover};
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
-use super::{CLUSTER, MODES, open, options, record, runtime, start, try_open};
+use super::{CLUSTER, MODES, open, options, record, runtime, segments, start, try_open};
 
 #[test]
 fn a_closed_log_has_everything_and_goes_on_where_it_ended() {
@@ -74,6 +74,42 @@ fn a_folder_in_use_is_refused() {
     assert!(matches!(try_open(dir.path()), Err(RecoverError::InUse { .. })));
     runtime().block_on(log.close()).expect("a clean end");
     assert!(try_open(dir.path()).is_ok(), "a closed log has let go");
+}
+
+/// Of O_SYNC only the half that is O_DSYNC: the other half is for the file's times.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+#[test]
+fn the_segment_in_use_is_open_for_durable_writes() {
+    const O_SYNC: u32 = 0o4010000;
+    const O_DSYNC: u32 = 0o10000;
+    for mode in MODES {
+        let dir = tempfile::tempdir().expect("a folder");
+        let log = start(dir.path(), mode);
+        runtime().block_on(log.append(vec![record(1)])).expect("an append");
+        let segment = segments(dir.path())[0].clone();
+        let flags: Vec<_> = std::fs::read_dir("/proc/self/fd")
+            .expect("this process")
+            .filter_map(Result::ok)
+            .filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|path| path == segment))
+            .map(|entry| {
+                let info = std::path::Path::new("/proc/self/fdinfo").join(entry.file_name());
+                let info = std::fs::read_to_string(info).expect("an open file");
+                let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("its flags");
+                u32::from_str_radix(flags.trim(), 8).expect("an octal number")
+            })
+            .collect();
+        assert_eq!(flags.len(), 1, "{mode}: opened once");
+        assert_eq!(flags[0] & O_SYNC, O_DSYNC, "{mode}: {:o}", flags[0]);
+        runtime().block_on(log.close()).expect("a clean end");
+    }
+}
+
+#[test]
+fn a_log_is_continued_only_where_it_was_recovered() {
+    let (one, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let elsewhere = Log::start(options(other.path(), LogMode::Posix), open(one.path()).1);
+    assert!(matches!(elsewhere, Err(LogError::BadOptions(_))));
+    assert_eq!(std::fs::read_dir(other.path()).expect("the folder").count(), 0);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -11,6 +12,9 @@ use rustix::io::Errno;
 use super::super::format::BLOCK_BYTES;
 use super::super::limits::SEGMENTS_MAX;
 use super::AlignedBuf;
+
+/// Said once.
+static NO_DIRECT: Once = Once::new();
 
 /// Files in the folder: twice the segments, and some more.
 const FILES_MAX: usize = 2 * SEGMENTS_MAX + 16;
@@ -30,6 +34,14 @@ pub(crate) struct FolderLock {
     _folder: File,
 }
 
+/// O_DSYNC. Where its number is known to us it is not taken from rustix, which (1.1) names O_SYNC so: that makes the
+/// file's times durable too, which nobody reads.
+const DSYNC: OFlags = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")) {
+    OFlags::from_bits_retain(0o10000)
+} else {
+    OFlags::DSYNC
+};
+
 /// The flags of every file that holds log bytes, where the file system knows O_DIRECT.
 fn flags(direct: bool, durable: bool) -> i32 {
     let mut flags = OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -37,7 +49,7 @@ fn flags(direct: bool, durable: bool) -> i32 {
         flags |= OFlags::DIRECT;
     }
     if durable {
-        flags |= OFlags::DSYNC;
+        flags |= DSYNC;
     }
     // The kernel's own type of these flags.
     flags.bits() as i32
@@ -83,8 +95,13 @@ impl RealFolder {
     fn open(&self, name: &str, options: &mut OpenOptions, durable: bool) -> io::Result<File> {
         let path = self.path.join(name);
         match options.custom_flags(flags(true, durable)).open(&path) {
-            // A file system without O_DIRECT, such as an old tmpfs: only tests live there.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                NO_DIRECT.call_once(|| {
+                    tracing::warn!(
+                        path = %path.display(),
+                        "no O_DIRECT on this file system: after a failed write, recovery may read from a cache"
+                    );
+                });
                 options.custom_flags(flags(false, durable)).open(&path)
             }
             result => result,

@@ -94,6 +94,7 @@ pub(super) fn recover_folder(
     }
     reader.tail.first_sequence = first_sequence;
     Ok(Recovered {
+        dir: folder.path().to_owned(),
         cluster,
         first_lsn: reader.first_lsn.unwrap_or(Lsn(1)),
         position: reader.position,

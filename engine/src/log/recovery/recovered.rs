@@ -1,5 +1,7 @@
 //! What a recovery leaves for the log that continues.
 
+use std::path::PathBuf;
+
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
 use super::super::folder::FolderLock;
@@ -9,6 +11,7 @@ use super::scan::Position;
 /// folder locked.
 #[derive(Debug)]
 pub struct Recovered {
+    pub(crate) dir: PathBuf,
     pub(crate) cluster: ClusterId,
     pub(crate) first_lsn: Lsn,
     pub(crate) position: Position,

@@ -155,6 +155,8 @@ mod tests {
     use super::super::super::limits::LSN_MAX;
     use super::{GroupState, Position, Segment};
 
+    type Change = fn(&mut GroupHeader);
+
     const SALT: u64 = 77;
     const POSITION: Position = Position { next_lsn: Lsn(10), seal: Crc32c(5), epoch: Epoch(3) };
 
@@ -189,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_group_that_does_not_follow_is_contradictory() {
-        let cases: [(&str, fn(&mut GroupHeader)); 10] = [
+        let cases: [(&str, Change); 10] = [
             ("an older LSN", |header| header.first_lsn = Lsn(9)),
             ("a later LSN", |header| header.first_lsn = Lsn(11)),
             ("an LSN beyond belief", |header| header.first_lsn = Lsn(LSN_MAX.0 + 1)),

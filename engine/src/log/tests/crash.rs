@@ -1,4 +1,8 @@
 //! Power cuts at any moment: what was acknowledged is there, in order, and of the rest only a beginning.
+//!
+//! The seed decides what is appended, when the power goes and what survives. How the appenders, the log's thread
+//! and the preparation of segments interleave is left to the scheduler, so a seed that failed may have to be run
+//! more than once.
 
 use std::collections::BTreeMap;
 
