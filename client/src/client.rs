@@ -2,37 +2,41 @@
 
 use std::sync::Arc;
 
+use distrifs_proto::grpc::v1;
+use distrifs_proto::limits::LIST_PAGE_MAX;
 use distrifs_proto::types::Crc32c;
 
+use crate::chunk_reader;
 use crate::config::ClientConfig;
+use crate::context::Context;
 use crate::error::{ClientError, Result};
+use crate::get;
+use crate::master_link::new_request_id;
 use crate::progress::Progress;
+use crate::put;
 use crate::status::{ChunkLocation, ClusterStatus, FileStatus, Node, NodeStatus};
 use crate::transfer::{GetTarget, PutOptions, PutSource};
 
 /// A user of one cluster. Cheap to clone; clones share connections.
 #[derive(Debug, Clone)]
 pub struct Client {
-    config: Arc<ClientConfig>,
+    context: Arc<Context>,
 }
 
 impl Client {
     /// Connects nowhere yet: the first call does.
     #[must_use]
     pub fn new(config: ClientConfig) -> Self {
-        Self { config: Arc::new(config) }
-    }
-
-    fn later<T>(&self, path: &str) -> Result<T> {
-        Err(ClientError::Invalid { path: path.into(), what: format!("not yet, {}", self.config.user) })
+        Self { context: Context::new(config) }
     }
 
     /// Makes a directory; with `parents` also those above it, and one that is there is taken for done.
     ///
     /// # Errors
     /// As the master refuses it, or [`ClientError::NoMaster`].
-    pub async fn mkdir(&self, path: &str, _parents: bool, _mode: u32) -> Result<()> {
-        self.later(path)
+    pub async fn mkdir(&self, path: &str, parents: bool, mode: u32) -> Result<()> {
+        let message = v1::MkdirRequest { request_id: new_request_id(), path: path.to_owned(), parents, mode };
+        self.context.master.mkdir(path, message).await.map(|_| ())
     }
 
     /// What is at a path.
@@ -40,7 +44,9 @@ impl Client {
     /// # Errors
     /// As the master refuses it, or [`ClientError::NoMaster`].
     pub async fn stat(&self, path: &str) -> Result<FileStatus> {
-        self.later(path)
+        let reply = self.context.master.stat(path, v1::StatRequest { path: path.to_owned() }).await?;
+        let status = reply.status.ok_or_else(|| malformed(path, "no status in the answer".into()))?;
+        FileStatus::try_from(status).map_err(|what| malformed(path, what))
     }
 
     /// A page of a directory behind `start_after`, sorted by name, and whether there is more; `recursive`: of the
@@ -51,26 +57,44 @@ impl Client {
     pub async fn list_page(
         &self,
         path: &str,
-        _recursive: bool,
-        _start_after: &str,
+        recursive: bool,
+        start_after: &str,
     ) -> Result<(Vec<FileStatus>, bool)> {
-        self.later(path)
+        let message = v1::ListRequest {
+            path: path.to_owned(),
+            recursive,
+            start_after: start_after.to_owned(),
+            limit: 0,
+        };
+        let reply = self.context.master.list(path, message).await?;
+        if reply.entries.len() > LIST_PAGE_MAX || (reply.more && reply.entries.is_empty()) {
+            return Err(malformed(path, format!("a page of {} entries", reply.entries.len())));
+        }
+        let entries = reply.entries.into_iter().map(FileStatus::try_from).collect::<Result<_, _>>();
+        Ok((entries.map_err(|what| malformed(path, what))?, reply.more))
     }
 
     /// Gives a file or directory the exact path `target`.
     ///
     /// # Errors
     /// As the master refuses it, or [`ClientError::NoMaster`].
-    pub async fn rename(&self, source: &str, _target: &str, _overwrite: bool) -> Result<()> {
-        self.later(source)
+    pub async fn rename(&self, source: &str, target: &str, overwrite: bool) -> Result<()> {
+        let message = v1::RenameRequest {
+            request_id: new_request_id(),
+            source: source.to_owned(),
+            target: target.to_owned(),
+            overwrite,
+        };
+        self.context.master.rename(source, message).await.map(|_| ())
     }
 
     /// Removes a file, an empty directory, or with `recursive` a whole tree.
     ///
     /// # Errors
     /// As the master refuses it, or [`ClientError::NoMaster`].
-    pub async fn remove(&self, path: &str, _recursive: bool) -> Result<()> {
-        self.later(path)
+    pub async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
+        let message = v1::RemoveRequest { request_id: new_request_id(), path: path.to_owned(), recursive };
+        self.context.master.remove(path, message).await.map(|_| ())
     }
 
     /// A file and all its chunks with their replicas.
@@ -78,7 +102,7 @@ impl Client {
     /// # Errors
     /// As the master refuses it, [`ClientError::NoMaster`], or [`ClientError::Replaced`] between two pages.
     pub async fn chunks(&self, path: &str) -> Result<(FileStatus, Vec<ChunkLocation>)> {
-        self.later(path)
+        get::chunks(&self.context, path).await
     }
 
     /// The datanodes, sorted by id.
@@ -86,7 +110,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoMaster`].
     pub async fn nodes(&self) -> Result<Vec<NodeStatus>> {
-        self.later("nodes")
+        let reply = self.context.master.list_nodes("nodes", v1::ListNodesRequest {}).await?;
+        Ok(reply.nodes.into_iter().map(NodeStatus::from).collect())
     }
 
     /// The cluster as a whole.
@@ -94,7 +119,8 @@ impl Client {
     /// # Errors
     /// [`ClientError::NoMaster`].
     pub async fn cluster_status(&self) -> Result<ClusterStatus> {
-        self.later("cluster")
+        let reply = self.context.master.cluster_status("cluster", v1::ClusterStatusRequest {}).await?;
+        Ok(reply.into())
     }
 
     /// Writes a file. It appears whole, or not at all when this fails.
@@ -103,12 +129,12 @@ impl Client {
     /// As the master refuses it, [`ClientError::NotWritten`], or an error of the source.
     pub async fn put(
         &self,
-        _source: PutSource,
+        source: PutSource,
         path: &str,
-        _options: PutOptions,
-        _progress: &dyn Progress,
+        options: PutOptions,
+        progress: &dyn Progress,
     ) -> Result<FileStatus> {
-        self.later(path)
+        put::put(&self.context, source, path, &options, progress).await
     }
 
     /// Reads a file, or `(offset, length)` of it cut at its end. What reaches the target has passed its checksums.
@@ -119,18 +145,22 @@ impl Client {
     pub async fn get(
         &self,
         path: &str,
-        _range: Option<(u64, u64)>,
-        _target: GetTarget,
-        _progress: &dyn Progress,
+        range: Option<(u64, u64)>,
+        target: GetTarget,
+        progress: &dyn Progress,
     ) -> Result<FileStatus> {
-        self.later(path)
+        get::get(&self.context, path, range, target, progress).await
     }
 
     /// Reads one replica whole and checks every block and the checksum of the chunk.
     ///
     /// # Errors
     /// [`ClientError::Replica`].
-    pub async fn verify_replica(&self, chunk: &ChunkLocation, _node: &Node) -> Result<Crc32c> {
-        self.later(&chunk.id.to_string())
+    pub async fn verify_replica(&self, chunk: &ChunkLocation, node: &Node) -> Result<Crc32c> {
+        chunk_reader::verify_replica(&self.context, chunk, node).await
     }
+}
+
+fn malformed(path: &str, what: String) -> ClientError {
+    ClientError::Protocol { path: path.to_owned(), peer: "the master".into(), what }
 }

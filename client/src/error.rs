@@ -7,7 +7,7 @@ use distrifs_proto::ErrorCode;
 use distrifs_proto::types::{ChunkId, Crc32c, NodeId};
 
 /// The outcome of a call of the client.
-pub type Result<T> = std::result::Result<T, ClientError>;
+pub type Result<T, E = ClientError> = std::result::Result<T, E>;
 
 /// Why a call failed. The text is one line: the path, the cause and, where there is one, the way out.
 #[derive(Debug, thiserror::Error)]

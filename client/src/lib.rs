@@ -11,12 +11,31 @@
 //! `chunk_writer`, which follows the pure `writer_state`; `get` drives `chunk_reader`, which follows the pure
 //! `reader_state`.
 
+mod buffer;
+mod chunk_reader;
+mod chunk_writer;
 mod client;
 mod config;
+mod connection;
+mod context;
 mod error;
+mod get;
+mod lease;
+mod master_link;
+mod meter;
+mod plan;
+mod pool;
 mod progress;
+mod put;
+mod read_plan;
+mod reader_state;
+mod reports;
+mod retry;
+mod sink;
+mod source;
 mod status;
 mod transfer;
+mod writer_state;
 
 pub use client::Client;
 pub use config::ClientConfig;
