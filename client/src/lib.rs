@@ -1,1 +1,45 @@
-//! placeholder
+//! The client SDK: everything that users of DistriFS do goes through [`Client`], the command line included.
+//!
+//! - Namespace calls go to the master that leads ([`ClientConfig::masters`] may name several); bytes go straight to
+//!   and from the datanodes.
+//! - A [`put`](Client::put) that returned is durable on as many nodes as were asked for; one that failed left
+//!   nothing visible. Memory is bounded whatever the size of the file.
+//! - A [`get`](Client::get) writes only bytes that passed their checksums, whatever the replicas send.
+//! - Every call ends within deadlines that derive from [`ClientConfig::socket_timeout`].
+//!
+//! Map: `master_link` speaks to the masters, `connection` and `pool` to the datanodes. `put` drives
+//! `chunk_writer`, which follows the pure `writer_state`; `get` drives `chunk_reader`, which follows the pure
+//! `reader_state`.
+
+mod buffer;
+mod chunk_reader;
+mod chunk_writer;
+mod client;
+mod config;
+mod connection;
+mod context;
+mod error;
+mod get;
+mod lease;
+mod master_link;
+mod meter;
+mod plan;
+mod pool;
+mod progress;
+mod put;
+mod read_plan;
+mod reader_state;
+mod reports;
+mod retry;
+mod sink;
+mod source;
+mod status;
+mod transfer;
+mod writer_state;
+
+pub use client::Client;
+pub use config::ClientConfig;
+pub use error::{ClientError, Result};
+pub use progress::{NoProgress, Progress};
+pub use status::{ChunkLocation, ClusterStatus, DataDir, FileKind, FileStatus, Node, NodeState, NodeStatus};
+pub use transfer::{GetTarget, PutOptions, PutSource};

@@ -1,0 +1,305 @@
+//! Reads a range of one chunk from whichever replica delivers it soundly. The decisions are [`ReaderState`]'s.
+//!
+//! A frame is received while the one before is checked and written; nothing reaches the target unchecked.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use distrifs_proto::ErrorCode;
+use distrifs_proto::frame::{FrameError, Header, Op, verify};
+use distrifs_proto::types::{Crc32c, Epoch, FileId, NodeId};
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::connection::{Connection, ReceiveError, Receiver};
+use crate::context::Context;
+use crate::error::{ClientError, Result};
+use crate::meter::Meter;
+use crate::read_plan::locate;
+use crate::reader_state::{Choice, End, Fault, ReaderState};
+use crate::retry::Retry;
+use crate::sink::{LandError, Landed, Sink, land};
+use crate::status::{ChunkLocation, Node};
+
+/// Frames up to this are checked and written where they arrive; the way to another thread would cost more.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// The file that chunks are read of; shared by its readers.
+#[derive(Debug)]
+pub(crate) struct ReadFile {
+    pub(crate) path: String,
+    pub(crate) file_id: FileId,
+    pub(crate) trace_id: u64,
+}
+
+/// One range of one chunk.
+#[derive(Debug)]
+pub(crate) struct ChunkRange {
+    pub(crate) chunk: ChunkLocation,
+    /// Of the leader that named the replicas.
+    pub(crate) epoch: Epoch,
+    /// Where the chunk begins in its file.
+    pub(crate) start: u64,
+    /// Wanted bytes of the chunk.
+    pub(crate) wanted: Range<u64>,
+}
+
+/// Why one replica's delivery ended early.
+enum Stopped {
+    Fault(Fault),
+    /// The connection, kept from an earlier request, broke before anything came: that says nothing of the replica.
+    Stale,
+    /// The target does not take the bytes.
+    Target(io::Error),
+    Task(String),
+}
+
+impl From<Fault> for Stopped {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Reads the range into the sink, trying replicas until one delivers, and gives the sink back.
+pub(crate) async fn read_chunk(
+    context: Arc<Context>,
+    file: Arc<ReadFile>,
+    range: ChunkRange,
+    mut sink: Sink,
+    meter: Arc<Meter>,
+) -> Result<Sink> {
+    let mut state = ReaderState::new(range.chunk.clone(), range.wanted.clone());
+    let mut retry = Retry::new(context.config.socket_timeout, 1);
+    let mut waiting_since = None;
+    // Bytes that are read again count once.
+    let mut told = 0;
+    let facts = || (file.path.clone(), range.chunk.index, range.chunk.id);
+    loop {
+        let node = match state.choose() {
+            Choice::Read(node) => node,
+            Choice::Corrupt => {
+                let (path, index, chunk) = facts();
+                return Err(ClientError::Corrupt { path, index, chunk, tried: state.tried() });
+            }
+            Choice::Replan => {
+                let since = *waiting_since.get_or_insert_with(Instant::now);
+                let pause = retry.after_failure(since.elapsed(), rand::random());
+                let Some(pause) = pause.filter(|_| context.config.retries > 0) else {
+                    let (path, index, chunk) = facts();
+                    return Err(ClientError::Unreachable { path, index, chunk, tried: state.tried() });
+                };
+                sleep(pause).await;
+                let offset = range.start + range.wanted.start;
+                let found = locate(&context, &file.path, file.file_id, offset, &range.chunk).await?;
+                state.on_plan(found.replicas);
+                continue;
+            }
+        };
+        let outcome = loop {
+            let mut delivery =
+                Delivery { context: &context, range: &range, state: &mut state, sink: &mut sink };
+            match delivery.run(&node, file.trace_id, &meter, &mut told).await {
+                Err(Stopped::Stale) => {}
+                // Each further round is from this replica alone.
+                Ok(End::Again) => {}
+                outcome => break outcome,
+            }
+        };
+        let fault = match outcome {
+            Ok(End::Fault(fault)) | Err(Stopped::Fault(fault)) => fault,
+            Err(Stopped::Target(cause)) => {
+                return Err(ClientError::Target { path: file.path.clone(), cause });
+            }
+            Err(Stopped::Task(text)) => return Err(ClientError::Task { path: file.path.clone(), text }),
+            Ok(End::Sound | End::Again) | Err(Stopped::Stale) => return Ok(sink),
+        };
+        tracing::debug!(path = file.path, chunk = %range.chunk.id, node = %node.id, ?fault, "a replica failed");
+        if fault.is_of_replica() {
+            context.report_bad_replica(range.chunk.id, node.id, fault.code);
+        }
+        state.on_fault(node.id, fault);
+    }
+}
+
+/// Reads one replica whole and checks it; the only replica it asks is this.
+pub(crate) async fn verify_replica(
+    context: &Arc<Context>,
+    chunk: &ChunkLocation,
+    node: &Node,
+) -> Result<Crc32c> {
+    let range =
+        ChunkRange { chunk: chunk.clone(), epoch: context.master.epoch(), start: 0, wanted: 0..chunk.length };
+    let failed = |code, text| ClientError::Replica { chunk: chunk.id, node: node.id, code, text };
+    if chunk.length == 0 {
+        return Err(failed(ErrorCode::InvalidArgument, "a chunk of no bytes".into()));
+    }
+    let mut state = ReaderState::new(chunk.clone(), 0..chunk.length);
+    let (mut sink, meter, trace_id) = (Sink::Nowhere, Meter::default(), rand::random());
+    loop {
+        let mut delivery = Delivery { context, range: &range, state: &mut state, sink: &mut sink };
+        return match delivery.run(node, trace_id, &meter, &mut 0).await {
+            Ok(End::Sound) => Ok(chunk.crc32c),
+            Ok(End::Again) | Err(Stopped::Stale) => continue,
+            Ok(End::Fault(fault)) | Err(Stopped::Fault(fault)) => Err(failed(fault.code, fault.text)),
+            Err(Stopped::Target(error)) => Err(failed(ErrorCode::Disk, error.to_string())),
+            Err(Stopped::Task(text)) => Err(failed(ErrorCode::Internal, text)),
+        };
+    }
+}
+
+/// One replica's turn.
+struct Delivery<'a> {
+    context: &'a Context,
+    range: &'a ChunkRange,
+    state: &'a mut ReaderState,
+    sink: &'a mut Sink,
+}
+
+impl Delivery<'_> {
+    async fn run(
+        &mut self,
+        node: &Node,
+        trace_id: u64,
+        meter: &Meter,
+        told: &mut u64,
+    ) -> Result<End, Stopped> {
+        if self.state.is_at_start()
+            && let Sink::Memory(pieces) = self.sink
+        {
+            pieces.clear();
+        }
+        let lost = |error: io::Error| Fault::new(ErrorCode::Unavailable, error.to_string());
+        let patience = self.context.config.socket_timeout;
+        let mut connection = self.context.pool.connect(node, patience).await.map_err(lost)?;
+        let request_id = connection.next_request_id();
+        let (offset, length) = self.state.ask(request_id);
+        let ask = Header {
+            trace_id,
+            chunk: self.range.chunk.id,
+            generation: self.range.chunk.generation,
+            epoch: self.range.epoch,
+            offset,
+            length,
+            ..Header::new(Op::Read, request_id)
+        };
+        let opening = connection.opening(ask, &[]);
+        let mut landing = None;
+        let mut progress = Told { meter, told };
+        let received =
+            self.receive_all(&mut connection, &opening, node.id, &mut landing, &mut progress).await;
+        // What is under way ends before anything else is decided: its bytes may be the last sound ones.
+        if let Some(last) = landing {
+            self.settle(last, node.id, &mut progress).await?;
+        }
+        received?;
+        self.context.pool.give_back(connection);
+        Ok(self.state.on_end(node.id))
+    }
+
+    /// Receives up to the last frame, with at most one frame on its way to the target.
+    async fn receive_all(
+        &mut self,
+        connection: &mut Connection,
+        opening: &[u8],
+        node: NodeId,
+        landing: &mut Option<JoinHandle<Landed>>,
+        progress: &mut Told<'_>,
+    ) -> Result<(), Stopped> {
+        let patience = self.context.config.socket_timeout;
+        let reused = connection.is_reused();
+        let mut anything = false;
+        let late = || Fault::new(ErrorCode::Unavailable, format!("silent for {} ms", patience.as_millis()));
+        let sent = timeout(patience, connection.stream.write_all(opening)).await.map_err(|_| late())?;
+        if let Err(error) = sent {
+            let fault = Fault::new(ErrorCode::Unavailable, error.to_string());
+            return Err(if reused { Stopped::Stale } else { fault.into() });
+        }
+        let mut receiver = Receiver::default();
+        loop {
+            let mut buffer = self.context.buffers.take();
+            let received = receiver.receive_within(&mut connection.stream, &mut buffer, patience).await;
+            let (header, place) = match received {
+                Ok(frame) => frame,
+                Err(ReceiveError::Closed | ReceiveError::Io(_)) if reused && !anything => {
+                    return Err(Stopped::Stale);
+                }
+                Err(error @ (ReceiveError::Frame(_) | ReceiveError::TooLong { .. })) => {
+                    return Err(Fault::new(ErrorCode::Protocol, error.to_string()).into());
+                }
+                Err(error) => return Err(Fault::new(ErrorCode::Unavailable, error.to_string()).into()),
+            };
+            anything = true;
+            if header.op == Op::Error {
+                let broken = |error: FrameError| Fault::new(ErrorCode::Protocol, error.to_string());
+                verify(&buffer, &place).map_err(broken)?;
+                return Err(self.state.on_refusal(&header, &buffer[place.payload]).into());
+            }
+            let part = self.state.on_header(&header)?;
+            let last = part.last;
+            if let Some(before) = landing.take() {
+                self.settle(before, node, progress).await?;
+            }
+            match self.sink {
+                Sink::File(file, at) if place.payload.len() > INLINE_BYTES_MAX => {
+                    let (file, at) = (file.clone(), *at);
+                    let task = move || land(buffer, &place, part, Some((&file, at)));
+                    *landing = Some(tokio::task::spawn_blocking(task));
+                }
+                Sink::File(file, at) => {
+                    let landed = land(buffer, &place, part, Some((file, *at)));
+                    self.on_landed(landed, node, progress)?;
+                }
+                Sink::Memory(_) | Sink::Nowhere => {
+                    let landed = land(buffer, &place, part, None);
+                    self.on_landed(landed, node, progress)?;
+                }
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for a frame that is on its way to the target.
+    async fn settle(
+        &mut self,
+        landing: JoinHandle<Landed>,
+        node: NodeId,
+        progress: &mut Told<'_>,
+    ) -> Result<(), Stopped> {
+        let landed = landing.await.map_err(|error| Stopped::Task(error.to_string()))?;
+        self.on_landed(landed, node, progress)
+    }
+
+    fn on_landed(&mut self, landed: Landed, node: NodeId, progress: &mut Told<'_>) -> Result<(), Stopped> {
+        let Landed { outcome, part, piece } = landed;
+        match outcome {
+            Ok(crc) => self.state.on_verified(node, part.length, crc),
+            Err(LandError::Damaged(error)) => {
+                return Err(Fault::new(ErrorCode::Corrupt, error.to_string()).into());
+            }
+            Err(LandError::Target(error)) => return Err(Stopped::Target(error)),
+        }
+        progress.reached(self.state.wanted_verified());
+        if let Sink::Memory(pieces) = self.sink {
+            pieces.push(piece);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a range that were counted; those that are read again count once.
+struct Told<'a> {
+    meter: &'a Meter,
+    told: &'a mut u64,
+}
+
+impl Told<'_> {
+    fn reached(&mut self, bytes: u64) {
+        self.meter.add(bytes.saturating_sub(*self.told));
+        *self.told = bytes.max(*self.told);
+    }
+}

@@ -1,0 +1,286 @@
+//! Writes one chunk: streams it to the first hop, watches what comes back, and goes on with another pipeline when
+//! one fails. The decisions are [`WriterState`]'s.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use distrifs_proto::frame::{Header, Hop, Op, PAYLOAD_START, WriteOpen, verify};
+use distrifs_proto::grpc::v1;
+use distrifs_proto::limits::FRAME_CONTROL_BYTES_MAX;
+use distrifs_proto::types::{Crc32c, FileId, NodeId};
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::ReadHalf;
+use tokio::time::{sleep, sleep_until};
+
+use crate::connection::{Connection, ReceiveError, Receiver};
+use crate::context::Context;
+use crate::error::{ClientError, Result};
+use crate::master_link::new_request_id;
+use crate::meter::Meter;
+use crate::plan::Plan;
+use crate::retry::Retry;
+use crate::source::{ChunkSource, SourceError};
+use crate::writer_state::{Attempts, Failure, Next, WriterState};
+
+/// Nodes that a put remembers to have failed; the oldest is forgotten.
+const EXCLUDED_MAX: usize = 64;
+
+/// The unfinished file that chunks are written for; shared by its writers.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    pub(crate) path: String,
+    pub(crate) file_id: FileId,
+    pub(crate) replication: u32,
+    pub(crate) trace_id: u64,
+    /// Nodes seen to fail during this put: no later chunk should wait for them again.
+    excluded: Mutex<Vec<NodeId>>,
+}
+
+impl OpenFile {
+    pub(crate) fn new(path: &str, file_id: FileId, replication: u32) -> Self {
+        let excluded = Mutex::default();
+        Self { path: path.to_owned(), file_id, replication, trace_id: rand::random(), excluded }
+    }
+
+    fn exclude(&self, node: NodeId) {
+        let mut excluded = self.excluded.lock().unwrap_or_else(PoisonError::into_inner);
+        if excluded.contains(&node) {
+            return;
+        }
+        if excluded.len() == EXCLUDED_MAX {
+            excluded.remove(0);
+        }
+        excluded.push(node);
+    }
+
+    fn excluded(&self) -> Vec<u64> {
+        self.excluded.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|node| node.0).collect()
+    }
+
+    /// A message of the master that makes no sense.
+    pub(crate) fn malformed(&self, what: String) -> ClientError {
+        ClientError::Protocol { path: self.path.clone(), peer: "the master".into(), what }
+    }
+}
+
+/// Why one pipeline failed: a matter of nodes, or one that no other pipeline helps.
+enum Stopped {
+    Pipeline(Failure),
+    Source(SourceError),
+}
+
+impl From<Failure> for Stopped {
+    fn from(failure: Failure) -> Self {
+        Self::Pipeline(failure)
+    }
+}
+
+/// Writes one chunk on as many pipelines as it takes, the first of them planned already or not.
+pub(crate) async fn write_chunk(
+    context: Arc<Context>,
+    file: Arc<OpenFile>,
+    index: u64,
+    mut source: ChunkSource,
+    planned: Option<Plan>,
+    meter: Arc<Meter>,
+) -> Result<v1::WrittenChunk> {
+    let mut attempts = Attempts::new(context.config.retries);
+    let mut pauses = Retry::new(context.config.socket_timeout, 1);
+    let begun = Instant::now();
+    // Replayed bytes count once.
+    let mut told = 0;
+    let mut plan = match planned {
+        Some(plan) => plan,
+        None => allocate(&context, &file, None).await?,
+    };
+    loop {
+        let failure = match stream(&context, &file, &plan, &mut source, &meter, &mut told).await {
+            Ok(crc32c) => {
+                return Ok(v1::WrittenChunk {
+                    chunk_id: plan.chunk.0,
+                    generation: plan.generation.0,
+                    length: source.length(),
+                    crc32c: crc32c.0,
+                    nodes: plan.hops.iter().map(|hop| hop.id.0).collect(),
+                });
+            }
+            Err(Stopped::Source(error)) => return Err(source_failed(&file.path, error)),
+            Err(Stopped::Pipeline(failure)) => failure,
+        };
+        tracing::debug!(path = file.path, index, chunk = %plan.chunk, ?failure, "a pipeline failed");
+        if let Some(node) = failure.blame {
+            file.exclude(node);
+        }
+        match attempts.on_failure(&failure) {
+            Next::GiveUp { tries } => {
+                let (path, last) = (file.path.clone(), failure.text);
+                return Err(ClientError::NotWritten { path, index, tries, code: failure.code, last });
+            }
+            Next::Replan { pause } => {
+                if pause && let Some(pause) = pauses.after_failure(begun.elapsed(), rand::random()) {
+                    sleep(pause).await;
+                }
+            }
+        }
+        plan = allocate(&context, &file, Some(&plan)).await?;
+    }
+}
+
+async fn allocate(context: &Context, file: &OpenFile, failed: Option<&Plan>) -> Result<Plan> {
+    let message = v1::AllocateChunkRequest {
+        request_id: new_request_id(),
+        file_id: file.file_id.0,
+        exclude: file.excluded(),
+        abandon_chunk: failed.map(|plan| plan.chunk.0),
+    };
+    let reply = context.master.allocate_chunk(&file.path, message).await?;
+    Plan::check(reply.plan, reply.epoch, file.replication).map_err(|what| file.malformed(what))
+}
+
+pub(crate) fn source_failed(path: &str, error: SourceError) -> ClientError {
+    let path = path.to_owned();
+    match error {
+        SourceError::Shrunk(_) => ClientError::SourceChanged { path, what: error.to_string() },
+        SourceError::Io(cause) => ClientError::Source { path, cause },
+        SourceError::Task(error) => ClientError::Task { path, text: error.to_string() },
+    }
+}
+
+/// Sends the chunk through one pipeline and waits until all of it has committed. Returns the chunk's checksum.
+async fn stream(
+    context: &Context,
+    file: &OpenFile,
+    plan: &Plan,
+    source: &mut ChunkSource,
+    meter: &Meter,
+    told: &mut u64,
+) -> Result<Crc32c, Stopped> {
+    let silence = context.config.socket_timeout;
+    let connected = context.pool.connect(&plan.hops[0], silence).await;
+    let fresh = |request| WriterState::new(request, plan.chunk, plan.nodes(), silence, Instant::now());
+    let mut connection = connected.map_err(|error| fresh(0).on_lost(&error.to_string()))?;
+    let request_id = connection.next_request_id();
+    let length = source.length();
+    let header = Header {
+        trace_id: file.trace_id,
+        chunk: plan.chunk,
+        generation: plan.generation,
+        epoch: plan.epoch,
+        ..Header::new(Op::WriteData, request_id)
+    };
+    let hops = plan.hops[1..].iter().map(|hop| Hop { node: hop.id, address: hop.address.clone() }).collect();
+    let open = WriteOpen { reserve: length, hops }.encode();
+    let opening = connection.opening(Header { op: Op::WriteOpen, ..header }, &open);
+
+    let mut pipeline = Pipeline::new(&mut connection, fresh(request_id));
+    pipeline.send(&opening).await?;
+    let (mut offset, mut crc) = (0, Crc32c::default());
+    while offset < length {
+        let frame = source.frame(offset).await.map_err(Stopped::Source)?;
+        let bytes = frame.len() as u64;
+        let flags = if offset + bytes == length { Header::LAST } else { 0 };
+        crc = crc.concat(frame.crc(), bytes);
+        pipeline.send(frame.bytes(&Header { flags, offset, length: bytes as u32, ..header })).await?;
+        offset += bytes;
+        meter.add(offset.saturating_sub(*told));
+        *told = offset.max(*told);
+    }
+    pipeline.state.on_all_sent(length, crc, Instant::now());
+    pipeline.committed().await?;
+    context.pool.give_back(connection);
+    Ok(crc)
+}
+
+/// One connection while a chunk goes out over it.
+struct Pipeline<'a> {
+    read: ReadHalf<'a>,
+    write: tokio::net::tcp::WriteHalf<'a>,
+    receiver: Receiver,
+    /// Takes any answer to a write.
+    answer: Box<[u8]>,
+    state: WriterState,
+}
+
+impl<'a> Pipeline<'a> {
+    fn new(connection: &'a mut Connection, state: WriterState) -> Self {
+        let (read, write) = connection.stream.split();
+        let answer = vec![0; PAYLOAD_START + FRAME_CONTROL_BYTES_MAX].into_boxed_slice();
+        Self { read, write, receiver: Receiver::default(), answer, state }
+    }
+
+    /// Sends all of `bytes` unless an answer ends the write first.
+    async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let deadline = self.state.deadline().into();
+            tokio::select! {
+                biased;
+                received = self.receiver.receive(&mut self.read, &mut self.answer) => {
+                    self.on_received(received)?;
+                }
+                taken = self.write.write(&bytes[sent..]) => match taken {
+                    Ok(n) => {
+                        sent += n;
+                        self.state.on_sent(Instant::now());
+                    }
+                    Err(error) => return Err(self.last_words(&error).await),
+                },
+                () = sleep_until(deadline) => self.on_time()?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the acknowledgement.
+    async fn committed(&mut self) -> Result<(), Failure> {
+        loop {
+            let deadline = self.state.deadline().into();
+            tokio::select! {
+                biased;
+                received = self.receiver.receive(&mut self.read, &mut self.answer) => {
+                    if self.on_received(received)? {
+                        return Ok(());
+                    }
+                }
+                () = sleep_until(deadline) => self.on_time()?,
+            }
+        }
+    }
+
+    fn on_time(&self) -> Result<(), Failure> {
+        self.state.on_time(Instant::now()).map_or(Ok(()), Err)
+    }
+
+    fn on_received(
+        &mut self,
+        received: Result<(Header, distrifs_proto::frame::Placement), ReceiveError>,
+    ) -> Result<bool, Failure> {
+        let (header, place) = match received {
+            Ok(frame) => frame,
+            Err(error @ (ReceiveError::Closed | ReceiveError::Io(_))) => {
+                return Err(self.state.on_lost(&error.to_string()));
+            }
+            Err(error) => return Err(self.state.violation(error.to_string())),
+        };
+        verify(&self.answer, &place).map_err(|error| self.state.violation(error.to_string()))?;
+        self.state.on_answer(&header, &self.answer[place.payload], Instant::now())
+    }
+
+    /// The peer stopped listening: it may have said why before, naming another hop.
+    async fn last_words(&mut self, error: &std::io::Error) -> Failure {
+        loop {
+            let deadline = self.state.deadline().into();
+            let received = tokio::select! {
+                biased;
+                received = self.receiver.receive(&mut self.read, &mut self.answer) => received,
+                () = sleep_until(deadline) => return self.state.on_lost(&error.to_string()),
+            };
+            if let Err(ReceiveError::Io(_) | ReceiveError::Closed) = received {
+                return self.state.on_lost(&error.to_string());
+            }
+            if let Err(failure) = self.on_received(received) {
+                return failure;
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The face of the crate: one method for each thing a user does.
+
+use std::sync::Arc;
+
+use distrifs_proto::grpc::v1;
+use distrifs_proto::limits::LIST_PAGE_MAX;
+use distrifs_proto::types::Crc32c;
+
+use crate::chunk_reader;
+use crate::config::ClientConfig;
+use crate::context::Context;
+use crate::error::{ClientError, Result};
+use crate::get;
+use crate::master_link::new_request_id;
+use crate::progress::Progress;
+use crate::put;
+use crate::status::{ChunkLocation, ClusterStatus, FileStatus, Node, NodeStatus};
+use crate::transfer::{GetTarget, PutOptions, PutSource};
+
+/// A user of one cluster. Cheap to clone; clones share connections.
+#[derive(Debug, Clone)]
+pub struct Client {
+    context: Arc<Context>,
+}
+
+impl Client {
+    /// Connects nowhere yet: the first call does.
+    #[must_use]
+    pub fn new(config: ClientConfig) -> Self {
+        Self { context: Context::new(config) }
+    }
+
+    /// Makes a directory; with `parents` also those above it, and one that is there is taken for done.
+    ///
+    /// # Errors
+    /// As the master refuses it, or [`ClientError::NoMaster`].
+    pub async fn mkdir(&self, path: &str, parents: bool, mode: u32) -> Result<()> {
+        let message = v1::MkdirRequest { request_id: new_request_id(), path: path.to_owned(), parents, mode };
+        self.context.master.mkdir(path, message).await.map(|_| ())
+    }
+
+    /// What is at a path.
+    ///
+    /// # Errors
+    /// As the master refuses it, or [`ClientError::NoMaster`].
+    pub async fn stat(&self, path: &str) -> Result<FileStatus> {
+        let reply = self.context.master.stat(path, v1::StatRequest { path: path.to_owned() }).await?;
+        let status = reply.status.ok_or_else(|| malformed(path, "no status in the answer".into()))?;
+        FileStatus::try_from(status).map_err(|what| malformed(path, what))
+    }
+
+    /// A page of a directory behind `start_after`, sorted by name, and whether there is more; `recursive`: of the
+    /// whole tree, with paths relative to `path`. The next page starts after the last entry's `path`.
+    ///
+    /// # Errors
+    /// As the master refuses it, or [`ClientError::NoMaster`].
+    pub async fn list_page(
+        &self,
+        path: &str,
+        recursive: bool,
+        start_after: &str,
+    ) -> Result<(Vec<FileStatus>, bool)> {
+        let message = v1::ListRequest {
+            path: path.to_owned(),
+            recursive,
+            start_after: start_after.to_owned(),
+            limit: 0,
+        };
+        let reply = self.context.master.list(path, message).await?;
+        if reply.entries.len() > LIST_PAGE_MAX || (reply.more && reply.entries.is_empty()) {
+            return Err(malformed(path, format!("a page of {} entries", reply.entries.len())));
+        }
+        let entries = reply.entries.into_iter().map(FileStatus::try_from).collect::<Result<_, _>>();
+        Ok((entries.map_err(|what| malformed(path, what))?, reply.more))
+    }
+
+    /// Gives a file or directory the exact path `target`.
+    ///
+    /// # Errors
+    /// As the master refuses it, or [`ClientError::NoMaster`].
+    pub async fn rename(&self, source: &str, target: &str, overwrite: bool) -> Result<()> {
+        let message = v1::RenameRequest {
+            request_id: new_request_id(),
+            source: source.to_owned(),
+            target: target.to_owned(),
+            overwrite,
+        };
+        self.context.master.rename(source, message).await.map(|_| ())
+    }
+
+    /// Removes a file, an empty directory, or with `recursive` a whole tree.
+    ///
+    /// # Errors
+    /// As the master refuses it, or [`ClientError::NoMaster`].
+    pub async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
+        let message = v1::RemoveRequest { request_id: new_request_id(), path: path.to_owned(), recursive };
+        self.context.master.remove(path, message).await.map(|_| ())
+    }
+
+    /// A file and all its chunks with their replicas.
+    ///
+    /// # Errors
+    /// As the master refuses it, [`ClientError::NoMaster`], or [`ClientError::Replaced`] between two pages.
+    pub async fn chunks(&self, path: &str) -> Result<(FileStatus, Vec<ChunkLocation>)> {
+        get::chunks(&self.context, path).await
+    }
+
+    /// The datanodes, sorted by id.
+    ///
+    /// # Errors
+    /// [`ClientError::NoMaster`].
+    pub async fn nodes(&self) -> Result<Vec<NodeStatus>> {
+        let reply = self.context.master.list_nodes("nodes", v1::ListNodesRequest {}).await?;
+        Ok(reply.nodes.into_iter().map(NodeStatus::from).collect())
+    }
+
+    /// The cluster as a whole.
+    ///
+    /// # Errors
+    /// [`ClientError::NoMaster`].
+    pub async fn cluster_status(&self) -> Result<ClusterStatus> {
+        let reply = self.context.master.cluster_status("cluster", v1::ClusterStatusRequest {}).await?;
+        Ok(reply.into())
+    }
+
+    /// Writes a file. It appears whole, or not at all when this fails.
+    ///
+    /// # Errors
+    /// As the master refuses it, [`ClientError::NotWritten`], or an error of the source.
+    pub async fn put(
+        &self,
+        source: PutSource,
+        path: &str,
+        options: PutOptions,
+        progress: &dyn Progress,
+    ) -> Result<FileStatus> {
+        put::put(&self.context, source, path, &options, progress).await
+    }
+
+    /// Reads a file, or `(offset, length)` of it cut at its end. What reaches the target has passed its checksums.
+    ///
+    /// # Errors
+    /// As the master refuses it, [`ClientError::Corrupt`], [`ClientError::Unreachable`],
+    /// [`ClientError::Replaced`], or an error of the target.
+    pub async fn get(
+        &self,
+        path: &str,
+        range: Option<(u64, u64)>,
+        target: GetTarget,
+        progress: &dyn Progress,
+    ) -> Result<FileStatus> {
+        get::get(&self.context, path, range, target, progress).await
+    }
+
+    /// Reads one replica whole and checks every block and the checksum of the chunk.
+    ///
+    /// # Errors
+    /// [`ClientError::Replica`].
+    pub async fn verify_replica(&self, chunk: &ChunkLocation, node: &Node) -> Result<Crc32c> {
+        chunk_reader::verify_replica(&self.context, chunk, node).await
+    }
+}
+
+fn malformed(path: &str, what: String) -> ClientError {
+    ClientError::Protocol { path: path.to_owned(), peer: "the master".into(), what }
+}

@@ -1,0 +1,47 @@
+//! Connections that wait for their next request, a bounded number of them for a bounded time.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::connection::Connection;
+use crate::status::Node;
+
+/// Idle connections in all.
+const IDLE_MAX: usize = 32;
+/// Older ones are closed: a peer that restarted or hung meanwhile would be blamed for the wrong reason.
+const IDLE_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// The idle connections of a client.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    idle: Mutex<Vec<(Connection, Instant)>>,
+}
+
+impl Pool {
+    /// A connection to this node: an idle one that is still sound, or a new one.
+    pub(crate) async fn connect(&self, node: &Node, patience: Duration) -> io::Result<Connection> {
+        while let Some(connection) = self.take(node) {
+            if connection.is_quiet() {
+                return Ok(connection);
+            }
+        }
+        Connection::open(node, patience).await
+    }
+
+    fn take(&self, node: &Node) -> Option<Connection> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|(_, since)| since.elapsed() < IDLE_AGE_MAX);
+        let at = idle.iter().rposition(|(connection, _)| connection.node == node.id)?;
+        Some(idle.swap_remove(at).0)
+    }
+
+    /// Keeps a connection whose last request was answered in full.
+    pub(crate) fn give_back(&self, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() == IDLE_MAX {
+            idle.remove(0);
+        }
+        idle.push((connection, Instant::now()));
+    }
+}

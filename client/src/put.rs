@@ -1,0 +1,309 @@
+//! Writes a whole file: opens it, writes its chunks several at a time, closes it; or gives it up without a trace.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata};
+use std::io::Cursor;
+use std::os::unix::fs::MetadataExt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use distrifs_proto::grpc::v1;
+use distrifs_proto::limits::{
+    BLOCK_BYTES, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, FILE_CHUNKS_MAX, FRAME_PAYLOAD_BYTES_MAX,
+};
+use distrifs_proto::types::{Crc32c, FileId};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::task::JoinSet;
+
+use crate::chunk_writer::{OpenFile, source_failed, write_chunk};
+use crate::context::Context;
+use crate::error::{ClientError, Result};
+use crate::lease::Lease;
+use crate::master_link::new_request_id;
+use crate::meter::Meter;
+use crate::plan::Plan;
+use crate::progress::Progress;
+use crate::source::{ChunkSource, SourceError, read_frame};
+use crate::status::FileStatus;
+use crate::transfer::{PutOptions, PutSource};
+
+/// Chunks on their way at once.
+const CHUNKS_IN_FLIGHT_MAX: usize = 4;
+/// What the chunks of a stream may take in memory; one chunk is always allowed.
+const STREAM_BYTES_MAX: u64 = 128 << 20;
+
+/// Tells an empty stream from another; no more than the smallest chunk.
+const FIRST_READ_BYTES: usize = CHUNK_BYTES_MIN as usize;
+
+type Stream = Box<dyn AsyncRead + Send + Unpin>;
+
+/// What is left of the source.
+enum Feed {
+    File {
+        file: Arc<File>,
+        length: u64,
+        before: Metadata,
+    },
+    /// Its first bytes were read, and put back in front, before the file was opened.
+    Stream {
+        stream: Stream,
+        empty: bool,
+    },
+}
+
+/// Writes a file.
+pub(crate) async fn put(
+    context: &Arc<Context>,
+    source: PutSource,
+    path: &str,
+    options: &PutOptions,
+    progress: &dyn Progress,
+) -> Result<FileStatus> {
+    let mut feed = Feed::new(source, path).await?;
+    progress.started(feed.length());
+    let opened = context.master.create(
+        path,
+        v1::CreateRequest {
+            request_id: new_request_id(),
+            path: path.to_owned(),
+            overwrite: options.overwrite,
+            mode: options.mode,
+            replication: options.replication.or(context.config.replication).unwrap_or(0),
+            chunk_size: options.chunk_size.or(context.config.chunk_size).unwrap_or(0),
+            first_chunk: !feed.is_empty(),
+        },
+    );
+    let opened = opened.await?;
+    let file = Arc::new(OpenFile::new(path, FileId(opened.file_id), opened.replication));
+    let lease = Duration::from_millis(opened.lease_ms);
+    let _lease = Lease::keep(context.clone(), path.to_owned(), file.file_id, lease);
+
+    let written = write_all(context, &file, opened, &mut feed, progress).await;
+    let closed = match written {
+        Ok(chunks) => close(context, &file, &feed, chunks).await,
+        Err(error) => Err(error),
+    };
+    if closed.is_err() {
+        let message = v1::AbandonRequest { request_id: new_request_id(), file_id: file.file_id.0 };
+        if let Err(error) = context.master.abandon(path, message).await {
+            // Nothing is visible anyway; the lease will end.
+            tracing::debug!(path, %error, "an unfinished file was not given up");
+        }
+    }
+    closed
+}
+
+impl Feed {
+    async fn new(source: PutSource, path: &str) -> Result<Self> {
+        let failed = |cause| ClientError::Source { path: path.to_owned(), cause };
+        match source {
+            PutSource::File(file, length) => {
+                let before = file.metadata().map_err(failed)?;
+                Ok(Self::File { file: Arc::new(file), length, before })
+            }
+            PutSource::Stream(mut stream) => {
+                let mut first = vec![0; FIRST_READ_BYTES];
+                let n = stream.read(&mut first).await.map_err(failed)?;
+                first.truncate(n);
+                let stream = Box::new(Cursor::new(first).chain(stream));
+                Ok(Self::Stream { stream, empty: n == 0 })
+            }
+        }
+    }
+
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::File { length, .. } => Some(*length),
+            Self::Stream { .. } => None,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::File { length, .. } => *length == 0,
+            Self::Stream { empty, .. } => *empty,
+        }
+    }
+
+    /// How many chunks may be held or sent at once.
+    fn in_flight_max(&self, chunk_size: u64) -> usize {
+        match self {
+            Self::File { .. } => CHUNKS_IN_FLIGHT_MAX,
+            Self::Stream { .. } => {
+                let fit = usize::try_from(STREAM_BYTES_MAX / chunk_size).unwrap_or(usize::MAX);
+                fit.clamp(1, CHUNKS_IN_FLIGHT_MAX)
+            }
+        }
+    }
+
+    /// The chunk of this index, `None` behind the last. Asked for in order.
+    async fn chunk(
+        &mut self,
+        context: &Context,
+        index: u64,
+        size: u64,
+    ) -> Result<Option<ChunkSource>, SourceError> {
+        match self {
+            Self::File { file, length, .. } => {
+                let start = index.saturating_mul(size);
+                let left = length.saturating_sub(start);
+                let buffers = context.buffers.clone();
+                Ok((left > 0).then(|| ChunkSource::of_file(file.clone(), start, left.min(size), buffers)))
+            }
+            Self::Stream { stream, .. } => {
+                let mut frames = Vec::new();
+                let mut left = size;
+                while left > 0 {
+                    let want = left.min(FRAME_PAYLOAD_BYTES_MAX as u64) as usize;
+                    let Some(frame) = read_frame(stream, &context.buffers, want).await? else { break };
+                    let len = frame.len();
+                    left -= len as u64;
+                    frames.push(frame);
+                    if len < want {
+                        break;
+                    }
+                }
+                Ok((!frames.is_empty()).then_some(ChunkSource::Memory(frames)))
+            }
+        }
+    }
+
+    /// Whether the source is still what was put.
+    fn check_unchanged(&self, path: &str) -> Result<()> {
+        let Self::File { file, length, before } = self else { return Ok(()) };
+        let after = file.metadata().map_err(|cause| ClientError::Source { path: path.to_owned(), cause })?;
+        let times = |m: &Metadata| (m.mtime(), m.mtime_nsec());
+        let changed = |what: String| Err(ClientError::SourceChanged { path: path.to_owned(), what });
+        if after.len() != *length {
+            return changed(format!("it had {length} bytes and has {} now", after.len()));
+        }
+        if times(&after) != times(before) {
+            return changed("it was written to".into());
+        }
+        Ok(())
+    }
+}
+
+/// Writes all chunks; in file order.
+async fn write_all(
+    context: &Arc<Context>,
+    file: &Arc<OpenFile>,
+    opened: v1::CreateReply,
+    feed: &mut Feed,
+    progress: &dyn Progress,
+) -> Result<Vec<v1::WrittenChunk>> {
+    let size = opened.chunk_size;
+    if size == 0 || size > CHUNK_BYTES_MAX || !size.is_multiple_of(BLOCK_BYTES as u64) {
+        return Err(file.malformed(format!("a chunk size of {size} bytes")));
+    }
+    if opened.replication == 0 {
+        return Err(file.malformed("a replication factor of 0".into()));
+    }
+    let mut planned = match opened.first_chunk {
+        Some(plan) if !feed.is_empty() => {
+            let plan = Plan::check(Some(plan), opened.epoch, opened.replication);
+            Some(plan.map_err(|what| file.malformed(what))?)
+        }
+        _ => None,
+    };
+    let in_flight_max = feed.in_flight_max(size);
+    let meter = Arc::new(Meter::default());
+    // Dropped on an error, which ends the writers.
+    let mut writers = Writers { tasks: JoinSet::new(), written: BTreeMap::new() };
+    let (mut index, mut more) = (0, !feed.is_empty());
+    loop {
+        if !more && writers.tasks.is_empty() {
+            break;
+        }
+        if !more || writers.tasks.len() >= in_flight_max {
+            tokio::select! {
+                outcome = writers.next() => outcome.map_err(|text| task_failed(file, text))??,
+                () = meter.changed() => {}
+            }
+            meter.tell(progress);
+            continue;
+        }
+        let chunk = {
+            // A slow stream must not hide what becomes of the chunks before.
+            let mut reading = pin!(feed.chunk(context, index, size));
+            loop {
+                tokio::select! {
+                    chunk = &mut reading => break chunk,
+                    outcome = writers.next(), if !writers.tasks.is_empty() => {
+                        outcome.map_err(|text| task_failed(file, text))??;
+                    }
+                    () = meter.changed() => {}
+                }
+                meter.tell(progress);
+            }
+        };
+        let Some(source) = chunk.map_err(|error| source_failed(&file.path, error))? else {
+            more = false;
+            continue;
+        };
+        if index >= FILE_CHUNKS_MAX as u64 {
+            let what = format!("more than {FILE_CHUNKS_MAX} chunks of {size} bytes: take larger chunks");
+            return Err(ClientError::Invalid { path: file.path.clone(), what });
+        }
+        // A shorter chunk is the last one.
+        more = source.length() == size;
+        let (context, file, meter, plan) = (context.clone(), file.clone(), meter.clone(), planned.take());
+        let at = index;
+        writers.tasks.spawn(async move { (at, write_chunk(context, file, at, source, plan, meter).await) });
+        index += 1;
+    }
+    meter.tell(progress);
+    Ok(writers.written.into_values().collect())
+}
+
+/// The chunks on their way, and those that arrived by their place in the file.
+struct Writers {
+    tasks: JoinSet<(u64, Result<v1::WrittenChunk>)>,
+    written: BTreeMap<u64, v1::WrittenChunk>,
+}
+
+impl Writers {
+    /// Waits for one to end; the outer error is that of a task that ended abnormally.
+    async fn next(&mut self) -> Result<Result<()>, String> {
+        match self.tasks.join_next().await {
+            None => Ok(Ok(())),
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok((index, Ok(chunk)))) => {
+                self.written.insert(index, chunk);
+                Ok(Ok(()))
+            }
+            Some(Ok((_, Err(error)))) => Ok(Err(error)),
+        }
+    }
+}
+
+fn task_failed(file: &OpenFile, text: String) -> ClientError {
+    ClientError::Task { path: file.path.clone(), text }
+}
+
+/// Makes the file appear, and compares what the master recorded with what was sent.
+async fn close(
+    context: &Context,
+    file: &OpenFile,
+    feed: &Feed,
+    chunks: Vec<v1::WrittenChunk>,
+) -> Result<FileStatus> {
+    feed.check_unchanged(&file.path)?;
+    let (sent, length) = chunks.iter().fold((Crc32c::default(), 0), |(crc, length), chunk| {
+        (crc.concat(Crc32c(chunk.crc32c), chunk.length), length + chunk.length)
+    });
+    let message = v1::CompleteRequest { request_id: new_request_id(), file_id: file.file_id.0, chunks };
+    let reply = context.master.complete(&file.path, message).await?;
+    let status = reply.status.ok_or_else(|| file.malformed("no status in the answer".into()))?;
+    let status = FileStatus::try_from(status).map_err(|what| file.malformed(what))?;
+    if status.size != length {
+        return Err(file.malformed(format!("{length} bytes were written, {} recorded", status.size)));
+    }
+    match status.crc32c {
+        Some(recorded) if recorded != sent => {
+            Err(ClientError::Mismatch { path: file.path.clone(), sent, recorded })
+        }
+        _ => Ok(status),
+    }
+}

@@ -1,0 +1,197 @@
+//! The bytes of one chunk, frame by frame, as often as they are needed.
+//!
+//! Frames of a file are read and given their checksums beside the sending of the frame before. Those of a stream
+//! were read once and stay in memory until the chunk is committed.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use distrifs_proto::frame::{Header, Op, Placement, block_crc, seal};
+use distrifs_proto::limits::FRAME_PAYLOAD_BYTES_MAX;
+use distrifs_proto::types::Crc32c;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::task::JoinHandle;
+
+use crate::buffer::{Buffers, FrameBuffer};
+
+/// Frames up to this are read where they are needed; the way to another thread would cost more.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// Why the source has no such bytes.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceError {
+    #[error("it ends at {0} bytes now")]
+    Shrunk(u64),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// A part of a chunk in a buffer, its checksums in place; the header is the writer's.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    buffer: FrameBuffer,
+    place: Placement,
+    crc: Crc32c,
+}
+
+impl Frame {
+    /// Around `len` bytes of payload that lie in `buffer`.
+    fn new(mut buffer: FrameBuffer, len: usize) -> Self {
+        let header = Header { length: len as u32, ..Header::new(Op::WriteData, 0) };
+        seal(&mut buffer, &header);
+        let place = Placement::of(len);
+        let crcs = (0..place.table.len() / 4).map(|block| block_crc(&buffer, &place, block));
+        let crc = Crc32c::of_blocks(crcs, len as u64);
+        Self { buffer, place, crc }
+    }
+
+    /// Bytes of payload.
+    pub(crate) fn len(&self) -> usize {
+        self.place.payload.len()
+    }
+
+    /// The checksum of the payload.
+    pub(crate) fn crc(&self) -> Crc32c {
+        self.crc
+    }
+
+    /// The whole frame, under this header.
+    pub(crate) fn bytes(&mut self, header: &Header) -> &[u8] {
+        self.buffer[self.place.header.clone()].copy_from_slice(&header.encode());
+        &self.buffer[self.place.frame()]
+    }
+}
+
+/// Reads a stream until `len` bytes are there or it ends.
+pub(crate) async fn read_frame(
+    stream: &mut (impl AsyncRead + Unpin),
+    buffers: &Buffers,
+    len: usize,
+) -> io::Result<Option<Frame>> {
+    let mut buffer = buffers.take();
+    let payload = buffer.payload_mut(len);
+    let mut filled = 0;
+    while filled < len {
+        match stream.read(&mut payload[filled..]).await? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    Ok((filled > 0).then(|| Frame::new(buffer, filled)))
+}
+
+/// The bytes of one chunk.
+#[derive(Debug)]
+pub(crate) enum ChunkSource {
+    /// A part of a file.
+    File(FileChunk),
+    /// All of it; never empty.
+    Memory(Vec<Frame>),
+}
+
+/// A part of a file, read at most one frame ahead.
+#[derive(Debug)]
+pub(crate) struct FileChunk {
+    file: Arc<File>,
+    start: u64,
+    length: u64,
+    buffers: Buffers,
+    current: Option<Frame>,
+    /// The frame that is being read, and where in the chunk it begins.
+    ahead: Option<(u64, JoinHandle<Result<Frame, SourceError>>)>,
+}
+
+impl ChunkSource {
+    /// `length` bytes of the file from `start`; `length` is not 0.
+    pub(crate) fn of_file(file: Arc<File>, start: u64, length: u64, buffers: Buffers) -> Self {
+        Self::File(FileChunk { file, start, length, buffers, current: None, ahead: None })
+    }
+
+    /// Bytes of the chunk.
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Self::File(chunk) => chunk.length,
+            Self::Memory(frames) => frames.iter().map(|frame| frame.len() as u64).sum(),
+        }
+    }
+
+    /// The frame that begins at `offset`, a multiple of the frame size below the length.
+    pub(crate) async fn frame(&mut self, offset: u64) -> Result<&mut Frame, SourceError> {
+        match self {
+            Self::File(chunk) => chunk.frame(offset).await,
+            Self::Memory(frames) => Ok(&mut frames[(offset / FRAME_PAYLOAD_BYTES_MAX as u64) as usize]),
+        }
+    }
+}
+
+impl FileChunk {
+    async fn frame(&mut self, offset: u64) -> Result<&mut Frame, SourceError> {
+        // Back to the pool first, so that the read ahead takes it.
+        self.current = None;
+        let frame = match self.ahead.take() {
+            Some((at, reading)) if at == offset => reading.await??,
+            _ if self.frame_bytes(offset) <= INLINE_BYTES_MAX => self.reader(offset)()?,
+            _ => tokio::task::spawn_blocking(self.reader(offset)).await??,
+        };
+        let next = offset + frame.len() as u64;
+        if next < self.length {
+            self.ahead = Some((next, tokio::task::spawn_blocking(self.reader(next))));
+        }
+        Ok(self.current.insert(frame))
+    }
+
+    fn frame_bytes(&self, offset: u64) -> usize {
+        (self.length - offset).min(FRAME_PAYLOAD_BYTES_MAX as u64) as usize
+    }
+
+    fn reader(&self, offset: u64) -> impl FnOnce() -> Result<Frame, SourceError> + Send + 'static {
+        let (file, at, len) = (self.file.clone(), self.start + offset, self.frame_bytes(offset));
+        let buffers = self.buffers.clone();
+        move || {
+            let mut buffer = buffers.take();
+            let payload = buffer.payload_mut(len);
+            let mut filled = 0;
+            while filled < len {
+                match file.read_at(&mut payload[filled..], at + filled as u64) {
+                    Ok(0) => return Err(SourceError::Shrunk(at + filled as u64)),
+                    Ok(n) => filled += n,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Ok(Frame::new(buffer, len))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[tokio::test]
+    async fn a_file_gives_the_same_frames_again_and_tells_when_it_shrank() {
+        let bytes: Vec<u8> = (0..3_000_000u32).map(|i| ((i * 7) >> 3) as u8).collect();
+        let mut file = tempfile::tempfile().expect("a file");
+        file.write_all(&bytes).expect("room");
+        let file = Arc::new(file);
+        let mut source = ChunkSource::of_file(file.clone(), 100, 2_500_000, Buffers::default());
+        for _ in 0..2 {
+            let (mut offset, mut crc) = (0, Crc32c::default());
+            while offset < source.length() {
+                let frame = source.frame(offset).await.expect("bytes");
+                crc = crc.concat(frame.crc(), frame.len() as u64);
+                offset += frame.len() as u64;
+            }
+            assert_eq!(crc, Crc32c::of(&bytes[100..2_500_100]));
+        }
+        file.set_len(1_500_000).expect("shrinks");
+        source.frame(0).await.expect("is there");
+        let outcome = source.frame(1 << 20).await.map(|frame| frame.len());
+        assert!(matches!(outcome, Err(SourceError::Shrunk(1_500_000))), "{outcome:?}");
+    }
+}
