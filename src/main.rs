@@ -1,2 +1,80 @@
-//! DistriFS.
-fn main() {}
+//! `distrifs`: the one binary, daemons and commands.
+//!
+//! Thin: parse, resolve the settings, run one command, turn its outcome into one line and a status.
+
+mod commands;
+mod context;
+mod error;
+mod exit_status;
+mod local_cluster;
+mod local_target;
+mod logging;
+mod options;
+mod output;
+mod progress;
+mod remote_path;
+mod signals;
+mod tree_failures;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::commands::Command;
+use crate::context::Context;
+use crate::error::{CommandError, report};
+use crate::exit_status::ExitStatus;
+use crate::options::{GlobalOptions, Settings};
+use crate::signals::EndSignals;
+
+/// A distributed file system: what it acknowledged is on as many disks as you asked for, fsynced.
+#[derive(Debug, Parser)]
+#[command(name = "distrifs", version, max_term_width = 100)]
+#[command(after_help = "Begin with:\n  distrifs demo\n  distrifs local --data-dir DIR\n\n\
+    Exit status: 0 done, 1 failed, 2 wrong command line, 3 not found, 4 exists or wrong kind,\n\
+    5 permission denied, 6 write denied (too few datanodes, no space), 7 data corrupt, 8 unavailable.")]
+struct Cli {
+    #[command(flatten)]
+    options: GlobalOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let name = cli.command.name();
+    match run(cli) {
+        Ok(status) => status.into(),
+        // The reader of our output has seen enough.
+        Err(error) if error.is_closed_output() => ExitStatus::Done.into(),
+        Err(error) => {
+            report(name, &error);
+            error.status().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitStatus, CommandError> {
+    let settings = Settings::resolve(&cli.options, &|name| std::env::var_os(name))?;
+    logging::start(cli.command.speaker(), cli.options.quiet, cli.options.verbose);
+    let context = Context { settings, options: cli.options };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CommandError::Daemon(format!("cannot start the runtime: {e}")))?;
+    let outcome = runtime.block_on(async {
+        let mut signals = EndSignals::listen()?;
+        if cli.command.ends_by_itself() {
+            tokio::select! {
+                done = cli.command.run(&context, None) => done,
+                // Dropping the command removes its temporary files and kills its children.
+                status = signals.next() => Ok(status),
+            }
+        } else {
+            cli.command.run(&context, Some(&mut signals)).await
+        }
+    });
+    // A read of standard input may never return: it is not waited for.
+    runtime.shutdown_background();
+    outcome
+}

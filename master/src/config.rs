@@ -1,0 +1,164 @@
+//! What a master is told at its start.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use distrifs_proto::limits::{
+    BLOCK_BYTES, CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, REPLICATION_DEFAULT, REPLICATION_MAX,
+};
+use distrifs_proto::types::HostPort;
+
+use crate::error::StartError;
+
+/// Which body of the log writes the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogMode {
+    /// io_uring where the kernel allows it, threads elsewhere.
+    #[default]
+    Auto,
+    /// io_uring or no start.
+    Uring,
+    /// Threads.
+    Posix,
+}
+
+/// Everything that a master is told; [`MasterConfig::new`] has the documented defaults.
+#[derive(Debug, Clone)]
+pub struct MasterConfig {
+    /// Its folder: identity, epoch, lock, and the log unless `wal_dir` says otherwise.
+    pub data_dir: PathBuf,
+    /// Where the control plane listens; port 0 picks a free one.
+    pub listen: HostPort,
+    /// Where `/health` and `/metrics` are served; port 0 picks a free one, `None` serves none.
+    pub http: Option<HostPort>,
+    /// The log's folder (`DISTRIFS_MASTER_WAL`); `None`: `wal` in the data folder.
+    pub wal_dir: Option<PathBuf>,
+    /// The leader's lock (`DISTRIFS_MASTER_LOCK_PATH`); `None`: `leader.lock` in the data folder.
+    pub lock_path: Option<PathBuf>,
+    /// How the log reaches the disk.
+    pub log_mode: LogMode,
+    /// The user that runs the master: the superuser, beside `root`.
+    pub superuser: String,
+    /// The chunk size of files whose creator names none.
+    pub chunk_size: u64,
+    /// The replication factor of files whose creator names none.
+    pub replication: u32,
+    /// How often datanodes are told to send heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Silence after which a datanode is dead.
+    pub heartbeat_timeout: Duration,
+    /// How often datanodes are told to send their full block report.
+    pub block_report_interval: Duration,
+    /// How often tombstones are looked through.
+    pub gc_interval: Duration,
+    /// How long a dereferenced chunk is kept.
+    pub gc_delay: Duration,
+    /// How long an unfinished write is kept without renewal of its lease.
+    pub pending_timeout: Duration,
+}
+
+impl MasterConfig {
+    /// The documented defaults for a master on `data_dir` whose superuser is `superuser`.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>, superuser: impl Into<String>) -> Self {
+        let local = |port| HostPort { host: "127.0.0.1".to_owned(), port };
+        Self {
+            data_dir: data_dir.into(),
+            listen: local(9000),
+            http: Some(local(9001)),
+            wal_dir: None,
+            lock_path: None,
+            log_mode: LogMode::Auto,
+            superuser: superuser.into(),
+            chunk_size: CHUNK_BYTES_DEFAULT,
+            replication: REPLICATION_DEFAULT,
+            heartbeat_interval: Duration::from_secs(3),
+            heartbeat_timeout: Duration::from_secs(9),
+            block_report_interval: Duration::from_secs(600),
+            gc_interval: Duration::from_secs(10),
+            gc_delay: Duration::from_secs(60),
+            pending_timeout: Duration::from_secs(60),
+        }
+    }
+
+    /// The log's folder.
+    #[must_use]
+    pub fn wal_dir(&self) -> PathBuf {
+        self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("wal"))
+    }
+
+    /// The leader's lock.
+    #[must_use]
+    pub fn lock_path(&self) -> PathBuf {
+        self.lock_path.clone().unwrap_or_else(|| self.data_dir.join("leader.lock"))
+    }
+
+    /// Refuses values that no master can work with.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] naming the first one.
+    pub fn check(&self) -> Result<(), StartError> {
+        let bad = |what: &'static str, why: String| Err(StartError::Config { what, why });
+        if !chunk_size_fits(self.chunk_size) {
+            return bad("chunk size", chunk_size_rule(self.chunk_size));
+        }
+        if !(1..=REPLICATION_MAX).contains(&self.replication) {
+            return bad(
+                "replication factor",
+                format!("{} is not in 1..={REPLICATION_MAX}", self.replication),
+            );
+        }
+        if self.superuser.is_empty() {
+            return bad("superuser", "the name is empty".to_owned());
+        }
+        if self.data_dir == Path::new("") {
+            return bad("data folder", "the path is empty".to_owned());
+        }
+        for (what, period) in [
+            ("heartbeat interval", self.heartbeat_interval),
+            ("heartbeat timeout", self.heartbeat_timeout),
+            ("block report interval", self.block_report_interval),
+            ("gc interval", self.gc_interval),
+            ("pending timeout", self.pending_timeout),
+        ] {
+            if period < Duration::from_millis(1) {
+                return bad(what, "it must be at least a millisecond".to_owned());
+            }
+        }
+        if self.heartbeat_timeout <= self.heartbeat_interval {
+            return bad("heartbeat timeout", "it must be longer than the heartbeat interval".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// Whether files may have chunks of this size.
+pub(crate) fn chunk_size_fits(bytes: u64) -> bool {
+    (CHUNK_BYTES_MIN..=CHUNK_BYTES_MAX).contains(&bytes) && bytes.is_multiple_of(BLOCK_BYTES as u64)
+}
+
+/// Why [`chunk_size_fits`] said no.
+pub(crate) fn chunk_size_rule(bytes: u64) -> String {
+    format!("{bytes} is not a multiple of {BLOCK_BYTES} in {CHUNK_BYTES_MIN}..={CHUNK_BYTES_MAX}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_pass_and_nonsense_is_named() {
+        let good = MasterConfig::new("/d", "u");
+        assert!(good.check().is_ok());
+        let cases: [(MasterConfig, &str); 5] = [
+            (MasterConfig { chunk_size: 4097, ..good.clone() }, "chunk size"),
+            (MasterConfig { replication: 0, ..good.clone() }, "replication factor"),
+            (MasterConfig { superuser: String::new(), ..good.clone() }, "superuser"),
+            (MasterConfig { gc_interval: Duration::ZERO, ..good.clone() }, "gc interval"),
+            (MasterConfig { heartbeat_timeout: good.heartbeat_interval, ..good }, "heartbeat timeout"),
+        ];
+        for (config, named) in cases {
+            assert!(matches!(config.check(), Err(StartError::Config { what, .. }) if what == named));
+        }
+    }
+}

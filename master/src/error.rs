@@ -1,0 +1,115 @@
+//! Why a master does not start, and why a running one gave up.
+
+use std::path::PathBuf;
+
+use distrifs_proto::types::{ClusterId, Epoch, HostPort, Lsn};
+
+/// Why a master does not start. Each is one line that names the place.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A value that no master can work with.
+    #[error("{what}: {why}")]
+    Config {
+        /// Which value.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The operating system refused something in the master's folder.
+    #[error("{}: cannot {doing}: {source}", path.display())]
+    Folder {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What it said.
+        source: std::io::Error,
+    },
+    /// Another master holds the lock.
+    #[error("{}: another master leads on this folder: stop it first", path.display())]
+    InUse {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// A folder that holds something, but no master's identity.
+    #[error("{}: not empty and not a master's folder: give an empty folder", path.display())]
+    NotOurs {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file of ours that does not read as one.
+    #[error("{}: damaged: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A file written by a newer version.
+    #[error("{}: written by a newer version (layout {found}, this one reads up to {known})", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The version it has.
+        found: u32,
+        /// The newest that is read here.
+        known: u32,
+    },
+    /// The log does not open.
+    #[error("log of cluster {cluster}: {source}")]
+    Log {
+        /// Whose log was expected.
+        cluster: ClusterId,
+        /// What the log said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A record of the log that is whole but does not decode.
+    #[error("log record {lsn}: {why}")]
+    Record {
+        /// Where it is.
+        lsn: Lsn,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// The address.
+        address: HostPort,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+}
+
+/// Why a running master gave up. The process must exit non-zero; the next start recovers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MasterFailure {
+    /// The log failed under an append: what was in flight is unknown, nothing more is acknowledged.
+    #[error("the log failed: {why}")]
+    Log {
+        /// What the log said.
+        why: String,
+    },
+    /// The epoch file is no longer this master's: another one leads.
+    #[error("epoch {found} has taken over from {ours}")]
+    Deposed {
+        /// The epoch of this master.
+        ours: Epoch,
+        /// The one in the file now.
+        found: Epoch,
+    },
+    /// The epoch file cannot be read any more: leadership cannot be proved.
+    #[error("leadership cannot be proved: {why}")]
+    EpochUnreadable {
+        /// What was found.
+        why: String,
+    },
+    /// A task of the master ended that never should.
+    #[error("{task} ended by itself: {why}")]
+    Task {
+        /// Which one.
+        task: &'static str,
+        /// What is known.
+        why: String,
+    },
+}

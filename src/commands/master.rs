@@ -1,0 +1,138 @@
+//! `master`: the metadata daemon in the foreground.
+
+use std::future::Future;
+use std::path::PathBuf;
+
+use clap::Args;
+use distrifs_master::{Master, MasterConfig};
+use distrifs_proto::types::HostPort;
+use tokio::io::AsyncReadExt;
+
+use crate::context::{Context, system_user};
+use crate::error::CommandError;
+use crate::output::Output;
+use crate::signals::EndSignals;
+
+/// Run the metadata daemon.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "It prints one line when it serves: `ready master grpc=HOST:PORT http=HOST:PORT epoch=N`.\n\
+    SIGTERM and SIGINT stop it cleanly.\n\n\
+    Example:\n  distrifs master --data-dir /var/lib/distrifs/master --listen 0.0.0.0:9000"
+)]
+pub(crate) struct MasterCommand {
+    /// Its folder; made when missing [default: `master` below DISTRIFS_STORAGE_ROOT]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where clients and datanodes reach it; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9000")]
+    listen: HostPort,
+    /// Where health and metrics are; port 0 picks a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9001")]
+    http: HostPort,
+    /// Stop when standard input closes: for whoever starts it as a child
+    #[arg(long, hide = true)]
+    exit_with_stdin: bool,
+}
+
+impl MasterCommand {
+    pub(crate) async fn run(
+        self,
+        context: &Context,
+        output: &mut Output,
+        signals: Option<&mut EndSignals>,
+    ) -> Result<(), CommandError> {
+        let settings = &context.settings;
+        let data_dir = data_dir(self.data_dir, settings.storage_root.as_ref(), "master")?;
+        let defaults = MasterConfig::new(data_dir, system_user());
+        let config = MasterConfig {
+            listen: self.listen,
+            http: Some(self.http),
+            wal_dir: settings.master_wal.clone(),
+            lock_path: settings.master_lock_path.clone(),
+            chunk_size: settings.chunk_size.unwrap_or(defaults.chunk_size),
+            replication: settings.replication.unwrap_or(defaults.replication),
+            heartbeat_interval: settings.heartbeat_interval,
+            heartbeat_timeout: settings.heartbeat_timeout,
+            block_report_interval: settings.block_report_interval,
+            gc_interval: settings.gc_interval,
+            gc_delay: settings.gc_delay,
+            pending_timeout: settings.pending_timeout,
+            ..defaults
+        };
+        let master = Master::start(config).await.map_err(|e| CommandError::Daemon(e.to_string()))?;
+        let http = master.http_address().map_or_else(|| "none".to_owned(), |address| address.to_string());
+        output.line(format_args!(
+            "ready master grpc={} http={http} epoch={}",
+            master.grpc_address(),
+            master.epoch()
+        ))?;
+        output.flush()?;
+        let failure = serve(master.failed(), signals, self.exit_with_stdin).await;
+        // A master that failed has nothing in order left to close.
+        match failure {
+            Some(failure) => Err(CommandError::Daemon(failure.to_string())),
+            None => {
+                master.stop().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Serves until a signal, the end of standard input where that was asked for, or a failure, which is handed back.
+pub(super) async fn serve<F>(
+    failed: impl Future<Output = F>,
+    signals: Option<&mut EndSignals>,
+    exit_with_stdin: bool,
+) -> Option<F> {
+    let told_to_stop = async {
+        match signals {
+            Some(signals) => drop(signals.next().await),
+            None => std::future::pending().await,
+        }
+    };
+    let stdin_closes = async {
+        if !exit_with_stdin {
+            return std::future::pending().await;
+        }
+        let mut stdin = tokio::io::stdin();
+        // Whatever is written there is of no interest; an error is as good as the end.
+        while stdin.read(&mut [0; 64]).await.is_ok_and(|read| read > 0) {}
+    };
+    tokio::select! {
+        failure = failed => Some(failure),
+        () = told_to_stop => None,
+        () = stdin_closes => None,
+    }
+}
+
+/// The folder of a daemon: the option, else a folder of its own below the storage root.
+pub(super) fn data_dir(
+    option: Option<PathBuf>,
+    storage_root: Option<&PathBuf>,
+    name: &str,
+) -> Result<PathBuf, CommandError> {
+    match (option, storage_root) {
+        (Some(folder), _) => Ok(folder),
+        (None, Some(root)) => Ok(root.join(name)),
+        (None, None) => {
+            Err(CommandError::Usage("no folder: give --data-dir DIR or set DISTRIFS_STORAGE_ROOT".to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit_status::ExitStatus;
+
+    #[test]
+    fn the_option_wins_over_the_storage_root_and_one_of_them_is_needed() {
+        let root = PathBuf::from("/root");
+        let given = Some(PathBuf::from("/given"));
+        assert_eq!(data_dir(given, Some(&root), "master").unwrap(), PathBuf::from("/given"));
+        assert_eq!(data_dir(None, Some(&root), "master").unwrap(), PathBuf::from("/root/master"));
+        assert_eq!(data_dir(None, None, "master").expect_err("neither").status(), ExitStatus::Usage);
+    }
+}

@@ -1,0 +1,94 @@
+//! `nodes`: the datanodes as the master sees them.
+
+use clap::Args;
+use distrifs_client::{DataDir, NodeState, NodeStatus};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::output::{Output, Table, human_bytes};
+
+/// Show the datanodes.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  distrifs nodes --json | jq 'select(.state != \"live\")'")]
+pub(crate) struct Nodes {}
+
+/// The stable keys of `--json`.
+#[derive(Serialize)]
+struct Row<'a> {
+    id: String,
+    address: &'a str,
+    rack: &'a str,
+    state: &'static str,
+    chunks: u64,
+    used_bytes: u64,
+    free_bytes: u64,
+    data_dirs: Vec<Dir<'a>>,
+}
+
+#[derive(Serialize)]
+struct Dir<'a> {
+    path: &'a str,
+    capacity_bytes: u64,
+    used_bytes: u64,
+    free_bytes: u64,
+    healthy: bool,
+}
+
+impl Nodes {
+    pub(crate) async fn run(self, context: &Context, output: &mut Output) -> Result<(), CommandError> {
+        let nodes = context.client().nodes().await?;
+        if output.json() {
+            return nodes.iter().try_for_each(|node| output.object(&row(node)));
+        }
+        let mut table = Table::new(&[3, 4, 5, 7]);
+        let heads = ["id", "address", "state", "chunks", "used", "free", "io", "heard", "rack"];
+        table.row(heads.map(str::to_owned));
+        for node in &nodes {
+            table.row([
+                node.id.to_string(),
+                node.address.clone(),
+                state_name(node.state).to_owned(),
+                node.chunks.to_string(),
+                human_bytes(node.used_bytes),
+                human_bytes(node.free_bytes),
+                node.io_body.clone(),
+                format!("{:.1} s ago", node.since_heartbeat.as_secs_f64()),
+                node.rack.clone(),
+            ]);
+        }
+        table.lines().try_for_each(|line| output.line(line))
+    }
+}
+
+fn row(node: &NodeStatus) -> Row<'_> {
+    Row {
+        id: node.id.to_string(),
+        address: &node.address,
+        rack: &node.rack,
+        state: state_name(node.state),
+        chunks: node.chunks,
+        used_bytes: node.used_bytes,
+        free_bytes: node.free_bytes,
+        data_dirs: node.data_dirs.iter().map(dir).collect(),
+    }
+}
+
+fn dir(dir: &DataDir) -> Dir<'_> {
+    Dir {
+        path: &dir.path,
+        capacity_bytes: dir.capacity_bytes,
+        used_bytes: dir.used_bytes,
+        free_bytes: dir.free_bytes,
+        healthy: dir.healthy,
+    }
+}
+
+fn state_name(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Live => "live",
+        NodeState::Suspect => "suspect",
+        NodeState::Dead => "dead",
+        NodeState::Unknown => "unknown",
+    }
+}

@@ -1,0 +1,283 @@
+//! A whole cluster on this machine: a master and datanodes as real child processes of this very program.
+//!
+//! Children are told to end when their standard input closes, so that none outlives this process, however it
+//! ends. They run in process groups of their own: Ctrl-C reaches this process alone, which stops them in order.
+//! Dropping a [`LocalCluster`] kills what still runs and waits for it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use distrifs_proto::types::HostPort;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::oneshot;
+
+use crate::error::CommandError;
+
+/// How long a daemon may take until it serves.
+const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a daemon may take to stop before it is killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// Between two looks at a child that is to end.
+const POLL: Duration = Duration::from_millis(20);
+/// How much of a log is looked at for the reason of a failed start.
+const LOG_TAIL_BYTES_MAX: usize = 64 << 10;
+
+/// What a local cluster is made of.
+pub(crate) struct LocalClusterConfig {
+    /// Where `master`, `datanode-1`, ... and `logs` are.
+    pub(crate) folder: PathBuf,
+    /// How many datanodes.
+    pub(crate) datanodes: u32,
+    /// The master's port; 0 picks a free one.
+    pub(crate) port: u16,
+    /// Variables that all daemons get beside the caller's.
+    pub(crate) environment: Vec<(&'static str, String)>,
+    /// Variables of the caller that they do not get.
+    pub(crate) without: &'static [&'static str],
+}
+
+/// A running daemon.
+pub(crate) struct Daemon {
+    name: String,
+    child: Child,
+    /// Its end: the daemon stops when this closes.
+    stdin: Option<ChildStdin>,
+    log: PathBuf,
+    ready: HashMap<String, String>,
+}
+
+/// A running cluster.
+pub(crate) struct LocalCluster {
+    // Dropped in this order: datanodes first.
+    datanodes: Vec<Daemon>,
+    master: Daemon,
+    address: HostPort,
+}
+
+impl LocalCluster {
+    /// Starts the master, then all datanodes at once, and waits until each serves.
+    pub(crate) async fn start(config: &LocalClusterConfig) -> Result<Self, CommandError> {
+        let logs = config.folder.join("logs");
+        std::fs::create_dir_all(&logs).map_err(|e| CommandError::local(&logs, "create the folder", e))?;
+        let mut arguments = vec!["master".to_owned(), "--data-dir".to_owned()];
+        arguments.push(text(&config.folder.join("master"))?);
+        arguments.extend(["--listen".to_owned(), format!("127.0.0.1:{}", config.port)]);
+        arguments.extend(["--http".to_owned(), "127.0.0.1:0".to_owned()]);
+        let mut master = Daemon::spawn("master", &arguments, config, &logs)?;
+        master.wait_ready().await?;
+        let address: HostPort = master.field("grpc")?.parse().map_err(|e| daemon_error(&master.name, e))?;
+
+        let mut starting = Vec::new();
+        for number in 1..=config.datanodes {
+            let name = format!("datanode-{number}");
+            let mut arguments = vec!["datanode".to_owned(), "--data-dir".to_owned()];
+            arguments.push(text(&config.folder.join(&name))?);
+            arguments.extend(["--master".to_owned(), address.to_string()]);
+            for option in ["--listen", "--http"] {
+                arguments.extend([option.to_owned(), "127.0.0.1:0".to_owned()]);
+            }
+            starting.push(Daemon::spawn(&name, &arguments, config, &logs)?);
+        }
+        let mut datanodes = Vec::new();
+        for mut daemon in starting {
+            daemon.wait_ready().await?;
+            datanodes.push(daemon);
+        }
+        Ok(Self { datanodes, master, address })
+    }
+
+    /// Where the master's control plane is.
+    pub(crate) fn address(&self) -> &HostPort {
+        &self.address
+    }
+
+    /// The master.
+    pub(crate) fn master(&self) -> &Daemon {
+        &self.master
+    }
+
+    /// The datanodes that still run.
+    pub(crate) fn datanodes(&self) -> &[Daemon] {
+        &self.datanodes
+    }
+
+    /// All daemons.
+    pub(crate) fn daemons(&self) -> impl Iterator<Item = &Daemon> {
+        std::iter::once(&self.master).chain(&self.datanodes)
+    }
+
+    /// Takes a datanode out and kills it as a power cut would: SIGKILL.
+    pub(crate) fn kill_datanode(&mut self, at: usize) -> String {
+        let mut daemon = self.datanodes.remove(at);
+        daemon.kill();
+        std::mem::take(&mut daemon.name)
+    }
+
+    /// Resolves when a daemon ended by itself, with what it said.
+    pub(crate) async fn failed(&mut self) -> CommandError {
+        loop {
+            for daemon in std::iter::once(&mut self.master).chain(&mut self.datanodes) {
+                if let Ok(Some(_)) = daemon.child.try_wait() {
+                    return daemon.last_words();
+                }
+            }
+            tokio::time::sleep(POLL * 10).await;
+        }
+    }
+
+    /// Stops the datanodes, then the master, each cleanly; one that does not stop in time is killed.
+    pub(crate) async fn stop(mut self) {
+        for daemon in &mut self.datanodes {
+            daemon.ask_to_stop();
+        }
+        for daemon in &mut self.datanodes {
+            daemon.wait_stopped().await;
+        }
+        self.master.ask_to_stop();
+        self.master.wait_stopped().await;
+    }
+}
+
+impl Daemon {
+    fn spawn(
+        name: &str,
+        arguments: &[String],
+        config: &LocalClusterConfig,
+        logs: &Path,
+    ) -> Result<Self, CommandError> {
+        let log = logs.join(format!("{name}.log"));
+        let stderr = File::create(&log).map_err(|e| CommandError::local(&log, "create the log", e))?;
+        let program = std::env::current_exe().map_err(|e| daemon_error(name, e))?;
+        let mut command = Command::new(program);
+        for variable in config.without {
+            command.env_remove(variable);
+        }
+        let mut child = command
+            .args(arguments)
+            .arg("--exit-with-stdin")
+            .envs(config.environment.iter().map(|(variable, value)| (variable, value)))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .process_group(0)
+            .spawn()
+            .map_err(|e| daemon_error(name, e))?;
+        let stdin = child.stdin.take();
+        Ok(Self { name: name.to_owned(), child, stdin, log, ready: HashMap::new() })
+    }
+
+    /// Waits for the `ready` line and keeps its fields.
+    async fn wait_ready(&mut self) -> Result<(), CommandError> {
+        let Some(stdout) = self.child.stdout.take() else {
+            return Err(daemon_error(&self.name, "no standard output"));
+        };
+        let (sender, receiver) = oneshot::channel();
+        // A thread of its own: the pipe is drained for the daemon's whole life, so that it never blocks on it.
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            if let Some(line) = lines.find(|line| line.starts_with("ready ")) {
+                let _ = sender.send(line);
+            }
+            lines.for_each(drop);
+        });
+        match tokio::time::timeout(READY_DEADLINE, receiver).await {
+            Ok(Ok(line)) => {
+                self.ready = line
+                    .split(' ')
+                    .filter_map(|field| field.split_once('='))
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .collect();
+                Ok(())
+            }
+            Ok(Err(_)) => {
+                self.wait_stopped().await;
+                Err(self.last_words())
+            }
+            Err(_) => Err(daemon_error(&self.name, "it does not serve in time")),
+        }
+    }
+
+    /// A field of its `ready` line.
+    pub(crate) fn field(&self, key: &str) -> Result<&str, CommandError> {
+        match self.ready.get(key) {
+            Some(value) => Ok(value),
+            None => Err(daemon_error(&self.name, format!("its ready line has no {key}"))),
+        }
+    }
+
+    /// Such as `datanode-1`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn ask_to_stop(&mut self) {
+        self.stdin = None;
+        if let Ok(None) = self.child.try_wait() {
+            // It may end between the look and the signal; as its parent we have not reaped it, so the number is its own.
+            let _ = kill_process(self.process(), Signal::TERM);
+        }
+    }
+
+    async fn wait_stopped(&mut self) {
+        let deadline = tokio::time::Instant::now() + STOP_DEADLINE;
+        while let Ok(None) = self.child.try_wait() {
+            if tokio::time::Instant::now() >= deadline {
+                self.kill();
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            let _ = kill_process(self.process(), Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+
+    fn process(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Why it ended: its error line where it printed one, else the end of its log.
+    fn last_words(&self) -> CommandError {
+        let bytes = std::fs::read(&self.log).unwrap_or_default();
+        let tail = &bytes[bytes.len().saturating_sub(LOG_TAIL_BYTES_MAX)..];
+        let tail = String::from_utf8_lossy(tail);
+        let spoken = tail.lines().rev().find_map(|line| {
+            let rest = line.strip_prefix("distrifs: ")?;
+            Some(rest.split_once(": ").map_or(rest, |(_, reason)| reason).to_owned())
+        });
+        let last =
+            spoken.or_else(|| tail.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned));
+        daemon_error(&self.name, last.as_deref().unwrap_or("it ended without a word"))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn daemon_error(name: &str, why: impl std::fmt::Display) -> CommandError {
+    CommandError::Daemon(format!("{name}: {why}"))
+}
+
+fn text(path: &Path) -> Result<String, CommandError> {
+    match path.to_str() {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(CommandError::LocalTarget { path: path.to_owned(), why: "the path is not UTF-8" }),
+    }
+}
