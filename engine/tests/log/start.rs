@@ -98,8 +98,10 @@ fn the_segment_in_use_is_open_for_durable_writes() {
                 u32::from_str_radix(flags.trim(), 8).expect("an octal number")
             })
             .collect();
-        assert_eq!(flags.len(), 1, "{mode}: opened once");
-        assert_eq!(flags[0] & O_SYNC, O_DSYNC, "{mode}: {:o}", flags[0]);
+        assert!(!flags.is_empty(), "{mode}: not open");
+        for flags in flags {
+            assert_eq!(flags & O_SYNC, O_DSYNC, "{mode}: {flags:o}");
+        }
         runtime().block_on(log.close()).expect("a clean end");
     }
 }

@@ -122,7 +122,10 @@ impl Folder {
             Self::Real(folder) => {
                 let file = folder.open_for_writes(name)?;
                 Ok(match body {
-                    Body::Uring => SegmentFile::Uring(tokio_uring::fs::File::from_std(file)),
+                    Body::Uring => {
+                        let lock = file.try_clone()?;
+                        SegmentFile::Uring(tokio_uring::fs::File::from_std(file), lock)
+                    }
                     _ => SegmentFile::Posix(file),
                 })
             }
@@ -134,8 +137,8 @@ impl Folder {
 
 /// The segment in use.
 pub(crate) enum SegmentFile {
-    /// On the ring of this thread.
-    Uring(tokio_uring::fs::File),
+    /// On the ring of this thread; and the same file once more, to unlock it.
+    Uring(tokio_uring::fs::File, std::fs::File),
     /// By `pwrite`; it blocks the log's thread, which has nothing else to do.
     Posix(std::fs::File),
     /// In memory.
@@ -153,7 +156,7 @@ impl SegmentFile {
         offset: u64,
     ) -> (io::Result<usize>, AlignedBuf) {
         match self {
-            Self::Uring(file) => {
+            Self::Uring(file, _) => {
                 let (slice, aligned) = buf.into_slice(len);
                 let (result, slice) = file.write_at(slice, offset).submit().await;
                 (result, AlignedBuf::from_slice(slice, aligned))
@@ -172,9 +175,15 @@ impl SegmentFile {
 
     /// Closes the file; all writes have returned.
     pub(crate) async fn close(self) {
-        if let Self::Uring(file) = self {
-            // The bytes are durable already; a close that fails changes nothing.
-            let _ = file.close().await;
+        match self {
+            Self::Uring(file, lock) => {
+                // The bytes are durable already; a close that fails changes nothing.
+                let _ = file.close().await;
+                real::unlock(&lock);
+            }
+            Self::Posix(file) => real::unlock(&file),
+            #[cfg(test)]
+            Self::Sim(..) => {}
         }
     }
 }

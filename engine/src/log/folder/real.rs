@@ -31,7 +31,20 @@ pub(crate) struct RealFolder {
 /// As long as it lives nobody else recovers or writes the log in this folder.
 #[derive(Debug)]
 pub(crate) struct FolderLock {
-    _folder: File,
+    folder: File,
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        unlock(&self.folder);
+    }
+}
+
+/// Gives a lock back by word and not only by closing: a child of this process that is just being started has a
+/// copy of every open file, and would keep the lock until it runs its own program.
+pub(super) fn unlock(file: &File) {
+    // A lock that cannot be given back goes with the file.
+    let _ = rustix::fs::flock(file, FlockOperation::Unlock);
 }
 
 /// O_DSYNC. Where its number is known to us it is not taken from rustix, which (1.1) names O_SYNC so: that makes the
@@ -86,7 +99,7 @@ impl RealFolder {
     pub(crate) fn lock(&self) -> io::Result<Option<FolderLock>> {
         let folder = File::open(&self.path)?;
         match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(FolderLock { _folder: folder })),
+            Ok(()) => Ok(Some(FolderLock { folder })),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -132,6 +145,12 @@ impl RealFolder {
         let file = self.open(name, OpenOptions::new().read(true), false)?;
         // Fails while a write of a killed process is still on its way: see `open_for_writes`.
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
+        let result = Self::read_open(&file, len);
+        unlock(&file);
+        result
+    }
+
+    fn read_open(file: &File, len: usize) -> io::Result<AlignedBuf> {
         let file_len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
         let len = len.min(file_len);
         let mut buf = AlignedBuf::zeroed(len.next_multiple_of(BLOCK_BYTES));
@@ -177,7 +196,10 @@ impl RealFolder {
     }
 
     pub(super) fn write_durably(&self, name: &str, bytes: &AlignedBuf, offset: u64) -> io::Result<()> {
-        self.open_for_writes(name)?.write_all_at(bytes, offset)
+        let file = self.open_for_writes(name)?;
+        let result = file.write_all_at(bytes, offset);
+        unlock(&file);
+        result
     }
 
     pub(super) fn create(&self, name: &str, content: &[u8]) -> io::Result<()> {
