@@ -8,6 +8,8 @@
 mod config;
 mod error;
 mod master;
+mod namespace;
+mod permission;
 
 pub use config::{LogMode, MasterConfig};
 pub use error::{MasterFailure, StartError};
