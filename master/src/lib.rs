@@ -5,6 +5,7 @@
 //! Pure cores decide (`namespace`, `cluster`: event and time in, state and answers out); thin drivers act
 //! (`writer`, `service`, `sweep`, `http`).
 
+mod cluster;
 mod config;
 mod error;
 mod master;
