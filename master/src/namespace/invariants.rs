@@ -1,4 +1,4 @@
-//! What must hold after every command. Walks everything: for tests and for a look at a recovered state.
+//! What must hold after every command. Walks everything: for tests, and for what debug builds recover.
 
 use std::collections::{HashMap, HashSet};
 

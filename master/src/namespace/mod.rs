@@ -35,7 +35,7 @@ pub(crate) use error::NamespaceError;
 use inode::{Children, Content, Inode, Slab};
 use names::{NameId, Names};
 pub(crate) use path::NsPath;
-pub(crate) use query::{ListPage, Listed, PlannedRange, Status};
+pub(crate) use query::Status;
 use requests::Requests;
 
 /// The generation of a chunk when it is handed out.

@@ -47,13 +47,10 @@ pub(crate) struct BodyStatus {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ListPage {
     /// In the order of names, a directory before what is inside.
-    pub(crate) entries: Vec<Listed>,
+    pub(crate) entries: Vec<Status>,
     /// Whether another page follows.
     pub(crate) more: bool,
 }
-
-/// An entry of a listing.
-pub(crate) type Listed = Status;
 
 /// The chunks that cover a range.
 #[derive(Debug, Clone, PartialEq)]

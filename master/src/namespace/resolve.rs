@@ -28,8 +28,6 @@ pub(super) struct Place {
     pub(super) parent_depth: usize,
     /// What the name names now.
     pub(super) target: Option<FileId>,
-    /// The inodes on the way to the directory, with it.
-    pub(super) chain: Vec<FileId>,
 }
 
 impl Walk {
@@ -92,10 +90,8 @@ impl Namespace {
             return Err(not_found(path, walk.found()));
         }
         let target = walk.is_whole().then(|| walk.deepest());
-        let mut chain = walk.chain;
-        chain.truncate(walk.names);
         let parent_depth = walk.names - 1;
-        Ok(Place { parent: chain[parent_depth], parent_depth, target, chain })
+        Ok(Place { parent: walk.chain[parent_depth], parent_depth, target })
     }
 
     /// Whose `id` is.
