@@ -3,24 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use distrifs_engine::log::LogMode;
 use distrifs_proto::limits::{
     BLOCK_BYTES, CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, REPLICATION_DEFAULT, REPLICATION_MAX,
 };
 use distrifs_proto::types::HostPort;
 
 use crate::error::StartError;
-
-/// Which body of the log writes the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum LogMode {
-    /// io_uring where the kernel allows it, threads elsewhere.
-    #[default]
-    Auto,
-    /// io_uring or no start.
-    Uring,
-    /// Threads.
-    Posix,
-}
 
 /// Everything that a master is told; [`MasterConfig::new`] has the documented defaults.
 #[derive(Debug, Clone)]

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use distrifs_proto::types::{ClusterId, Epoch, HostPort, Lsn};
+use distrifs_engine::log::{LogError, RecoverError};
+use distrifs_proto::types::{Epoch, HostPort};
 
 /// Why a master does not start. Each is one line that names the place.
 #[derive(Debug, thiserror::Error)]
@@ -55,22 +56,15 @@ pub enum StartError {
         /// The newest that is read here.
         known: u32,
     },
-    /// The log does not open.
-    #[error("log of cluster {cluster}: {source}")]
-    Log {
-        /// Whose log was expected.
-        cluster: ClusterId,
-        /// What the log said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A record of the log that is whole but does not decode.
-    #[error("log record {lsn}: {why}")]
-    Record {
-        /// Where it is.
-        lsn: Lsn,
-        /// What is wrong with it.
-        why: String,
-    },
+    /// The log is not readable to its end; nothing of it was changed.
+    #[error("the log: {0}")]
+    Recover(#[from] RecoverError),
+    /// The log is read, but cannot be continued.
+    #[error("the log: {0}")]
+    Log(#[from] LogError),
+    /// A thread of the start died: a bug.
+    #[error("the start broke off: {0}")]
+    Broken(String),
     /// An address that cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Bind {

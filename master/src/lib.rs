@@ -1,14 +1,36 @@
 //! The master: it keeps the namespace durable and knows where the chunks are.
 //!
 //! - [`MasterConfig`], [`Master`]: what the binary starts and stops.
+//! - `namespace`: files and directories, changed by logged commands only. Pure.
+//! - `cluster`: datanodes, replicas, placement and gc, from what datanodes report. Pure.
+//! - `permission`: who may do what. Pure.
+//! - `writer`: the way of a change from the queue to the log to the answer.
+//! - `service`, `http`: what is asked over the network; `sweep`: what the master does in time.
+//! - `folder`, `epoch`, `wal`: what is on the disk, and who leads.
 //!
-//! Pure cores decide (`namespace`, `cluster`: event and time in, state and answers out); thin drivers act
-//! (`writer`, `service`, `sweep`, `http`).
+//! Pure cores decide (event and time in, state and answers out); thin drivers act.
 
+mod clock;
+mod cluster;
 mod config;
+mod epoch;
 mod error;
+mod folder;
+mod http;
 mod master;
+mod metrics;
+mod namespace;
+mod permission;
+mod refusal;
+#[cfg(test)]
+mod serve_test;
+mod service;
+mod state;
+mod sweep;
+mod wal;
+mod writer;
 
-pub use config::{LogMode, MasterConfig};
+pub use config::MasterConfig;
+pub use distrifs_engine::log::LogMode;
 pub use error::{MasterFailure, StartError};
 pub use master::Master;

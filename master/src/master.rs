@@ -1,18 +1,62 @@
 //! A running master: wiring only.
+//!
+//! Start: lock, identity, epoch, addresses, log, services. Stop: no new requests, sessions end, what is queued
+//! becomes durable, the log is closed, the lock goes.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use distrifs_proto::types::Epoch;
+use distrifs_engine::log::Log;
+use distrifs_proto::grpc::v1;
+use distrifs_proto::grpc::v1::admin_service_server::AdminServiceServer;
+use distrifs_proto::grpc::v1::client_service_server::ClientServiceServer;
+use distrifs_proto::grpc::v1::datanode_service_server::DatanodeServiceServer;
+use distrifs_proto::limits::GRPC_MESSAGE_BYTES_MAX;
+use distrifs_proto::types::{ClusterId, Epoch, HostPort};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
+use crate::clock::Clock;
+use crate::cluster::{Cluster, Timing};
 use crate::config::MasterConfig;
+use crate::epoch::Leadership;
 use crate::error::{MasterFailure, StartError};
+use crate::folder::{LeaderLock, format, identity, make_folder};
+use crate::namespace::Namespace;
+use crate::service::{AdminApi, Api, ClientApi, DatanodeApi};
+use crate::state::State;
+use crate::writer::{Proposer, Writer};
+use crate::{http, sweep, wal};
 
-/// A running master. Dropping it without [`Master::stop`] is as a crash.
+/// How long requests in flight may take at a clean stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests in flight on one connection.
+const STREAMS_MAX: u32 = 4096;
+/// How often an idle connection is asked whether it is alive, and how long it may think.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// A running master. Dropping it without [`Master::stop`] is as a crash: what was acknowledged is durable.
 #[derive(Debug)]
 pub struct Master {
     grpc: SocketAddr,
     http: Option<SocketAddr>,
-    epoch: Epoch,
+    state: Arc<State>,
+    stop_serving: watch::Sender<bool>,
+    stop_writing: watch::Sender<bool>,
+    servers: Vec<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
+    _lock: LeaderLock,
+}
+
+/// What the disk gave.
+struct Opened {
+    lock: LeaderLock,
+    cluster_id: ClusterId,
+    leadership: Leadership,
 }
 
 impl Master {
@@ -22,7 +66,50 @@ impl Master {
     /// One line that names the place; nothing is left running.
     pub async fn start(config: MasterConfig) -> Result<Self, StartError> {
         config.check()?;
-        Ok(Self { grpc: SocketAddr::from(([0; 4], 0)), http: None, epoch: Epoch(0) })
+        let clock = Clock::new();
+        let (config, opened) = blocking(move || open_folder(&config).map(|opened| (config, opened))).await?;
+        let Opened { lock, cluster_id, leadership } = opened;
+        let epoch = leadership.epoch();
+        let (grpc_listener, grpc) = bind(&config.listen).await?;
+        let http_listener = match &config.http {
+            Some(address) => Some(bind(address).await?),
+            None => None,
+        };
+        let (config, (log, namespace)) =
+            blocking(move || wal::open(&config, cluster_id, epoch).map(|opened| (config, opened))).await?;
+        tracing::info!(%cluster_id, %epoch, lsn = %namespace.applied(), "recovered");
+        let state = Arc::new(new_state(config, cluster_id, epoch, namespace, clock));
+        let (stop_serving, serving) = watch::channel(false);
+        let (stop_writing, writing) = watch::channel(false);
+        let (writer, proposer) = new_writer(&state, log, leadership);
+        let mut master = Self {
+            grpc,
+            http: http_listener.as_ref().map(|(_, address)| *address),
+            state: state.clone(),
+            stop_serving,
+            stop_writing,
+            servers: Vec::new(),
+            writer: Some(tokio::spawn(writer.run(writing))),
+            _lock: lock,
+        };
+        master.watch_writer();
+        master.spawn("lease expiry", sweep::expire_leases(state.clone(), proposer.clone(), serving.clone()));
+        master.spawn("gc", sweep::collect_garbage(state.clone(), proposer.clone(), serving.clone()));
+        if let Some((listener, _)) = http_listener {
+            let served = http::serve(listener, state.clone(), serving.clone());
+            master.spawn("http", async move {
+                if let Err(error) = served.await {
+                    tracing::error!(%error, "http ended");
+                }
+            });
+        }
+        let api = Api::new(state, proposer, serving.clone());
+        master.spawn("grpc", async move {
+            if let Err(error) = serve_grpc(grpc_listener, api, serving).await {
+                tracing::error!(%error, "grpc ended");
+            }
+        });
+        Ok(master)
     }
 
     /// Where the control plane listens.
@@ -40,14 +127,181 @@ impl Master {
     /// The epoch of this start.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.epoch
+        self.state.epoch
+    }
+
+    /// The cluster that this master leads.
+    #[must_use]
+    pub fn cluster_id(&self) -> ClusterId {
+        self.state.cluster_id
     }
 
     /// Resolves when the master gave up by itself; the process should then exit non-zero.
     pub async fn failed(&self) -> MasterFailure {
-        std::future::pending().await
+        let mut failure = self.state.failure();
+        let known = failure.wait_for(Option::is_some).await.ok().and_then(|failure| failure.clone());
+        match known {
+            Some(failure) => failure,
+            // The sender lives in the state, which lives as long as this.
+            None => std::future::pending().await,
+        }
     }
 
     /// Stops cleanly: no new work, what is in flight finishes, the log is closed.
-    pub async fn stop(self) {}
+    pub async fn stop(mut self) {
+        self.stop_serving.send_replace(true);
+        let deadline = tokio::time::Instant::now() + STOP_TIMEOUT;
+        for mut server in std::mem::take(&mut self.servers) {
+            if tokio::time::timeout_at(deadline, &mut server).await.is_err() {
+                server.abort();
+            }
+        }
+        self.stop_writing.send_replace(true);
+        if let Some(mut writer) = self.writer.take()
+            && tokio::time::timeout(STOP_TIMEOUT, &mut writer).await.is_err()
+        {
+            tracing::warn!("the log did not close in time");
+            writer.abort();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn state_for_tests(&self) -> &State {
+        &self.state
+    }
+
+    fn spawn(&mut self, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let state = self.state.clone();
+        let stopping = self.stop_serving.subscribe();
+        let work = tokio::spawn(work);
+        self.servers.push(tokio::spawn(supervise(task, work, state, stopping)));
+    }
+
+    /// The writer reports its own failures; here only its death by panic is noticed.
+    fn watch_writer(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        let (state, stopping) = (self.state.clone(), self.stop_writing.subscribe());
+        self.writer = Some(tokio::spawn(supervise("writer", writer, state, stopping)));
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        for task in self.servers.iter().chain(&self.writer) {
+            task.abort();
+        }
+    }
+}
+
+/// Aborts the work when the supervisor is aborted.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A task that ends before it is told to is the end of the master.
+async fn supervise(
+    task: &'static str,
+    work: JoinHandle<()>,
+    state: Arc<State>,
+    stopping: watch::Receiver<bool>,
+) {
+    let mut work = AbortOnDrop(work);
+    let ended = (&mut work.0).await;
+    if !*stopping.borrow() {
+        let why = ended.err().map_or("it returned".to_owned(), |error| error.to_string());
+        state.fail(MasterFailure::Task { task, why });
+    }
+}
+
+fn open_folder(config: &MasterConfig) -> Result<Opened, StartError> {
+    make_folder(&config.data_dir)?;
+    let lock = LeaderLock::take(&config.lock_path())?;
+    let cluster_id = match identity(&config.data_dir)? {
+        Some(cluster_id) => cluster_id,
+        None => {
+            // 0 means "none" on the wire.
+            let cluster_id = ClusterId(rand::random::<u128>() | 1);
+            Leadership::format(&config.data_dir)?;
+            format(&config.data_dir, cluster_id)?;
+            cluster_id
+        }
+    };
+    let leadership = Leadership::begin(&config.data_dir)?;
+    Ok(Opened { lock, cluster_id, leadership })
+}
+
+fn new_state(
+    config: MasterConfig,
+    cluster_id: ClusterId,
+    epoch: Epoch,
+    namespace: Namespace,
+    clock: Clock,
+) -> State {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let timing = Timing {
+        heartbeat_interval_ms: ms(config.heartbeat_interval),
+        heartbeat_timeout_ms: ms(config.heartbeat_timeout),
+    };
+    let cluster = Cluster::new(timing, clock.now_ms());
+    State::new(config, cluster_id, epoch, namespace, cluster, clock)
+}
+
+fn new_writer(state: &Arc<State>, log: Log, leadership: Leadership) -> (Writer, Proposer) {
+    state.set_log_stats(log.stats());
+    Writer::new(state.clone(), log, leadership)
+}
+
+async fn bind(address: &HostPort) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |source| StartError::Bind { address: address.clone(), source };
+    let listener = TcpListener::bind((address.host.as_str(), address.port)).await.map_err(refused)?;
+    let bound = listener.local_addr().map_err(refused)?;
+    Ok((listener, bound))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| StartError::Broken(error.to_string()))?
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    api: Api,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let client = ClientServiceServer::new(ClientApi(api.clone()))
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let datanode = DatanodeServiceServer::new(DatanodeApi(api.clone()))
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(GRPC_MESSAGE_BYTES_MAX);
+    let admin = AdminServiceServer::new(AdminApi(api));
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<ClientServiceServer<ClientApi>>().await;
+    reporter.set_serving::<DatanodeServiceServer<DatanodeApi>>().await;
+    reporter.set_serving::<AdminServiceServer<AdminApi>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let stopped = async move {
+        // A dropped sender means the same.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .add_service(health)
+        .add_service(reflection)
+        .add_service(client)
+        .add_service(datanode)
+        .add_service(admin)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopped)
+        .await?;
+    Ok(())
 }

@@ -1,0 +1,213 @@
+//! The cluster as the datanodes report it: who is alive, who holds which replica, where the next chunk goes and
+//! what may be deleted. Soft truth, rebuilt from registrations and block reports after each start. Pure: event
+//! and time in, state and effects out; `now_ms` is monotonic, seeds are arguments.
+//!
+//! Promises:
+//! - A node is suspect at once when its session ends and dead after the heartbeat timeout; nothing is placed on
+//!   either, suspects are read last, the dead not at all.
+//! - A full report replaces what was known of a node only with its last part.
+//! - A delete order names a replica that its node reported in this session, of a chunk with a tombstone that is
+//!   old enough. A chunk that the namespace does not know is counted and left alone.
+
+mod gc;
+mod node;
+mod placement;
+mod plans;
+mod replicas;
+mod report;
+#[cfg(test)]
+mod session_test;
+
+use std::collections::HashMap;
+
+use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, Lsn, NodeId};
+
+pub(crate) use gc::{Ages, GcStep};
+use node::Node;
+pub(crate) use node::{Dir, Leader, Load, NodeState, NodeView, RegisterRefusal, Registration, SessionId};
+pub(crate) use placement::{PlacementRefusal, Wanted};
+pub(crate) use plans::Plans;
+use replicas::Replicas;
+pub(crate) use report::Verdict;
+
+/// Datanodes that are remembered at once.
+pub(crate) const NODES_MAX: usize = 4096;
+/// Replicas in the full report of one node.
+pub(crate) const REPORT_REPLICAS_MAX: usize = 1 << 24;
+
+/// The times that decide about life and death.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timing {
+    /// How often a node should be heard.
+    pub(crate) heartbeat_interval_ms: u64,
+    /// Silence after which it is dead.
+    pub(crate) heartbeat_timeout_ms: u64,
+}
+
+/// A replica as a datanode reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Replica {
+    /// Of which chunk.
+    pub(crate) chunk: ChunkId,
+    /// Its version.
+    pub(crate) generation: GenerationStamp,
+    /// Its length in bytes.
+    pub(crate) length: u64,
+    /// Of its bytes.
+    pub(crate) crc: Crc32c,
+    /// Whether the node found it damaged.
+    pub(crate) corrupt: bool,
+}
+
+/// A datanode that has seen more than this master knows: the log lost acknowledged records.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "this master is behind datanode {node}, which has seen epoch {epoch_seen} and LSN {lsn_seen} (here epoch \
+     {epoch}, LSN {lsn}): its log lost records; nothing is written or deleted until the right log is back"
+)]
+pub(crate) struct Behind {
+    /// Who has seen more.
+    pub(crate) node: NodeId,
+    /// The highest epoch it was shown.
+    pub(crate) epoch_seen: Epoch,
+    /// The highest LSN it was shown.
+    pub(crate) lsn_seen: Lsn,
+    /// Ours.
+    pub(crate) epoch: Epoch,
+    /// Ours.
+    pub(crate) lsn: Lsn,
+}
+
+/// Where a reader finds a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The node.
+    pub(crate) node: NodeId,
+    /// HOST:PORT of its data plane.
+    pub(crate) address: String,
+}
+
+/// Everything known of the datanodes.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    timing: Timing,
+    started_ms: u64,
+    nodes: Vec<Node>,
+    by_id: HashMap<NodeId, u32>,
+    sessions: HashMap<SessionId, u32>,
+    next_session: u64,
+    replicas: Replicas,
+    behind: Option<Behind>,
+    /// Chunks of these unfinished files and where they were planned.
+    pub(crate) plans: Plans,
+}
+
+impl Cluster {
+    /// Nobody known yet.
+    pub(crate) fn new(timing: Timing, now_ms: u64) -> Self {
+        Self {
+            timing,
+            started_ms: now_ms,
+            nodes: Vec::new(),
+            by_id: HashMap::new(),
+            sessions: HashMap::new(),
+            next_session: 1,
+            replicas: Replicas::default(),
+            behind: None,
+            plans: Plans::default(),
+        }
+    }
+
+    /// The first evidence that this master's log lost records, if there is any.
+    pub(crate) fn behind(&self) -> Option<&Behind> {
+        self.behind.as_ref()
+    }
+
+    /// Every node, sorted by id.
+    pub(crate) fn views(&self, now_ms: u64) -> Vec<NodeView> {
+        let mut views: Vec<NodeView> = self.nodes.iter().map(|node| node.view(now_ms, self.timing)).collect();
+        views.sort_by_key(|view| view.id);
+        views
+    }
+
+    /// Whether a node was registered since the start.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.by_id.contains_key(&node)
+    }
+
+    /// Where a node is reached.
+    pub(crate) fn place_of(&self, node: NodeId) -> Option<Place> {
+        let index = *self.by_id.get(&node)?;
+        self.nodes.get(index as usize).map(|it| Place { node, address: it.address.clone() })
+    }
+
+    fn node_of(&mut self, session: SessionId) -> Option<(u32, &mut Node)> {
+        let index = *self.sessions.get(&session)?;
+        Some((index, self.nodes.get_mut(index as usize)?))
+    }
+
+    /// Where the good replicas of a chunk are, best first: live before suspect, those that readers complained of
+    /// last, otherwise turned by `seed` so that the load spreads.
+    pub(crate) fn locate(
+        &self,
+        now_ms: u64,
+        chunk: ChunkId,
+        generation: GenerationStamp,
+        length: u64,
+        crc: Crc32c,
+        seed: u64,
+    ) -> Vec<Place> {
+        let mut ranked: Vec<(u8, &Node)> = Vec::new();
+        for held in self.replicas.of(chunk) {
+            if !held.is_good(generation, length, crc) {
+                continue;
+            }
+            let Some(node) = self.nodes.get(held.node as usize) else { continue };
+            let rank = match node.state(now_ms, self.timing) {
+                NodeState::Dead => continue,
+                NodeState::Live => 0,
+                NodeState::Suspect => 1,
+            };
+            let blamed = self.replicas.is_blamed(now_ms, chunk, held.node);
+            ranked.push((rank + 2 * u8::from(blamed), node));
+        }
+        if !ranked.is_empty() {
+            let turn = (seed % ranked.len() as u64) as usize;
+            ranked.rotate_left(turn);
+        }
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().map(|(_, node)| Place { node: node.id, address: node.address.clone() }).collect()
+    }
+
+    /// A reader says that a replica is bad or out of reach: it is offered last for a while. One reader's word is
+    /// no reason to delete.
+    pub(crate) fn blame(&mut self, now_ms: u64, chunk: ChunkId, node: NodeId) {
+        if let Some(index) = self.by_id.get(&node) {
+            self.replicas.blame(now_ms, chunk, *index);
+        }
+    }
+
+    /// A file was completed: these nodes committed the chunk, whether or not their own report has arrived.
+    pub(crate) fn completed(&mut self, replica: Replica, nodes: &[NodeId]) {
+        for id in nodes {
+            let Some(index) = self.by_id.get(id).copied() else { continue };
+            let Some(node) = self.nodes.get_mut(index as usize) else { continue };
+            if self.replicas.holds(replica.chunk, index) {
+                continue;
+            }
+            node.note(report::Change::Added(replica));
+            node.held.insert(replica.chunk);
+            self.replicas.put(index, replica);
+        }
+    }
+
+    /// Chunks of which some node reported a replica, and the number of replicas.
+    pub(crate) fn replica_counts(&self) -> (u64, u64) {
+        self.replicas.counts()
+    }
+
+    /// Whether the file's plans can be forgotten is the namespace's to say.
+    pub(crate) fn forget_plans(&mut self, is_unfinished: impl Fn(ChunkId) -> bool) {
+        self.plans.retain(is_unfinished);
+    }
+}

@@ -1,0 +1,294 @@
+//! A datanode: its session, its life, its load.
+
+use std::collections::HashSet;
+
+use distrifs_proto::types::{ChunkId, ClusterId, Epoch, Lsn, NodeId};
+
+use super::report::{Change, Incoming, Oddities};
+use super::{Behind, Cluster, NODES_MAX, Timing};
+
+/// One connection of a datanode; a later one of the same node has a higher number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct SessionId(pub(crate) u64);
+
+/// Whether a node is trusted with work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NodeState {
+    /// Heard lately over an open session.
+    Live,
+    /// Its session ended, or it is late.
+    Suspect,
+    /// Not heard for the heartbeat timeout.
+    Dead,
+}
+
+/// How a node introduces itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Registration {
+    /// `None`: its folders are new.
+    pub(crate) cluster: Option<ClusterId>,
+    /// Who it is.
+    pub(crate) id: NodeId,
+    /// HOST:PORT of its data plane.
+    pub(crate) address: String,
+    /// Where it stands; empty: unknown.
+    pub(crate) rack: String,
+    /// The highest epoch it was ever shown.
+    pub(crate) epoch_seen: Epoch,
+    /// The highest LSN it was ever shown.
+    pub(crate) lsn_seen: Lsn,
+    /// Drawn at each start of its process.
+    pub(crate) incarnation: u64,
+}
+
+/// Who answers a registration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leader {
+    /// Of this cluster.
+    pub(crate) cluster: ClusterId,
+    /// In this epoch.
+    pub(crate) epoch: Epoch,
+    /// With this much durable.
+    pub(crate) durable: Lsn,
+}
+
+/// Why a node may not join.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RegisterRefusal {
+    /// Its folders belong elsewhere.
+    #[error("datanode {node} belongs to cluster {theirs}, this is {ours}: give it an empty folder")]
+    WrongCluster {
+        /// Who.
+        node: NodeId,
+        /// Its cluster.
+        theirs: ClusterId,
+        /// This cluster.
+        ours: ClusterId,
+    },
+    /// Another process with the same identity is alive: a copied folder.
+    #[error("datanode {node} is alive at {there}: {here} runs on a copy of its folder; give it its own")]
+    Duplicate {
+        /// Who.
+        node: NodeId,
+        /// Where it is alive.
+        there: String,
+        /// Where the newcomer is.
+        here: String,
+    },
+    /// No identity or no address.
+    #[error("datanode {node} at {address:?}: a node id and an address are needed")]
+    Nameless {
+        /// Who.
+        node: NodeId,
+        /// Where.
+        address: String,
+    },
+    /// More nodes than can be kept.
+    #[error("datanode {node}: more than {NODES_MAX} datanodes")]
+    TooMany {
+        /// Who.
+        node: NodeId,
+    },
+}
+
+/// A data folder of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Dir {
+    /// On the node.
+    pub(crate) path: String,
+    /// Its size.
+    pub(crate) capacity_bytes: u64,
+    /// What is left.
+    pub(crate) free_bytes: u64,
+    /// What chunks take.
+    pub(crate) used_bytes: u64,
+    /// Whether it takes writes.
+    pub(crate) healthy: bool,
+}
+
+/// What a heartbeat tells.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Load {
+    /// Its data folders.
+    pub(crate) dirs: Vec<Dir>,
+    /// Replicas it has.
+    pub(crate) chunks: u64,
+    /// Writes in flight.
+    pub(crate) open_writes: u32,
+    /// How it does its I/O.
+    pub(crate) io_body: String,
+}
+
+/// What is known of a node.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) address: String,
+    pub(super) rack: String,
+    pub(super) incarnation: u64,
+    pub(super) session: Option<SessionId>,
+    pub(super) heard_ms: u64,
+    /// Whether the full report of this session has arrived.
+    pub(super) reported: bool,
+    pub(super) incoming: Option<Incoming>,
+    pub(super) oddities: Oddities,
+    /// `None` until the first heartbeat of this session.
+    pub(super) load: Option<Load>,
+    /// Chunks placed on it since its last heartbeat.
+    pub(super) assigned: u32,
+    pub(super) held: HashSet<ChunkId>,
+}
+
+/// What operators see of a node.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct NodeView {
+    /// Who.
+    pub(crate) id: NodeId,
+    /// HOST:PORT of its data plane.
+    pub(crate) address: String,
+    /// Where it stands.
+    pub(crate) rack: String,
+    /// Whether it is trusted with work.
+    pub(crate) state: NodeState,
+    /// Replicas known of it.
+    pub(crate) chunks: u64,
+    /// What its last heartbeat told.
+    pub(crate) load: Load,
+    /// Since it was heard.
+    pub(crate) silent_ms: u64,
+    /// Whether the full report of this session has arrived.
+    pub(crate) reported: bool,
+    /// What did not fit the namespace in its last full report.
+    pub(crate) oddities: Oddities,
+}
+
+impl Node {
+    pub(super) fn state(&self, now_ms: u64, timing: Timing) -> NodeState {
+        let silent = now_ms.saturating_sub(self.heard_ms);
+        // Between the interval, which every healthy node reaches, and the timeout.
+        let late = (timing.heartbeat_interval_ms + timing.heartbeat_timeout_ms) / 2;
+        if silent > timing.heartbeat_timeout_ms {
+            NodeState::Dead
+        } else if self.session.is_none() || silent > late {
+            NodeState::Suspect
+        } else {
+            NodeState::Live
+        }
+    }
+
+    pub(super) fn view(&self, now_ms: u64, timing: Timing) -> NodeView {
+        NodeView {
+            id: self.id,
+            address: self.address.clone(),
+            rack: self.rack.clone(),
+            state: self.state(now_ms, timing),
+            chunks: self.held.len() as u64,
+            load: self.load.clone().unwrap_or_default(),
+            silent_ms: now_ms.saturating_sub(self.heard_ms),
+            reported: self.reported,
+            oddities: self.oddities,
+        }
+    }
+
+    /// Keeps a change that arrives between the parts of a full report: the report may not have it yet.
+    pub(super) fn note(&mut self, change: Change) {
+        if let Some(incoming) = &mut self.incoming {
+            incoming.changes.push(change);
+        }
+    }
+}
+
+impl Cluster {
+    /// A node introduces itself. A session of the same node at the same address is taken for broken and ends.
+    ///
+    /// # Errors
+    /// [`RegisterRefusal`]; nothing has changed.
+    pub(crate) fn register(
+        &mut self,
+        now_ms: u64,
+        leader: Leader,
+        node: Registration,
+    ) -> Result<SessionId, RegisterRefusal> {
+        if let Some(theirs) = node.cluster.filter(|theirs| *theirs != leader.cluster) {
+            return Err(RegisterRefusal::WrongCluster { node: node.id, theirs, ours: leader.cluster });
+        }
+        if node.id == NodeId(0) || node.address.is_empty() {
+            return Err(RegisterRefusal::Nameless { node: node.id, address: node.address });
+        }
+        let known = self.by_id.get(&node.id).copied();
+        if let Some(old) = known.and_then(|index| self.nodes.get(index as usize)) {
+            let alive = old.session.is_some() && old.state(now_ms, self.timing) != NodeState::Dead;
+            if alive && old.address != node.address {
+                let (there, here) = (old.address.clone(), node.address);
+                return Err(RegisterRefusal::Duplicate { node: node.id, there, here });
+            }
+        }
+        if known.is_none() && self.nodes.len() >= NODES_MAX {
+            return Err(RegisterRefusal::TooMany { node: node.id });
+        }
+        // Only a node of this cluster can be a witness; a new one has seen nothing.
+        let ahead = node.epoch_seen > leader.epoch || node.lsn_seen > leader.durable;
+        if ahead && node.cluster.is_some() && self.behind.is_none() {
+            self.behind = Some(Behind {
+                node: node.id,
+                epoch_seen: node.epoch_seen,
+                lsn_seen: node.lsn_seen,
+                epoch: leader.epoch,
+                lsn: leader.durable,
+            });
+        }
+        let session = SessionId(self.next_session);
+        self.next_session += 1;
+        let index = known.unwrap_or(self.nodes.len() as u32);
+        if let Some(old) = self.nodes.get_mut(index as usize) {
+            if let Some(ended) = old.session.replace(session) {
+                self.sessions.remove(&ended);
+            }
+            old.address = node.address;
+            old.rack = node.rack;
+            old.incarnation = node.incarnation;
+            old.heard_ms = now_ms;
+            (old.reported, old.incoming, old.load, old.assigned) = (false, None, None, 0);
+        } else {
+            self.nodes.push(Node {
+                id: node.id,
+                address: node.address,
+                rack: node.rack,
+                incarnation: node.incarnation,
+                session: Some(session),
+                heard_ms: now_ms,
+                reported: false,
+                incoming: None,
+                oddities: Oddities::default(),
+                load: None,
+                assigned: 0,
+                held: HashSet::new(),
+            });
+            self.by_id.insert(node.id, index);
+        }
+        self.sessions.insert(session, index);
+        Ok(session)
+    }
+
+    /// A session ended; a later one of the same node is not touched.
+    pub(crate) fn session_ended(&mut self, session: SessionId) {
+        if let Some(index) = self.sessions.remove(&session)
+            && let Some(node) = self.nodes.get_mut(index as usize)
+            && node.session == Some(session)
+        {
+            (node.session, node.incoming) = (None, None);
+        }
+    }
+
+    /// Whether a session is still the one of its node.
+    pub(crate) fn is_current(&self, session: SessionId) -> bool {
+        self.sessions.contains_key(&session)
+    }
+
+    /// A heartbeat.
+    pub(crate) fn heartbeat(&mut self, now_ms: u64, session: SessionId, load: Load) {
+        if let Some((_, node)) = self.node_of(session) {
+            (node.heard_ms, node.load, node.assigned) = (now_ms, Some(load), 0);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Where a new chunk goes: distinct live nodes, distinct racks where there are racks, more to those with more
+//! room and less to write; nodes that the writer saw fail come last.
+
+use distrifs_proto::ErrorCode;
+use distrifs_proto::types::NodeId;
+
+use super::node::{Node, NodeState};
+use super::{Cluster, Place};
+
+/// What is to be placed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// On so many nodes.
+    pub(crate) replicas: usize,
+    /// So many bytes on each.
+    pub(crate) bytes: u64,
+    /// Nodes that the writer saw fail.
+    pub(crate) exclude: &'a [NodeId],
+}
+
+/// Why nothing can be placed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PlacementRefusal {
+    /// Fewer live nodes than replicas.
+    #[error(
+        "write denied: not enough datanodes: {live} live, {wanted} needed: start more or ask for fewer copies"
+    )]
+    NotEnoughDatanodes {
+        /// Live ones that told their load.
+        live: usize,
+        /// Replicas asked for.
+        wanted: usize,
+    },
+    /// Enough live nodes, but not enough with room.
+    #[error(
+        "write denied: no space left: {roomy} of {live} live datanodes have {bytes} bytes free, {wanted} needed"
+    )]
+    NoSpace {
+        /// Live ones with room.
+        roomy: usize,
+        /// Live ones.
+        live: usize,
+        /// Replicas asked for.
+        wanted: usize,
+        /// Bytes on each.
+        bytes: u64,
+    },
+}
+
+impl PlacementRefusal {
+    /// The number that a caller sees.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::NotEnoughDatanodes { .. } => ErrorCode::NotEnoughDatanodes,
+            Self::NoSpace { .. } => ErrorCode::NoSpace,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Candidate {
+    index: usize,
+    weight: u64,
+    excluded: bool,
+}
+
+impl Cluster {
+    /// The hops of a pipeline, in order. The same state and seed give the same hops.
+    ///
+    /// # Errors
+    /// [`PlacementRefusal`] with the facts; nothing is left behind.
+    pub(crate) fn place(
+        &mut self,
+        now_ms: u64,
+        wanted: Wanted<'_>,
+        seed: u64,
+    ) -> Result<Vec<Place>, PlacementRefusal> {
+        let mut left = self.candidates(now_ms, wanted)?;
+        let mut random = SplitMix(seed);
+        let mut chosen: Vec<usize> = Vec::with_capacity(wanted.replicas);
+        while chosen.len() < wanted.replicas {
+            let best = |all: &[Candidate], only: &dyn Fn(&Candidate) -> bool| -> Vec<Candidate> {
+                all.iter().copied().filter(|it| only(it)).collect()
+            };
+            let new_rack = |it: &Candidate| {
+                let rack = &self.nodes[it.index].rack;
+                !chosen.iter().any(|&other| self.nodes[other].rack == *rack)
+            };
+            // What the writer saw fail is worse than a rack twice.
+            let mut pool = best(&left, &|it| !it.excluded && new_rack(it));
+            if pool.is_empty() {
+                pool = best(&left, &|it| !it.excluded);
+            }
+            if pool.is_empty() {
+                pool = best(&left, &new_rack);
+            }
+            if pool.is_empty() {
+                pool = left.clone();
+            }
+            let Some(picked) = pick(&pool, &mut random) else { break };
+            left.retain(|it| it.index != picked);
+            chosen.push(picked);
+        }
+        for index in &chosen {
+            self.nodes[*index].assigned = self.nodes[*index].assigned.saturating_add(1);
+        }
+        let place = |index: usize| {
+            let node = &self.nodes[index];
+            Place { node: node.id, address: node.address.clone() }
+        };
+        Ok(chosen.into_iter().map(place).collect())
+    }
+
+    /// Whether [`Cluster::place`] would refuse now.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub(crate) fn placeable(&self, now_ms: u64, wanted: Wanted<'_>) -> Result<(), PlacementRefusal> {
+        self.candidates(now_ms, wanted).map(|_| ())
+    }
+
+    fn candidates(&self, now_ms: u64, wanted: Wanted<'_>) -> Result<Vec<Candidate>, PlacementRefusal> {
+        let mut candidates = Vec::new();
+        let mut live = 0;
+        for (index, node) in self.nodes.iter().enumerate() {
+            // Without a heartbeat nothing is known of its room.
+            if node.state(now_ms, self.timing) != NodeState::Live || node.load.is_none() {
+                continue;
+            }
+            live += 1;
+            let Some(room) = room(node, wanted.bytes) else { continue };
+            let busy = node.load.as_ref().map_or(0, |load| u64::from(load.open_writes));
+            let weight = (room / (1 + busy + u64::from(node.assigned))).max(1);
+            candidates.push(Candidate { index, weight, excluded: wanted.exclude.contains(&node.id) });
+        }
+        let (roomy, bytes, wanted) = (candidates.len(), wanted.bytes, wanted.replicas);
+        if live < wanted {
+            return Err(PlacementRefusal::NotEnoughDatanodes { live, wanted });
+        }
+        if roomy < wanted {
+            return Err(PlacementRefusal::NoSpace { roomy, live, wanted, bytes });
+        }
+        Ok(candidates)
+    }
+}
+
+/// The free bytes of a node, if one of its healthy folders takes `bytes` beside what is on its way to the node.
+fn room(node: &Node, bytes: u64) -> Option<u64> {
+    let load = node.load.as_ref()?;
+    let healthy = load.dirs.iter().filter(|dir| dir.healthy);
+    let largest = healthy.clone().map(|dir| dir.free_bytes).max()?;
+    let pending = bytes.saturating_mul(u64::from(node.assigned));
+    let total = healthy.map(|dir| dir.free_bytes).fold(0, u64::saturating_add);
+    (largest >= bytes && total.saturating_sub(pending) >= bytes).then_some(total)
+}
+
+/// One of the pool, each as probable as it is heavy.
+fn pick(pool: &[Candidate], random: &mut SplitMix) -> Option<usize> {
+    let total: u128 = pool.iter().map(|it| u128::from(it.weight)).sum();
+    if total == 0 {
+        return None;
+    }
+    let mut at = u128::from(random.next()) % total;
+    for it in pool {
+        let weight = u128::from(it.weight);
+        if at < weight {
+            return Some(it.index);
+        }
+        at -= weight;
+    }
+    None
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): enough to spread load, and the same everywhere.
+#[derive(Debug)]
+struct SplitMix(u64);
+
+impl SplitMix {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

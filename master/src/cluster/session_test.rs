@@ -1,0 +1,239 @@
+use distrifs_proto::ErrorCode;
+use distrifs_proto::limits::ORDERS_MAX;
+use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, Lsn, NodeId};
+
+use super::{
+    Ages, Cluster, Dir, Leader, Load, NodeState, PlacementRefusal, RegisterRefusal, Registration, Replica,
+    SessionId, Timing, Verdict, Wanted,
+};
+use crate::namespace::Tombstone;
+
+const TIMING: Timing = Timing { heartbeat_interval_ms: 10, heartbeat_timeout_ms: 30 };
+const LEADER: Leader = Leader { cluster: ClusterId(7), epoch: Epoch(5), durable: Lsn(100) };
+const AGES: Ages = Ages { delay_ms: 10, straggler_ms: 50 };
+
+fn registration(id: u64, address: &str) -> Registration {
+    Registration {
+        cluster: Some(ClusterId(7)),
+        id: NodeId(id),
+        address: address.to_owned(),
+        rack: String::new(),
+        epoch_seen: Epoch(5),
+        lsn_seen: Lsn(100),
+        incarnation: 1,
+    }
+}
+
+fn load(free: u64) -> Load {
+    let dir = Dir { healthy: true, free_bytes: free, capacity_bytes: free, ..Dir::default() };
+    Load { dirs: vec![dir], ..Load::default() }
+}
+
+fn replica(chunk: u64) -> Replica {
+    let (generation, crc) = (GenerationStamp(1), Crc32c(chunk as u32));
+    Replica { chunk: ChunkId(chunk), generation, length: 9, crc, corrupt: false }
+}
+
+/// Nodes `1..=count` with a heartbeat and an empty report, racks by `rack`.
+fn cluster(count: u64, free: u64, rack: impl Fn(u64) -> String) -> (Cluster, Vec<SessionId>) {
+    let mut it = Cluster::new(TIMING, 0);
+    let mut sessions = Vec::new();
+    for id in 1..=count {
+        let node = Registration { rack: rack(id), ..registration(id, &format!("n{id}:1")) };
+        let session = it.register(0, LEADER, node).expect("joins");
+        it.heartbeat(0, session, load(free));
+        it.report_part(0, session, &[], (true, true), |_| Verdict::Fine).expect("reports");
+        sessions.push(session);
+    }
+    (it, sessions)
+}
+
+fn holders(it: &Cluster, now_ms: u64, chunk: u64) -> Vec<u64> {
+    let found = it.locate(now_ms, ChunkId(chunk), GenerationStamp(1), 9, Crc32c(chunk as u32), 0);
+    found.into_iter().map(|place| place.node.0).collect()
+}
+
+fn wanted(replicas: usize, bytes: u64, exclude: &[NodeId]) -> Wanted<'_> {
+    Wanted { replicas, bytes, exclude }
+}
+
+fn tomb(at_ms: i64, completed: bool) -> Tombstone {
+    Tombstone { generation: GenerationStamp(1), at_ms, completed }
+}
+
+#[test]
+fn session_and_silence_decide_about_life() {
+    let cases = [
+        (0, true, NodeState::Live),
+        (20, true, NodeState::Live),
+        (21, true, NodeState::Suspect),
+        (30, true, NodeState::Suspect),
+        (31, true, NodeState::Dead),
+        (0, false, NodeState::Suspect),
+        (31, false, NodeState::Dead),
+    ];
+    for (now, connected, expected) in cases {
+        let (mut it, sessions) = cluster(1, 100, |_| String::new());
+        if !connected {
+            it.session_ended(sessions[0]);
+        }
+        assert_eq!(it.views(now)[0].state, expected, "at {now}, connected {connected}");
+    }
+}
+
+#[test]
+fn who_may_join() {
+    let (mut it, old) = cluster(1, 100, |_| String::new());
+    let other = Registration { cluster: Some(ClusterId(8)), ..registration(2, "n2:1") };
+    assert!(matches!(it.register(0, LEADER, other), Err(RegisterRefusal::WrongCluster { .. })));
+    let copy = it.register(0, LEADER, registration(1, "elsewhere:1"));
+    assert!(matches!(copy, Err(RegisterRefusal::Duplicate { .. })), "{copy:?}");
+    let new = Registration { cluster: None, ..registration(2, "n2:1") };
+    assert!(it.register(0, LEADER, new).is_ok());
+    let again = it.register(0, LEADER, registration(1, "n1:1")).expect("reconnects");
+    assert!(!it.is_current(old[0]) && it.is_current(again));
+    it.session_ended(old[0]);
+    assert_eq!(it.views(0)[0].state, NodeState::Live, "the end of the old session changes nothing");
+    it.session_ended(again);
+    assert!(it.register(0, LEADER, registration(1, "moved:1")).is_ok(), "restarted elsewhere");
+}
+
+#[test]
+fn a_full_report_replaces_only_with_its_last_part() {
+    let (mut it, s) = cluster(1, 100, |_| String::new());
+    it.changed(0, s[0], &[replica(1), replica(2)], &[]).expect("fine");
+    it.report_part(0, s[0], &[replica(2)], (true, false), |_| Verdict::Fine).expect("fine");
+    assert_eq!((holders(&it, 0, 1), holders(&it, 0, 2)), (vec![1], vec![1]));
+    it.changed(0, s[0], &[replica(5)], &[ChunkId(2)]).expect("fine");
+    it.completed(replica(6), &[NodeId(1)]);
+    let judge = |it: &Replica| if it.chunk == ChunkId(3) { Verdict::Unknown } else { Verdict::Fine };
+    it.report_part(0, s[0], &[replica(3)], (false, true), judge).expect("fine");
+    let there: Vec<bool> = (1..=6).map(|chunk| !holders(&it, 0, chunk).is_empty()).collect();
+    assert_eq!(there, [false, false, true, false, true, true]);
+    assert_eq!((it.views(0)[0].oddities.unknown, it.replica_counts()), (1, (3, 3)));
+    assert!(it.report_part(0, s[0], &[], (false, true), |_| Verdict::Fine).is_err(), "no first part");
+}
+
+#[test]
+fn readers_get_live_before_suspect_and_no_bad_replica() {
+    let (mut it, s) = cluster(5, 100, |_| String::new());
+    for session in &s {
+        it.changed(0, *session, &[replica(1)], &[]).expect("fine");
+    }
+    it.session_ended(s[0]);
+    it.changed(0, s[1], &[Replica { corrupt: true, ..replica(1) }], &[]).expect("fine");
+    it.changed(0, s[2], &[Replica { crc: Crc32c(9), ..replica(1) }], &[]).expect("fine");
+    assert_eq!(holders(&it, 0, 1), [4, 5, 1]);
+    let turned = it.locate(0, ChunkId(1), GenerationStamp(1), 9, Crc32c(1), 2);
+    assert_eq!(turned.iter().map(|place| place.node.0).collect::<Vec<_>>(), [5, 4, 1]);
+    it.blame(0, ChunkId(1), NodeId(4));
+    assert_eq!(holders(&it, 0, 1), [5, 1, 4]);
+    assert_eq!(holders(&it, 31, 1), Vec::<u64>::new(), "the dead are not offered");
+    let newer = it.locate(0, ChunkId(1), GenerationStamp(2), 9, Crc32c(1), 0);
+    assert!(newer.is_empty(), "a stale generation is not offered");
+}
+
+#[test]
+fn placement_is_distinct_in_nodes_and_racks() {
+    for seed in 0..200 {
+        let (mut it, _) = cluster(6, 1000, |id| format!("r{}", id % 3));
+        let hops = it.place(0, wanted(3, 100, &[]), seed).expect("placed");
+        let mut racks: Vec<u64> = hops.iter().map(|hop| hop.node.0 % 3).collect();
+        racks.sort_unstable();
+        assert_eq!(racks, [0, 1, 2], "seed {seed}");
+        let all = it.place(0, wanted(6, 100, &[]), seed).expect("placed");
+        let mut nodes: Vec<u64> = all.iter().map(|hop| hop.node.0).collect();
+        nodes.sort_unstable();
+        assert_eq!(nodes, [1, 2, 3, 4, 5, 6], "racks twice when there are too few");
+        let (mut it, _) = cluster(4, 1000, |_| String::new());
+        let hops = it.place(0, wanted(3, 100, &[NodeId(2)]), seed).expect("placed");
+        assert!(hops.iter().all(|hop| hop.node != NodeId(2)), "the excluded is not needed");
+        let hops = it.place(0, wanted(4, 100, &[NodeId(2)]), seed).expect("placed");
+        assert_eq!(hops[3].node, NodeId(2), "the excluded comes last");
+    }
+}
+
+#[test]
+fn placement_prefers_room() {
+    let (mut it, s) = cluster(2, 1000, |_| String::new());
+    it.heartbeat(0, s[1], load(9000));
+    let mut second = 0;
+    for seed in 0..1000 {
+        it.heartbeat(0, s[0], load(1000));
+        it.heartbeat(0, s[1], load(9000));
+        let hops = it.place(0, wanted(1, 100, &[]), seed).expect("placed");
+        second += usize::from(hops[0].node == NodeId(2));
+    }
+    assert!((800..990).contains(&second), "9 of 10 expected, {second} of 1000 seen");
+}
+
+#[test]
+fn placement_refuses_with_facts() {
+    let (mut it, s) = cluster(3, 1000, |_| String::new());
+    it.session_ended(s[0]);
+    let few = it.place(0, wanted(3, 100, &[]), 0).expect_err("refused");
+    assert_eq!(few, PlacementRefusal::NotEnoughDatanodes { live: 2, wanted: 3 });
+    it.heartbeat(0, s[1], load(99));
+    let full = it.place(0, wanted(2, 100, &[]), 0).expect_err("refused");
+    assert_eq!(full, PlacementRefusal::NoSpace { roomy: 1, live: 2, wanted: 2, bytes: 100 });
+    assert_eq!((few.code(), full.code()), (ErrorCode::NotEnoughDatanodes, ErrorCode::NoSpace));
+    let unhealthy =
+        Load { dirs: vec![Dir { healthy: false, free_bytes: 1000, ..Dir::default() }], ..load(0) };
+    it.heartbeat(0, s[1], unhealthy);
+    assert!(it.placeable(0, wanted(2, 100, &[])).is_err());
+}
+
+#[test]
+fn deletions_wait_for_time_reports_and_age() {
+    let (mut it, s) = cluster(2, 100, |_| String::new());
+    it.changed(0, s[0], &[replica(1)], &[]).expect("fine");
+    let list = || [(ChunkId(1), tomb(0, true))].into_iter();
+    assert_eq!(it.gc(29, 1000, AGES, list()).orders, [], "before the heartbeat timeout");
+    assert_eq!(it.gc(30, 9, AGES, list()).orders, [], "too young");
+    let order = (s[0], vec![(ChunkId(1), GenerationStamp(1))]);
+    assert_eq!(it.gc(30, 10, AGES, list()).orders, std::slice::from_ref(&order));
+    assert_eq!(it.gc(30, 10, AGES, list()).orders, [order], "repeated until it is gone");
+    let again = it.register(30, LEADER, registration(1, "n1:1")).expect("reconnects");
+    assert_eq!(it.gc(30, 10, AGES, list()), super::GcStep::default(), "no report of this session yet");
+    it.report_part(30, again, &[], (true, true), |_| Verdict::Fine).expect("fine");
+    let step = it.gc(30, 10, AGES, list());
+    assert_eq!((step.orders, step.forget), (vec![], vec![ChunkId(1)]), "gone everywhere");
+}
+
+#[test]
+fn stragglers_are_remembered_longer_and_newer_generations_kept() {
+    let (mut it, s) = cluster(1, 100, |_| String::new());
+    let unfinished = || [(ChunkId(1), tomb(0, false))].into_iter();
+    assert!(it.gc(30, 49, AGES, unfinished()).forget.is_empty());
+    assert_eq!(it.gc(30, 50, AGES, unfinished()).forget, [ChunkId(1)]);
+    it.changed(0, s[0], &[Replica { generation: GenerationStamp(2), ..replica(1) }], &[]).expect("fine");
+    assert_eq!(it.gc(30, 50, AGES, unfinished()), super::GcStep::default());
+}
+
+#[test]
+fn a_master_that_is_behind_deletes_nothing() {
+    for (epoch_seen, lsn_seen, behind) in [(5, 100, false), (6, 0, true), (5, 101, true)] {
+        let (mut it, _) = cluster(1, 100, |_| String::new());
+        let (epoch_seen, lsn_seen) = (Epoch(epoch_seen), Lsn(lsn_seen));
+        let node = Registration { epoch_seen, lsn_seen, ..registration(2, "n2:1") };
+        let session = it.register(0, LEADER, node).expect("joins");
+        it.report_part(0, session, &[replica(1)], (true, true), |_| Verdict::Fine).expect("fine");
+        let step = it.gc(30, 1000, AGES, [(ChunkId(1), tomb(0, true))].into_iter());
+        assert_eq!(
+            (it.behind().is_some(), step.orders.is_empty()),
+            (behind, behind),
+            "{epoch_seen} {lsn_seen}"
+        );
+    }
+}
+
+#[test]
+fn orders_are_cut_into_messages() {
+    let (mut it, s) = cluster(1, 100, |_| String::new());
+    let count = ORDERS_MAX as u64 + 1;
+    let all: Vec<Replica> = (1..=count).map(replica).collect();
+    it.changed(0, s[0], &all, &[]).expect("fine");
+    let step = it.gc(30, 1000, AGES, (1..=count).map(|chunk| (ChunkId(chunk), tomb(0, true))));
+    let lengths: Vec<usize> = step.messages().map(|(_, orders)| orders.len()).collect();
+    assert_eq!(lengths, [ORDERS_MAX, 1]);
+}

@@ -1,0 +1,215 @@
+//! The master's folder: whose it is, and the lock that keeps a second master out.
+//!
+//! `VERSION` is text, so that an operator can read it:
+//! ```text
+//! distrifs-master
+//! layout 1
+//! cluster <32 hex digits>
+//! crc32c <8 hex digits of the lines above>
+//! ```
+//! It is written last when a folder is formatted: a folder without it was never used.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use distrifs_proto::types::{ClusterId, Crc32c};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::error::StartError;
+
+/// The newest layout that is read here, and the one that is written.
+const LAYOUT: u32 = 1;
+const MAGIC: &str = "distrifs-master";
+/// Our small files are shorter; a longer one is none of ours.
+const SMALL_FILE_BYTES_MAX: u64 = 4096;
+/// What may be in a folder that is still to be formatted.
+const HARMLESS: [&str; 5] = ["leader.lock", "lost+found", "epoch", "epoch.tmp", "VERSION.tmp"];
+
+/// The lock of the leader, held while this lives.
+#[derive(Debug)]
+pub(crate) struct LeaderLock {
+    _file: File,
+}
+
+impl LeaderLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`StartError::InUse`] when another master has it.
+    pub(crate) fn take(path: &Path) -> Result<Self, StartError> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(|source| refused(path, "open the lock", source))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse { path: path.to_owned() }),
+            Err(error) => Err(refused(path, "lock", error.into())),
+        }
+    }
+}
+
+/// Makes a folder with its parents, durably.
+///
+/// # Errors
+/// [`StartError::Folder`].
+pub(crate) fn make_folder(path: &Path) -> Result<(), StartError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path).map_err(|source| refused(path, "make the folder", source))?;
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => sync_folder(parent),
+        _ => Ok(()),
+    }
+}
+
+/// The identity of a folder; `None` when it is empty and may be formatted.
+///
+/// # Errors
+/// [`StartError::NotOurs`], [`StartError::Newer`] or [`StartError::Damaged`]: the folder is not touched.
+pub(crate) fn identity(data_dir: &Path) -> Result<Option<ClusterId>, StartError> {
+    let path = data_dir.join("VERSION");
+    if let Some(bytes) = read_small(&path)? {
+        return parse(&path, &bytes).map(Some);
+    }
+    let entries = fs::read_dir(data_dir).map_err(|source| refused(data_dir, "list", source))?;
+    for entry in entries {
+        let name = entry.map_err(|source| refused(data_dir, "list", source))?.file_name();
+        if !HARMLESS.iter().any(|harmless| name == *harmless) {
+            return Err(StartError::NotOurs { path: data_dir.to_owned() });
+        }
+    }
+    Ok(None)
+}
+
+/// Makes the folder that of `cluster`. Everything else that a master needs must be there already.
+///
+/// # Errors
+/// [`StartError::Folder`].
+pub(crate) fn format(data_dir: &Path, cluster: ClusterId) -> Result<(), StartError> {
+    write_durably(&data_dir.join("VERSION"), text(LAYOUT, cluster).as_bytes())
+}
+
+fn text(layout: u32, cluster: ClusterId) -> String {
+    let lines = format!("{MAGIC}\nlayout {layout}\ncluster {cluster}\n");
+    let crc = Crc32c::of(lines.as_bytes());
+    format!("{lines}crc32c {crc}\n")
+}
+
+fn parse(path: &Path, bytes: &[u8]) -> Result<ClusterId, StartError> {
+    let damaged = |why: &str| StartError::Damaged { path: path.to_owned(), why: why.to_owned() };
+    let content = std::str::from_utf8(bytes).map_err(|_| damaged("not text"))?;
+    let mut lines = content.lines();
+    if lines.next() != Some(MAGIC) {
+        return Err(damaged("not the VERSION of a master's folder"));
+    }
+    let layout = lines.next().and_then(|line| line.strip_prefix("layout ")).and_then(|it| it.parse().ok());
+    match layout {
+        Some(LAYOUT) => {}
+        Some(found) if found > LAYOUT => {
+            return Err(StartError::Newer { path: path.to_owned(), found, known: LAYOUT });
+        }
+        _ => return Err(damaged("no layout")),
+    }
+    let cluster = lines.next().and_then(|line| line.strip_prefix("cluster ")).and_then(|it| it.parse().ok());
+    let cluster = cluster.ok_or_else(|| damaged("no cluster id"))?;
+    if content != text(LAYOUT, cluster) {
+        return Err(damaged("checksum mismatch"));
+    }
+    Ok(cluster)
+}
+
+/// A small file of ours; `None` when there is none.
+pub(crate) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, StartError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(refused(path, "open", source)),
+    };
+    let mut bytes = Vec::new();
+    file.take(SMALL_FILE_BYTES_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|source| refused(path, "read", source))?;
+    if bytes.len() as u64 > SMALL_FILE_BYTES_MAX {
+        return Err(StartError::Damaged { path: path.to_owned(), why: "too long".to_owned() });
+    }
+    Ok(Some(bytes))
+}
+
+/// Replaces a small file so that after a crash it has the old content or the new, and after success the new.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StartError> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
+    let write = || {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(|source| refused(&temporary, "write", source))?;
+    fs::rename(&temporary, path).map_err(|source| refused(path, "put in place", source))?;
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => sync_folder(parent),
+        _ => sync_folder(Path::new(".")),
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<(), StartError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(|source| refused(path, "sync", source))
+}
+
+fn refused(path: &Path, doing: &'static str, source: io::Error) -> StartError {
+    StartError::Folder { path: path.to_owned(), doing, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_keeps_its_identity() {
+        let dir = tempfile::tempdir().expect("a folder");
+        assert!(matches!(identity(dir.path()), Ok(None)));
+        format(dir.path(), ClusterId(5)).expect("formatted");
+        assert!(matches!(identity(dir.path()), Ok(Some(ClusterId(5)))));
+    }
+
+    #[test]
+    fn the_bytes_of_version_1() {
+        let golden = "distrifs-master\nlayout 1\ncluster 000000000000000000000000000000ab\ncrc32c 8ca7da0e\n";
+        assert_eq!(text(1, ClusterId(0xab)), golden);
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused() {
+        let newer = text(2, ClusterId(1));
+        let flipped = text(1, ClusterId(1)).replace("0001\n", "0002\n");
+        type Expected = fn(&StartError) -> bool;
+        let cases: [(&str, &str, Expected); 4] = [
+            ("VERSION", &newer, |e| matches!(e, StartError::Newer { found: 2, known: 1, .. })),
+            ("VERSION", &flipped, |e| matches!(e, StartError::Damaged { .. })),
+            ("VERSION", "", |e| matches!(e, StartError::Damaged { .. })),
+            ("holiday.jpg", "", |e| matches!(e, StartError::NotOurs { .. })),
+        ];
+        for (name, content, expected) in cases {
+            let dir = tempfile::tempdir().expect("a folder");
+            fs::write(dir.path().join(name), content).expect("written");
+            let error = identity(dir.path()).expect_err("refused");
+            assert!(expected(&error), "{name} {content:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_lock_is_for_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("leader.lock");
+        let held = LeaderLock::take(&path).expect("free");
+        assert!(matches!(LeaderLock::take(&path), Err(StartError::InUse { .. })));
+        drop(held);
+        assert!(LeaderLock::take(&path).is_ok());
+    }
+}

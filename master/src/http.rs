@@ -1,0 +1,37 @@
+//! `--http`: health and metrics.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State as Extract;
+use axum::http::StatusCode;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::metrics;
+use crate::state::State;
+
+/// Serves until `stop` turns true.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    state: Arc<State>,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/health", get(health))
+        .route("/metrics", get(|Extract(state): Extract<Arc<State>>| async move { metrics::render(&state) }))
+        .with_state(state);
+    let stopped = async move {
+        // A dropped sender means the same.
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    axum::serve(listener, router).with_graceful_shutdown(stopped).await
+}
+
+async fn health(Extract(state): Extract<Arc<State>>) -> (StatusCode, String) {
+    match state.failure().borrow().as_ref() {
+        None => (StatusCode::OK, format!("ok epoch={}\n", state.epoch)),
+        Some(failure) => (StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n")),
+    }
+}

@@ -1,0 +1,97 @@
+//! Counts of requests, and everything as Prometheus text.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+
+use distrifs_proto::ErrorCode;
+
+use crate::cluster::NodeState;
+use crate::state::State;
+
+/// Requests by method and outcome. The methods are those of the services, so the map is small.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    requests: Mutex<BTreeMap<(&'static str, Option<u16>), u64>>,
+}
+
+impl Metrics {
+    /// One request was answered; `None`: with success.
+    pub(crate) fn answered(&self, method: &'static str, code: Option<ErrorCode>) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        *requests.entry((method, code.map(ErrorCode::number))).or_default() += 1;
+    }
+}
+
+/// All metrics of a master.
+pub(crate) fn render(state: &State) -> String {
+    let mut out = String::new();
+    let mut gauge = |name: &str, kind: &str, help: &str, value: u64| {
+        // Writing to a string does not fail.
+        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+    };
+    gauge("distrifs_master_epoch", "gauge", "Epoch of this leader.", state.epoch.0);
+    gauge("distrifs_master_durable_lsn", "gauge", "Last durable log position.", state.durable().0);
+    {
+        let namespace = state.namespace();
+        let counts = namespace.counts();
+        for (name, help, value) in [
+            ("files", "Visible files.", counts.files),
+            ("directories", "Directories.", counts.directories),
+            ("bytes", "Bytes of visible files.", counts.bytes),
+            ("chunks", "Chunks that files refer to.", namespace.chunk_count()),
+            ("open_files", "Files being written.", namespace.open_count()),
+            ("tombstones", "Chunks that wait for gc.", namespace.tombstone_count()),
+        ] {
+            gauge(&format!("distrifs_namespace_{name}"), "gauge", help, value);
+        }
+    }
+    if let Some(stats) = state.log_stats() {
+        for (name, help, value) in [
+            ("appends_total", "Appends acknowledged.", stats.appends),
+            ("records_total", "Records acknowledged.", stats.records),
+            ("groups_total", "Groups acknowledged, one durable write each.", stats.groups),
+            ("syncs_total", "Durable writes.", stats.syncs),
+            ("bytes_total", "Bytes written.", stats.bytes),
+            ("sync_nanoseconds_total", "Time of all durable writes.", stats.sync_nanos),
+            ("no_space_total", "Appends refused for want of space.", stats.no_space),
+        ] {
+            gauge(&format!("distrifs_log_{name}"), "counter", help, value);
+        }
+    }
+    let now_ms = state.clock.now_ms();
+    let (views, (chunks, replicas), behind, deletes) = {
+        let cluster = state.cluster();
+        let (behind, deletes) = (cluster.behind().is_some(), cluster.deletes(now_ms));
+        (cluster.views(now_ms), cluster.replica_counts(), behind, deletes)
+    };
+    gauge("distrifs_cluster_reported_chunks", "gauge", "Chunks with a reported replica.", chunks);
+    gauge("distrifs_cluster_replicas", "gauge", "Reported replicas.", replicas);
+    gauge("distrifs_cluster_behind", "gauge", "1 when a datanode has seen more.", u64::from(behind));
+    gauge("distrifs_gc_active", "gauge", "1 when replicas may be deleted.", u64::from(deletes));
+    let sum = |of: fn(&crate::cluster::NodeView) -> u64| views.iter().map(of).sum::<u64>();
+    for (name, help, value) in [
+        ("unknown", "Reported replicas of unknown chunks.", sum(|it| it.oddities.unknown)),
+        ("stale", "Reported replicas of an older generation.", sum(|it| it.oddities.stale)),
+        ("differing", "Reported replicas with other bytes.", sum(|it| it.oddities.differing)),
+        ("corrupt", "Reported replicas that are damaged.", sum(|it| it.oddities.corrupt)),
+    ] {
+        gauge(&format!("distrifs_cluster_replicas_{name}"), "gauge", help, value);
+    }
+    out.push_str("# HELP distrifs_cluster_nodes Datanodes by state.\n# TYPE distrifs_cluster_nodes gauge\n");
+    for (state, name) in
+        [(NodeState::Live, "live"), (NodeState::Suspect, "suspect"), (NodeState::Dead, "dead")]
+    {
+        let count = views.iter().filter(|view| view.state == state).count();
+        let _ = writeln!(out, "distrifs_cluster_nodes{{state=\"{name}\"}} {count}");
+    }
+    out.push_str(
+        "# HELP distrifs_requests_total Requests answered.\n# TYPE distrifs_requests_total counter\n",
+    );
+    let requests = state.metrics.requests.lock().unwrap_or_else(PoisonError::into_inner);
+    for ((method, code), count) in requests.iter() {
+        let code = code.and_then(ErrorCode::from_number).map_or("ok".to_owned(), |code| code.to_string());
+        let _ = writeln!(out, "distrifs_requests_total{{method=\"{method}\",code=\"{code}\"}} {count}");
+    }
+    out
+}

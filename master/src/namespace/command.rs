@@ -1,0 +1,198 @@
+//! What can change the namespace, as logged and replayed: time, ids and the caller are fields, never looked up.
+
+use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, RequestId};
+
+use super::path::NsPath;
+use super::query::Status;
+use crate::permission::Caller;
+
+/// One change.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Command {
+    /// The leader's time, in milliseconds since 1970.
+    pub(crate) at_ms: i64,
+    /// The client's request; `None` for what the master does by itself.
+    pub(crate) request: Option<RequestId>,
+    /// Who asked.
+    pub(crate) caller: Caller,
+    /// What to do.
+    pub(crate) operation: Operation,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Operation {
+    /// Makes a directory; with `parents` also those on the way, and an existing one is fine.
+    Mkdir {
+        /// Where.
+        path: NsPath,
+        /// `mkdir -p`.
+        parents: bool,
+        /// Permission bits of the last; those on the way get the default.
+        mode: u16,
+    },
+    /// Opens a file for writing; it is not visible before it is completed.
+    Create {
+        /// Where it will appear.
+        path: NsPath,
+        /// Whether it may replace a file.
+        overwrite: bool,
+        /// Permission bits of a new file; a replaced one keeps its own, and its owner.
+        mode: u16,
+        /// Replicas of each chunk.
+        replication: u8,
+        /// Length of every chunk but the last.
+        chunk_size: u32,
+        /// Until when the writer holds it without renewal.
+        lease_until_ms: i64,
+        /// The first chunk, if it is wanted in the same step.
+        chunk: Option<ChunkId>,
+    },
+    /// Adds a chunk to an unfinished file.
+    AllocateChunk {
+        /// Which file.
+        file: FileId,
+        /// The new chunk.
+        chunk: ChunkId,
+        /// A chunk of the file whose pipeline failed.
+        abandon: Option<ChunkId>,
+    },
+    /// Makes an unfinished file appear with these chunks, in order.
+    Complete {
+        /// Which file.
+        file: FileId,
+        /// Its chunks.
+        chunks: Vec<WrittenChunk>,
+    },
+    /// Gives up an unfinished file.
+    Abandon {
+        /// Which file.
+        file: FileId,
+    },
+    /// Extends leases.
+    RenewLeases {
+        /// Of which files.
+        files: Vec<FileId>,
+        /// Until when.
+        until_ms: i64,
+    },
+    /// Gives up the unfinished files whose lease ended at or before this time.
+    ExpireLeases {
+        /// This time.
+        before_ms: i64,
+    },
+    /// Moves a file or a directory with all below it.
+    Rename {
+        /// From.
+        source: NsPath,
+        /// To: the exact new path.
+        target: NsPath,
+        /// Whether a file there may be replaced.
+        overwrite: bool,
+    },
+    /// Removes a file, or with `recursive` a directory with all below it.
+    Remove {
+        /// What.
+        path: NsPath,
+        /// `rm -r`.
+        recursive: bool,
+    },
+    /// Forgets dereferenced chunks of which no replica is left.
+    ForgetTombstones {
+        /// Which.
+        chunks: Vec<ChunkId>,
+    },
+}
+
+/// A chunk as all hops of its pipeline committed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct WrittenChunk {
+    /// Which.
+    pub(crate) chunk: ChunkId,
+    /// Its version.
+    pub(crate) generation: GenerationStamp,
+    /// Its length in bytes.
+    pub(crate) length: u64,
+    /// Of its bytes.
+    pub(crate) crc: Crc32c,
+}
+
+/// What a command answered.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Answer {
+    /// Done; nothing more to say.
+    Done,
+    /// A file was opened.
+    Created {
+        /// Its id.
+        file: FileId,
+        /// Its first chunk.
+        chunk: Option<ChunkId>,
+    },
+    /// A chunk was added.
+    Allocated {
+        /// To this file.
+        file: FileId,
+        /// The chunk.
+        chunk: ChunkId,
+    },
+    /// A file appeared.
+    Completed(Box<Status>),
+    /// Leases were extended, but for those that had ended.
+    Renewed {
+        /// Those.
+        expired: Vec<FileId>,
+    },
+    /// Files were given up.
+    Expired {
+        /// Which.
+        files: Vec<FileId>,
+    },
+    /// Tombstones were forgotten.
+    Forgotten,
+}
+
+impl Command {
+    /// Gives the command the next chunk id, if it hands one out.
+    pub(crate) fn assign_chunk(&mut self, next: &mut ChunkId) {
+        let chunk = match &mut self.operation {
+            Operation::Create { chunk: Some(chunk), .. } | Operation::AllocateChunk { chunk, .. } => chunk,
+            _ => return,
+        };
+        *chunk = *next;
+        *next = next.next();
+    }
+
+    /// Where it acts, for error texts.
+    pub(crate) fn place(&self) -> String {
+        match &self.operation {
+            Operation::Mkdir { path, .. }
+            | Operation::Create { path, .. }
+            | Operation::Remove { path, .. }
+            | Operation::Rename { source: path, .. } => path.to_string(),
+            Operation::AllocateChunk { file, .. }
+            | Operation::Complete { file, .. }
+            | Operation::Abandon { file } => format!("file {file}"),
+            Operation::RenewLeases { .. }
+            | Operation::ExpireLeases { .. }
+            | Operation::ForgetTombstones { .. } => "/".to_owned(),
+        }
+    }
+
+    /// Whether `answer` is one that this kind of command gives.
+    pub(crate) fn fits(&self, answer: &Answer) -> bool {
+        match (&self.operation, answer) {
+            (Operation::Create { .. }, Answer::Created { .. }) => true,
+            (Operation::AllocateChunk { file, .. }, Answer::Allocated { file: of, .. }) => file == of,
+            (Operation::Complete { file, .. }, Answer::Completed(status)) => *file == status.file,
+            (
+                Operation::Mkdir { .. }
+                | Operation::Abandon { .. }
+                | Operation::Rename { .. }
+                | Operation::Remove { .. },
+                Answer::Done,
+            ) => true,
+            _ => false,
+        }
+    }
+}

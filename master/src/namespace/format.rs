@@ -1,0 +1,342 @@
+//! The bytes of a command in the log.
+//!
+//! ```text
+//! version: u8 = 1 | protobuf `Record`
+//! ```
+//! The log around it keeps length, checksum, LSN and epoch. Field numbers are never reused; a newer version is
+//! refused, an older one is read.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, RequestId};
+use prost::Message;
+
+use super::command::{Command, Operation, WrittenChunk};
+use super::path::{NsPath, PathError};
+use crate::permission::Caller;
+
+const VERSION: u8 = 1;
+
+/// Why bytes are not a command.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FormatError {
+    /// No bytes at all.
+    #[error("an empty record")]
+    Empty,
+    /// Written by a newer version.
+    #[error("command version {0}, this one reads up to {VERSION}")]
+    Newer(u8),
+    /// Not what we write.
+    #[error("not a command: {0}")]
+    Encoding(#[from] prost::DecodeError),
+    /// A path that the namespace does not take.
+    #[error("a path: {0}")]
+    Path(#[from] PathError),
+    /// A field that must be there, or does not fit its type.
+    #[error("field {0} is missing or does not fit")]
+    Field(&'static str),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Record {
+    #[prost(int64, tag = "1")]
+    at_ms: i64,
+    #[prost(message, optional, tag = "2")]
+    request: Option<Request>,
+    #[prost(message, optional, tag = "3")]
+    caller: Option<CallerRecord>,
+    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    body: Option<Body>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Request {
+    #[prost(fixed64, tag = "1")]
+    high: u64,
+    #[prost(fixed64, tag = "2")]
+    low: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct CallerRecord {
+    #[prost(string, tag = "1")]
+    user: String,
+    #[prost(string, repeated, tag = "2")]
+    groups: Vec<String>,
+    #[prost(bool, tag = "3")]
+    superuser: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Body {
+    #[prost(message, tag = "10")]
+    Mkdir(Mkdir),
+    #[prost(message, tag = "11")]
+    Create(Create),
+    #[prost(message, tag = "12")]
+    AllocateChunk(AllocateChunk),
+    #[prost(message, tag = "13")]
+    Complete(Complete),
+    #[prost(message, tag = "14")]
+    Abandon(Abandon),
+    #[prost(message, tag = "15")]
+    RenewLeases(RenewLeases),
+    #[prost(message, tag = "16")]
+    ExpireLeases(ExpireLeases),
+    #[prost(message, tag = "17")]
+    Rename(Rename),
+    #[prost(message, tag = "18")]
+    Remove(Remove),
+    #[prost(message, tag = "19")]
+    ForgetTombstones(ForgetTombstones),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Mkdir {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(bool, tag = "2")]
+    parents: bool,
+    #[prost(uint32, tag = "3")]
+    mode: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Create {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(bool, tag = "2")]
+    overwrite: bool,
+    #[prost(uint32, tag = "3")]
+    mode: u32,
+    #[prost(uint32, tag = "4")]
+    replication: u32,
+    #[prost(uint32, tag = "5")]
+    chunk_size: u32,
+    #[prost(int64, tag = "6")]
+    lease_until_ms: i64,
+    #[prost(fixed64, optional, tag = "7")]
+    chunk: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct AllocateChunk {
+    #[prost(fixed64, tag = "1")]
+    file: u64,
+    #[prost(fixed64, tag = "2")]
+    chunk: u64,
+    #[prost(fixed64, optional, tag = "3")]
+    abandon: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Complete {
+    #[prost(fixed64, tag = "1")]
+    file: u64,
+    #[prost(message, repeated, tag = "2")]
+    chunks: Vec<Written>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Written {
+    #[prost(fixed64, tag = "1")]
+    chunk: u64,
+    #[prost(uint64, tag = "2")]
+    generation: u64,
+    #[prost(uint64, tag = "3")]
+    length: u64,
+    #[prost(fixed32, tag = "4")]
+    crc32c: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Abandon {
+    #[prost(fixed64, tag = "1")]
+    file: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RenewLeases {
+    #[prost(fixed64, repeated, tag = "1")]
+    files: Vec<u64>,
+    #[prost(int64, tag = "2")]
+    until_ms: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ExpireLeases {
+    #[prost(int64, tag = "1")]
+    before_ms: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Rename {
+    #[prost(string, tag = "1")]
+    source: String,
+    #[prost(string, tag = "2")]
+    target: String,
+    #[prost(bool, tag = "3")]
+    overwrite: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Remove {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(bool, tag = "2")]
+    recursive: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ForgetTombstones {
+    #[prost(fixed64, repeated, tag = "1")]
+    chunks: Vec<u64>,
+}
+
+/// The bytes of a command.
+pub(crate) fn encode(command: &Command) -> Bytes {
+    let record = Record {
+        at_ms: command.at_ms,
+        request: command.request.map(|id| Request { high: (id.0 >> 64) as u64, low: id.0 as u64 }),
+        caller: Some(CallerRecord {
+            user: command.caller.user.clone(),
+            groups: command.caller.groups.clone(),
+            superuser: command.caller.superuser,
+        }),
+        body: Some(body_of(&command.operation)),
+    };
+    let mut bytes = BytesMut::with_capacity(1 + record.encoded_len());
+    bytes.put_u8(VERSION);
+    bytes.put_slice(&record.encode_to_vec());
+    bytes.freeze()
+}
+
+/// The command of these bytes.
+///
+/// # Errors
+/// [`FormatError`]; whatever the bytes are, never a panic.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Command, FormatError> {
+    let (version, rest) = bytes.split_first().ok_or(FormatError::Empty)?;
+    if *version > VERSION {
+        return Err(FormatError::Newer(*version));
+    }
+    if *version == 0 {
+        return Err(FormatError::Field("version"));
+    }
+    let record = Record::decode(rest)?;
+    let caller = record.caller.ok_or(FormatError::Field("caller"))?;
+    Ok(Command {
+        at_ms: record.at_ms,
+        request: record.request.map(|id| RequestId(u128::from(id.high) << 64 | u128::from(id.low))),
+        caller: Caller { user: caller.user, groups: caller.groups, superuser: caller.superuser },
+        operation: operation_of(record.body.ok_or(FormatError::Field("body"))?)?,
+    })
+}
+
+fn body_of(operation: &Operation) -> Body {
+    match operation {
+        Operation::Mkdir { path, parents, mode } => {
+            Body::Mkdir(Mkdir { path: path.to_string(), parents: *parents, mode: u32::from(*mode) })
+        }
+        Operation::Create { path, overwrite, mode, replication, chunk_size, lease_until_ms, chunk } => {
+            Body::Create(Create {
+                path: path.to_string(),
+                overwrite: *overwrite,
+                mode: u32::from(*mode),
+                replication: u32::from(*replication),
+                chunk_size: *chunk_size,
+                lease_until_ms: *lease_until_ms,
+                chunk: chunk.map(|id| id.0),
+            })
+        }
+        Operation::AllocateChunk { file, chunk, abandon } => Body::AllocateChunk(AllocateChunk {
+            file: file.0,
+            chunk: chunk.0,
+            abandon: abandon.map(|id| id.0),
+        }),
+        Operation::Complete { file, chunks } => Body::Complete(Complete {
+            file: file.0,
+            chunks: chunks
+                .iter()
+                .map(|it| Written {
+                    chunk: it.chunk.0,
+                    generation: it.generation.0,
+                    length: it.length,
+                    crc32c: it.crc.0,
+                })
+                .collect(),
+        }),
+        Operation::Abandon { file } => Body::Abandon(Abandon { file: file.0 }),
+        Operation::RenewLeases { files, until_ms } => Body::RenewLeases(RenewLeases {
+            files: files.iter().map(|id| id.0).collect(),
+            until_ms: *until_ms,
+        }),
+        Operation::ExpireLeases { before_ms } => Body::ExpireLeases(ExpireLeases { before_ms: *before_ms }),
+        Operation::Rename { source, target, overwrite } => Body::Rename(Rename {
+            source: source.to_string(),
+            target: target.to_string(),
+            overwrite: *overwrite,
+        }),
+        Operation::Remove { path, recursive } => {
+            Body::Remove(Remove { path: path.to_string(), recursive: *recursive })
+        }
+        Operation::ForgetTombstones { chunks } => {
+            Body::ForgetTombstones(ForgetTombstones { chunks: chunks.iter().map(|id| id.0).collect() })
+        }
+    }
+}
+
+fn operation_of(body: Body) -> Result<Operation, FormatError> {
+    Ok(match body {
+        Body::Mkdir(it) => Operation::Mkdir {
+            path: NsPath::parse(&it.path)?,
+            parents: it.parents,
+            mode: u16::try_from(it.mode).map_err(|_| FormatError::Field("mode"))?,
+        },
+        Body::Create(it) => Operation::Create {
+            path: NsPath::parse(&it.path)?,
+            overwrite: it.overwrite,
+            mode: u16::try_from(it.mode).map_err(|_| FormatError::Field("mode"))?,
+            replication: u8::try_from(it.replication).map_err(|_| FormatError::Field("replication"))?,
+            chunk_size: it.chunk_size,
+            lease_until_ms: it.lease_until_ms,
+            chunk: it.chunk.map(ChunkId),
+        },
+        Body::AllocateChunk(it) => Operation::AllocateChunk {
+            file: FileId(it.file),
+            chunk: ChunkId(it.chunk),
+            abandon: it.abandon.map(ChunkId),
+        },
+        Body::Complete(it) => Operation::Complete {
+            file: FileId(it.file),
+            chunks: it
+                .chunks
+                .iter()
+                .map(|it| WrittenChunk {
+                    chunk: ChunkId(it.chunk),
+                    generation: GenerationStamp(it.generation),
+                    length: it.length,
+                    crc: Crc32c(it.crc32c),
+                })
+                .collect(),
+        },
+        Body::Abandon(it) => Operation::Abandon { file: FileId(it.file) },
+        Body::RenewLeases(it) => Operation::RenewLeases {
+            files: it.files.into_iter().map(FileId).collect(),
+            until_ms: it.until_ms,
+        },
+        Body::ExpireLeases(it) => Operation::ExpireLeases { before_ms: it.before_ms },
+        Body::Rename(it) => Operation::Rename {
+            source: NsPath::parse(&it.source)?,
+            target: NsPath::parse(&it.target)?,
+            overwrite: it.overwrite,
+        },
+        Body::Remove(it) => Operation::Remove { path: NsPath::parse(&it.path)?, recursive: it.recursive },
+        Body::ForgetTombstones(it) => {
+            Operation::ForgetTombstones { chunks: it.chunks.into_iter().map(ChunkId).collect() }
+        }
+    })
+}
+
+#[cfg(test)]
+#[path = "format_test.rs"]
+mod tests;

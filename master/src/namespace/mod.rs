@@ -1,0 +1,313 @@
+//! The namespace: the durable truth of the cluster. Pure: no I/O, no clock, no randomness, no threads.
+//!
+//! Promises:
+//! - [`Namespace::apply`] is total and deterministic: the same commands in the same order give the same state and
+//!   the same answers. A command that is refused changes nothing.
+//! - A chunk id is handed out once; a request id is executed once.
+//! - Each chunk is unfinished (belongs to one open file), referenced (by so many files) or a tombstone with a
+//!   time, never two of them. Only a tombstone may be deleted.
+//!
+//! It does not know where replicas are: that is `cluster`'s.
+
+mod command;
+mod error;
+mod files;
+pub(crate) mod format;
+mod inode;
+mod invariants;
+#[cfg(test)]
+mod model_test;
+mod names;
+mod path;
+mod query;
+mod requests;
+mod resolve;
+#[cfg(test)]
+mod rules_test;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, Lsn};
+
+pub(crate) use command::{Answer, Command, Operation, WrittenChunk};
+pub(crate) use error::NamespaceError;
+use inode::{Children, Content, Inode, Slab};
+use names::{NameId, Names};
+pub(crate) use path::NsPath;
+pub(crate) use query::Status;
+use requests::Requests;
+
+/// The generation of a chunk when it is handed out.
+pub(crate) const FIRST_GENERATION: GenerationStamp = GenerationStamp(1);
+/// Unfinished files at once.
+pub(crate) const OPEN_FILES_MAX: usize = 1 << 20;
+/// The mode of new directories whose creator names none.
+pub(crate) const DIRECTORY_MODE: u16 = 0o755;
+/// The mode of new files whose creator names none.
+pub(crate) const FILE_MODE: u16 = 0o644;
+
+/// A chunk that files refer to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Chunk {
+    /// Its version.
+    pub(crate) generation: GenerationStamp,
+    /// Its length in bytes.
+    pub(crate) length: u32,
+    /// Of its bytes.
+    pub(crate) crc: Crc32c,
+    /// How many files refer to it.
+    pub(crate) refs: u32,
+}
+
+/// A chunk that nothing refers to any more.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Tombstone {
+    /// The version that may be deleted, with all lower ones.
+    pub(crate) generation: GenerationStamp,
+    /// Since when.
+    pub(crate) at_ms: i64,
+    /// Whether it was ever part of a visible file; if not, a straggling writer may still commit a replica.
+    pub(crate) completed: bool,
+}
+
+/// What the namespace says of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum ChunkState {
+    /// Part of a visible file.
+    Referenced(Chunk),
+    /// Of a file being written.
+    Unfinished,
+    /// To be deleted.
+    Dereferenced(Tombstone),
+    /// Never handed out, or forgotten. Not a reason to delete anything.
+    Unknown,
+}
+
+/// A file being written: its inode exists, but no directory names it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OpenFile {
+    /// As its writer named it.
+    path: NsPath,
+    /// The directory that will name it.
+    parent: FileId,
+    overwrite: bool,
+    writer: NameId,
+    lease_until_ms: i64,
+    /// Handed out and not abandoned.
+    chunks: BTreeSet<ChunkId>,
+}
+
+/// The whole state.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Namespace {
+    applied: Lsn,
+    slab: Slab,
+    names: Names,
+    root: FileId,
+    /// The high-water mark: every id below it was handed out.
+    next_chunk: ChunkId,
+    chunks: HashMap<ChunkId, Chunk>,
+    open: BTreeMap<FileId, OpenFile>,
+    open_chunks: HashMap<ChunkId, FileId>,
+    tombstones: BTreeMap<ChunkId, Tombstone>,
+    requests: Requests,
+    counts: Counts,
+}
+
+/// How much there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Counts {
+    /// Visible files.
+    pub(crate) files: u64,
+    /// Directories, with the root.
+    pub(crate) directories: u64,
+    /// Bytes of visible files.
+    pub(crate) bytes: u64,
+}
+
+impl Namespace {
+    /// An empty namespace whose root belongs to `superuser`.
+    ///
+    /// The name is not logged: whoever runs the master owns the root.
+    pub(crate) fn new(superuser: &str) -> Self {
+        let mut names = Names::default();
+        let owner = names.intern(superuser);
+        let mut slab = Slab::default();
+        let root = slab.insert(Inode {
+            owner,
+            group: owner,
+            mode: DIRECTORY_MODE,
+            mtime_ms: 0,
+            content: Content::Directory(Children::new()),
+        });
+        Self {
+            applied: Lsn(0),
+            slab,
+            names,
+            root,
+            next_chunk: ChunkId(1),
+            chunks: HashMap::new(),
+            open: BTreeMap::new(),
+            open_chunks: HashMap::new(),
+            tombstones: BTreeMap::new(),
+            requests: Requests::default(),
+            counts: Counts { directories: 1, ..Counts::default() },
+        }
+    }
+
+    /// What [`Namespace::apply`] would say now without changing anything: `Some` when the answer is known
+    /// (executed before, or nothing to do), `None` when it is to be logged.
+    ///
+    /// # Errors
+    /// As `apply`.
+    pub(crate) fn check(&self, command: &Command) -> Result<Option<Answer>, NamespaceError> {
+        if let Some(answer) = self.remembered(command)? {
+            return Ok(Some(answer));
+        }
+        let (caller, room) = (&command.caller, self.names.has_room(2));
+        if !room {
+            let max = Names::MAX as u64;
+            return Err(NamespaceError::Limit {
+                path: command.place(),
+                what: "names of users and groups",
+                max,
+            });
+        }
+        match &command.operation {
+            Operation::Mkdir { path, parents, .. } => {
+                Ok(self.plan_mkdir(caller, path, *parents)?.is_none().then_some(Answer::Done))
+            }
+            Operation::Create { path, overwrite, chunk_size, replication, .. } => {
+                self.plan_create(caller, path, *overwrite, *chunk_size, *replication).map(|_| None)
+            }
+            Operation::AllocateChunk { file, abandon, .. } => {
+                self.plan_allocate(caller, *file, *abandon).map(|()| None)
+            }
+            Operation::Complete { file, chunks } => self.plan_complete(caller, *file, chunks).map(|_| None),
+            Operation::Abandon { file } => self.open_of(caller, *file).map(|_| None),
+            Operation::RenewLeases { files, .. } => {
+                let expired = self.expired_of(caller, files);
+                Ok((expired.len() == files.len()).then_some(Answer::Renewed { expired }))
+            }
+            Operation::ExpireLeases { before_ms } => {
+                Ok(self.ended(*before_ms).is_empty().then_some(Answer::Expired { files: Vec::new() }))
+            }
+            Operation::Rename { source, target, overwrite } => {
+                Ok(self.plan_rename(caller, source, target, *overwrite)?.is_none().then_some(Answer::Done))
+            }
+            Operation::Remove { path, recursive } => self.plan_remove(caller, path, *recursive).map(|_| None),
+            Operation::ForgetTombstones { chunks } => {
+                let none = !chunks.iter().any(|chunk| self.tombstones.contains_key(chunk));
+                Ok(none.then_some(Answer::Forgotten))
+            }
+        }
+    }
+
+    /// Executes a durable command. The same state and command give the same result, live and in replay.
+    ///
+    /// # Errors
+    /// The refusal; nothing but the position in the log has changed.
+    pub(crate) fn apply(&mut self, lsn: Lsn, command: &Command) -> Result<Answer, NamespaceError> {
+        self.applied = lsn;
+        if let Some(answer) = self.check(command)? {
+            return Ok(answer);
+        }
+        let at_ms = command.at_ms;
+        let caller = &command.caller;
+        let answer = match &command.operation {
+            Operation::Mkdir { path, parents, mode } => self.mkdir(at_ms, caller, path, *parents, *mode)?,
+            Operation::Create { path, overwrite, mode, replication, chunk_size, lease_until_ms, chunk } => {
+                let plan = self.plan_create(caller, path, *overwrite, *chunk_size, *replication)?;
+                self.refuse_reuse(path, *chunk)?;
+                self.create(at_ms, caller, plan, *mode, *lease_until_ms, *chunk)
+            }
+            Operation::AllocateChunk { file, chunk, abandon } => {
+                self.allocate(at_ms, caller, *file, *chunk, *abandon)?
+            }
+            Operation::Complete { file, chunks } => self.complete(at_ms, caller, *file, chunks)?,
+            Operation::Abandon { file } => {
+                self.open_of(caller, *file)?;
+                self.give_up(at_ms, *file);
+                Answer::Done
+            }
+            Operation::RenewLeases { files, until_ms } => self.renew(caller, files, *until_ms),
+            Operation::ExpireLeases { before_ms } => self.expire(at_ms, *before_ms),
+            Operation::Rename { source, target, overwrite } => {
+                self.rename(at_ms, caller, source, target, *overwrite)?
+            }
+            Operation::Remove { path, recursive } => self.remove(at_ms, caller, path, *recursive)?,
+            Operation::ForgetTombstones { chunks } => {
+                for chunk in chunks {
+                    self.tombstones.remove(chunk);
+                }
+                Answer::Forgotten
+            }
+        };
+        if let Some(request) = command.request
+            && command.fits(&answer)
+        {
+            self.requests.remember(request, answer.clone());
+        }
+        Ok(answer)
+    }
+
+    fn remembered(&self, command: &Command) -> Result<Option<Answer>, NamespaceError> {
+        let Some(answer) = command.request.and_then(|request| self.requests.answer(request)) else {
+            return Ok(None);
+        };
+        if !command.fits(answer) {
+            return Err(NamespaceError::RequestReused { path: command.place() });
+        }
+        Ok(Some(answer.clone()))
+    }
+
+    /// The position in the log up to which this state goes.
+    pub(crate) fn applied(&self) -> Lsn {
+        self.applied
+    }
+
+    /// The lowest chunk id that was never handed out.
+    pub(crate) fn next_chunk(&self) -> ChunkId {
+        self.next_chunk
+    }
+
+    /// What is known of a chunk.
+    pub(crate) fn chunk(&self, id: ChunkId) -> ChunkState {
+        if let Some(chunk) = self.chunks.get(&id) {
+            ChunkState::Referenced(*chunk)
+        } else if self.open_chunks.contains_key(&id) {
+            ChunkState::Unfinished
+        } else if let Some(tombstone) = self.tombstones.get(&id) {
+            ChunkState::Dereferenced(*tombstone)
+        } else {
+            ChunkState::Unknown
+        }
+    }
+
+    /// Dereferenced chunks behind `after`, in order.
+    pub(crate) fn tombstones_after(&self, after: ChunkId) -> impl Iterator<Item = (ChunkId, Tombstone)> + '_ {
+        use std::ops::Bound::{Excluded, Unbounded};
+        self.tombstones.range((Excluded(after), Unbounded)).map(|(id, tombstone)| (*id, *tombstone))
+    }
+
+    /// How many dereferenced chunks wait for gc.
+    pub(crate) fn tombstone_count(&self) -> u64 {
+        self.tombstones.len() as u64
+    }
+
+    /// How many chunks visible files refer to.
+    pub(crate) fn chunk_count(&self) -> u64 {
+        self.chunks.len() as u64
+    }
+
+    /// How many files are being written.
+    pub(crate) fn open_count(&self) -> u64 {
+        self.open.len() as u64
+    }
+
+    /// How much there is.
+    pub(crate) fn counts(&self) -> Counts {
+        self.counts
+    }
+}

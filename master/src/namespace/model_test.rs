@@ -1,0 +1,354 @@
+//! Random commands against a simple model, invariants after each step, and replay equal to live.
+
+use std::collections::BTreeMap;
+
+use distrifs_proto::types::{Crc32c, FileId, GenerationStamp, Lsn, RequestId};
+use proptest::prelude::{Strategy, any, prop_oneof};
+
+use super::command::{Answer, Command, Operation, WrittenChunk};
+use super::path::NsPath;
+use super::{FIRST_GENERATION, Namespace, format};
+use crate::permission::Groups;
+
+const CHUNK: u32 = 64 << 10;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Mkdir { path: String, parents: bool },
+    Open { path: String, overwrite: bool, first: bool },
+    Grow { pick: usize, abandon: bool },
+    Complete { pick: usize, last: u32, twice: bool },
+    Abandon { pick: usize },
+    Rename { source: String, target: String, overwrite: bool },
+    Remove { path: String, recursive: bool },
+    Expire { age: i64 },
+    Forget,
+}
+
+fn path() -> impl Strategy<Value = String> {
+    proptest::collection::vec(prop_oneof!["a", "b", "c"], 1..4)
+        .prop_map(|names| format!("/{}", names.join("/")))
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (path(), any::<bool>()).prop_map(|(path, parents)| Step::Mkdir { path, parents }),
+        4 => (path(), any::<bool>(), any::<bool>())
+            .prop_map(|(path, overwrite, first)| Step::Open { path, overwrite, first }),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(pick, abandon)| Step::Grow { pick, abandon }),
+        4 => (any::<usize>(), 1..=CHUNK, any::<bool>())
+            .prop_map(|(pick, last, twice)| Step::Complete { pick, last, twice }),
+        1 => any::<usize>().prop_map(|pick| Step::Abandon { pick }),
+        3 => (path(), path(), any::<bool>())
+            .prop_map(|(source, target, overwrite)| Step::Rename { source, target, overwrite }),
+        2 => (path(), any::<bool>()).prop_map(|(path, recursive)| Step::Remove { path, recursive }),
+        1 => (0i64..20).prop_map(|age| Step::Expire { age }),
+        1 => proptest::prelude::Just(Step::Forget),
+    ]
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Node {
+    Dir(u64),
+    File { size: u64, crc: Crc32c },
+}
+
+/// Path to content; directories have an identity that a rename keeps.
+#[derive(Debug)]
+struct Model {
+    nodes: BTreeMap<String, Node>,
+    open: Vec<Open>,
+    next_dir: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: FileId,
+    parent: u64,
+    name: String,
+    overwrite: bool,
+    opened_ms: i64,
+    chunks: Vec<super::ChunkId>,
+}
+
+fn split(path: &str) -> (&str, &str) {
+    let (parent, name) = path.rsplit_once('/').expect("absolute");
+    (if parent.is_empty() { "/" } else { parent }, name)
+}
+
+fn child(parent: &str, name: &str) -> String {
+    format!("{}/{name}", parent.trim_end_matches('/'))
+}
+
+impl Model {
+    fn new() -> Self {
+        Self { nodes: BTreeMap::from([("/".to_owned(), Node::Dir(0))]), open: Vec::new(), next_dir: 1 }
+    }
+
+    fn dir(&self, path: &str) -> Option<u64> {
+        match self.nodes.get(path) {
+            Some(Node::Dir(id)) => Some(*id),
+            _ => None,
+        }
+    }
+
+    fn below(&self, path: &str) -> Vec<String> {
+        let prefix = format!("{path}/");
+        self.nodes.keys().filter(|key| key.starts_with(&prefix)).cloned().collect()
+    }
+
+    fn may_take(&self, path: &str, overwrite: bool) -> bool {
+        match self.nodes.get(path) {
+            None => true,
+            Some(Node::Dir(_)) => false,
+            Some(Node::File { .. }) => overwrite,
+        }
+    }
+
+    fn make(&mut self, path: &str) {
+        self.nodes.insert(path.to_owned(), Node::Dir(self.next_dir));
+        self.next_dir += 1;
+    }
+
+    fn mkdir(&mut self, path: &str, parents: bool) -> bool {
+        if !parents {
+            let fine = self.dir(split(path).0).is_some() && !self.nodes.contains_key(path);
+            if fine {
+                self.make(path);
+            }
+            return fine;
+        }
+        let ends: Vec<usize> =
+            path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]).collect();
+        let prefixes: Vec<String> = ends.iter().map(|end| path[..*end].to_owned()).collect();
+        if prefixes.iter().any(|it| matches!(self.nodes.get(it), Some(Node::File { .. }))) {
+            return false;
+        }
+        for prefix in prefixes {
+            if !self.nodes.contains_key(&prefix) {
+                self.make(&prefix);
+            }
+        }
+        true
+    }
+
+    fn rename(&mut self, source: &str, target: &str, overwrite: bool) -> bool {
+        let Some(moved) = self.nodes.get(source).cloned() else { return false };
+        let moves_dir = matches!(moved, Node::Dir(_));
+        let fine = self.dir(split(target).0).is_some()
+            && !(moves_dir && (target == source || target.starts_with(&format!("{source}/"))))
+            && self.may_take(target, overwrite && !moves_dir);
+        if fine && source != target {
+            for old in self.below(source) {
+                let node = self.nodes.remove(&old).expect("listed");
+                self.nodes.insert(format!("{target}{}", &old[source.len()..]), node);
+            }
+            self.nodes.remove(source);
+            self.nodes.insert(target.to_owned(), moved);
+        }
+        fine
+    }
+
+    fn remove(&mut self, path: &str, recursive: bool) -> bool {
+        let fine = match self.nodes.get(path) {
+            None => false,
+            Some(Node::File { .. }) => true,
+            Some(Node::Dir(_)) => recursive,
+        };
+        if fine {
+            for below in self.below(path) {
+                self.nodes.remove(&below);
+            }
+            self.nodes.remove(path);
+        }
+        fine
+    }
+}
+
+/// The namespace under test, and what it was told.
+struct Run {
+    namespace: Namespace,
+    model: Model,
+    log: Vec<Command>,
+    groups: Groups,
+}
+
+impl Run {
+    fn apply(&mut self, operation: Operation) -> Option<Answer> {
+        let lsn = Lsn(self.log.len() as u64 + 1);
+        let request = Some(RequestId(u128::from(lsn.0)));
+        let caller = self.groups.caller("root");
+        let command = Command { at_ms: lsn.0 as i64, request, caller, operation };
+        self.log.push(command.clone());
+        let predicted = self.namespace.check(&command);
+        let answer = self.namespace.apply(lsn, &command);
+        match (&predicted, &answer) {
+            (Ok(Some(known)), Ok(given)) => assert_eq!(known, given),
+            (Err(predicted), Err(given)) => assert_eq!(predicted, given),
+            (Ok(None), Ok(given)) if command.fits(given) => {
+                let state = format!("{:?}", self.namespace.counts());
+                assert_eq!(self.namespace.apply(lsn, &command), answer, "a retry gets the same answer");
+                assert_eq!(format!("{:?}", self.namespace.counts()), state, "and changes nothing");
+            }
+            (Ok(None), Ok(_)) => {}
+            other => panic!("check and apply disagree: {other:?}"),
+        }
+        if let Err(broken) = self.namespace.check_invariants() {
+            panic!("after {:?}: {broken}", self.log.last());
+        }
+        answer.ok()
+    }
+
+    fn step(&mut self, step: &Step) {
+        let parse = |text: &str| NsPath::parse(text).expect("a path");
+        match step {
+            Step::Mkdir { path, parents } => {
+                let expected = self.model.mkdir(path, *parents);
+                let done = self.apply(Operation::Mkdir { path: parse(path), parents: *parents, mode: 0o755 });
+                assert_eq!(done.is_some(), expected, "mkdir {path}");
+            }
+            Step::Open { path, overwrite, first } => self.open(path, *overwrite, *first),
+            Step::Grow { pick, abandon } => self.grow(*pick, *abandon),
+            Step::Complete { pick, last, twice } => self.complete(*pick, *last, *twice),
+            Step::Abandon { pick } => {
+                if !self.model.open.is_empty() {
+                    let open = self.model.open.swap_remove(pick % self.model.open.len());
+                    assert!(self.apply(Operation::Abandon { file: open.file }).is_some());
+                }
+            }
+            Step::Rename { source, target, overwrite } => {
+                let expected = self.model.rename(source, target, *overwrite);
+                let (source, target) = (parse(source), parse(target));
+                let done = self.apply(Operation::Rename { source, target, overwrite: *overwrite });
+                assert_eq!(done.is_some(), expected, "{step:?}");
+            }
+            Step::Remove { path, recursive } => {
+                let expected = self.model.remove(path, *recursive);
+                let done = self.apply(Operation::Remove { path: parse(path), recursive: *recursive });
+                assert_eq!(done.is_some(), expected, "{step:?}");
+            }
+            Step::Expire { age } => {
+                let before_ms = self.log.len() as i64 - age;
+                assert!(self.apply(Operation::ExpireLeases { before_ms }).is_some());
+                self.model.open.retain(|open| open.opened_ms > before_ms);
+            }
+            Step::Forget => {
+                let chunks: Vec<_> =
+                    self.namespace.tombstones_after(super::ChunkId(0)).map(|(id, _)| id).take(3).collect();
+                assert!(self.apply(Operation::ForgetTombstones { chunks }).is_some());
+            }
+        }
+    }
+
+    fn open(&mut self, path: &str, overwrite: bool, first: bool) {
+        let (parent, name) = split(path);
+        let parent = self.model.dir(parent);
+        let expected = parent.is_some() && self.model.may_take(path, overwrite);
+        let opened_ms = self.log.len() as i64 + 1;
+        let answer = self.apply(Operation::Create {
+            path: NsPath::parse(path).expect("a path"),
+            overwrite,
+            mode: 0o644,
+            replication: 3,
+            chunk_size: CHUNK,
+            lease_until_ms: opened_ms,
+            chunk: first.then(|| self.namespace.next_chunk()),
+        });
+        assert_eq!(answer.is_some(), expected, "create {path}");
+        if let (Some(Answer::Created { file, chunk }), Some(parent)) = (answer, parent) {
+            let (name, chunks) = (name.to_owned(), chunk.into_iter().collect());
+            self.model.open.push(Open { file, parent, name, overwrite, opened_ms, chunks });
+        }
+    }
+
+    fn grow(&mut self, pick: usize, abandon: bool) {
+        if self.model.open.is_empty() {
+            return;
+        }
+        let pick = pick % self.model.open.len();
+        let open = &mut self.model.open[pick];
+        let (file, chunk) = (open.file, self.namespace.next_chunk());
+        let abandon = if abandon { open.chunks.pop() } else { None };
+        open.chunks.push(chunk);
+        assert!(self.apply(Operation::AllocateChunk { file, chunk, abandon }).is_some());
+    }
+
+    fn complete(&mut self, pick: usize, last: u32, twice: bool) {
+        if self.model.open.is_empty() {
+            return;
+        }
+        let pick = pick % self.model.open.len();
+        let open = &self.model.open[pick];
+        let count = open.chunks.len();
+        let mut chunks: Vec<WrittenChunk> = Vec::new();
+        let (mut size, mut crc) = (0, Crc32c::default());
+        for (index, chunk) in open.chunks.iter().enumerate() {
+            let length = u64::from(if index + 1 == count { last } else { CHUNK });
+            let chunk_crc = Crc32c::of(&chunk.0.to_le_bytes());
+            (size, crc) = (size + length, crc.concat(chunk_crc, length));
+            let generation = FIRST_GENERATION;
+            chunks.push(WrittenChunk { chunk: *chunk, generation, length, crc: chunk_crc });
+        }
+        if twice && let Some(first) = chunks.first_mut() {
+            first.generation = GenerationStamp(9);
+        }
+        let wrong = twice && count > 0;
+        let parent = self.model.nodes.iter().find(|(_, node)| **node == Node::Dir(open.parent));
+        let target = parent.map(|(path, _)| child(path, &open.name));
+        let taken = target.as_ref().is_some_and(|path| self.model.may_take(path, open.overwrite));
+        let file = open.file;
+        let answer = self.apply(Operation::Complete { file, chunks });
+        assert_eq!(answer.is_some(), taken && !wrong, "complete of {target:?}");
+        if let (Some(_), Some(target)) = (answer, target) {
+            self.model.nodes.insert(target, Node::File { size, crc });
+            self.model.open.swap_remove(pick);
+        }
+    }
+
+    /// What is visible, asked in pages of two.
+    fn visible(&self) -> BTreeMap<String, Option<(u64, Crc32c)>> {
+        let (root, caller) = (NsPath::root(), self.groups.caller("root"));
+        let (mut all, mut after) = (BTreeMap::new(), String::new());
+        loop {
+            let page = self.namespace.list(&caller, &root, true, &after, 2).expect("the root lists");
+            for entry in &page.entries {
+                let body = entry.body.map(|body| (body.size, body.crc));
+                assert_eq!(all.insert(format!("/{}", entry.path), body), None, "listed twice");
+                after = entry.path.clone();
+            }
+            if !page.more {
+                return all;
+            }
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(96))]
+    #[test]
+    fn random_commands_equal_the_model_and_replay_equals_live(
+        steps in proptest::collection::vec(step(), 1..60),
+    ) {
+        let groups = Groups::new("op");
+        let mut run = Run { namespace: Namespace::new("op"), model: Model::new(), log: Vec::new(), groups };
+        for step in &steps {
+            run.step(step);
+            let mut expected: BTreeMap<String, Option<(u64, Crc32c)>> = BTreeMap::new();
+            for (path, node) in run.model.nodes.iter().filter(|(path, _)| *path != "/") {
+                let body = match node {
+                    Node::Dir(_) => None,
+                    Node::File { size, crc } => Some((*size, *crc)),
+                };
+                expected.insert(path.clone(), body);
+            }
+            assert_eq!(run.visible(), expected, "after {step:?}");
+        }
+        let mut replayed = Namespace::new("op");
+        for (index, command) in run.log.iter().enumerate() {
+            let decoded = format::decode(&format::encode(command)).expect("our own bytes");
+            assert_eq!(&decoded, command);
+            let _ = replayed.apply(Lsn(index as u64 + 1), &decoded);
+        }
+        assert!(replayed == run.namespace, "replay differs from live");
+    }
+}

@@ -1,0 +1,267 @@
+//! Questions: stat, list, read plan, and what the leader asks about files being written.
+
+use std::ops::Bound;
+
+use distrifs_proto::types::{ChunkId, Crc32c, FileId};
+
+use super::inode::{Children, Content, Inode};
+use super::path::NsPath;
+use super::{Chunk, Namespace, NamespaceError};
+use crate::permission::{Caller, EXECUTE, READ};
+
+/// What there is to say of a file or directory.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Status {
+    /// The path, or the name in a listing.
+    pub(crate) path: String,
+    /// Its id.
+    pub(crate) file: FileId,
+    /// Its owner.
+    pub(crate) owner: String,
+    /// Its group.
+    pub(crate) group: String,
+    /// Permission bits.
+    pub(crate) mode: u16,
+    /// Last change of the content, in milliseconds since 1970.
+    pub(crate) mtime_ms: i64,
+    /// `None` for directories.
+    pub(crate) body: Option<BodyStatus>,
+}
+
+/// What there is to say of a file's bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct BodyStatus {
+    /// Length in bytes.
+    pub(crate) size: u64,
+    /// Of all of it.
+    pub(crate) crc: Crc32c,
+    /// Length of every chunk but the last.
+    pub(crate) chunk_size: u32,
+    /// Replicas asked for.
+    pub(crate) replication: u8,
+    /// How many chunks.
+    pub(crate) chunks: u64,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ListPage {
+    /// In the order of names, a directory before what is inside.
+    pub(crate) entries: Vec<Status>,
+    /// Whether another page follows.
+    pub(crate) more: bool,
+}
+
+/// The chunks that cover a range.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PlannedRange {
+    /// Of the file.
+    pub(crate) status: Status,
+    /// Index in the file, id, and what is known of it.
+    pub(crate) chunks: Vec<(u64, ChunkId, Chunk)>,
+}
+
+/// What the leader needs to place a chunk of a file being written.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Writing {
+    /// As its writer named it.
+    pub(crate) path: String,
+    /// Replicas of each chunk.
+    pub(crate) replication: u8,
+    /// Length of every chunk but the last.
+    pub(crate) chunk_size: u32,
+}
+
+impl Namespace {
+    /// The status of an inode under the name `path`.
+    pub(super) fn status_of(&self, file: FileId, path: &str) -> Option<Status> {
+        let inode = self.slab.get(file)?;
+        let body = match &inode.content {
+            Content::Directory(_) => None,
+            Content::File(body) => Some(BodyStatus {
+                size: body.size,
+                crc: body.crc,
+                chunk_size: body.chunk_size,
+                replication: body.replication,
+                chunks: body.chunks.as_slice().len() as u64,
+            }),
+        };
+        Some(Status {
+            path: path.to_owned(),
+            file,
+            owner: self.names.text(inode.owner).to_owned(),
+            group: self.names.text(inode.group).to_owned(),
+            mode: inode.mode,
+            mtime_ms: inode.mtime_ms,
+            body,
+        })
+    }
+
+    /// What is at `path`.
+    ///
+    /// # Errors
+    /// Not found, or the way there is closed to `caller`.
+    pub(crate) fn stat(&self, caller: &Caller, path: &NsPath) -> Result<Status, NamespaceError> {
+        let id = self.existing(caller, path)?;
+        self.status_of(id, path.as_str()).ok_or_else(|| gone(path))
+    }
+
+    /// At most `limit` entries of a directory behind `after`; recursive: of the tree, with paths relative to it.
+    /// A file lists itself.
+    ///
+    /// # Errors
+    /// Not found, or a directory that `caller` may not read.
+    pub(crate) fn list(
+        &self,
+        caller: &Caller,
+        path: &NsPath,
+        recursive: bool,
+        after: &str,
+        limit: usize,
+    ) -> Result<ListPage, NamespaceError> {
+        let top = self.existing(caller, path)?;
+        let Some(children) = self.slab.get(top).and_then(Inode::children) else {
+            let name = path.last().unwrap_or("/");
+            let entries = if after.is_empty() { self.status_of(top, name) } else { None };
+            return Ok(ListPage { entries: entries.into_iter().collect(), more: false });
+        };
+        let depth = path.names().count();
+        let need = if recursive { READ | EXECUTE } else { READ };
+        self.demand(caller, top, need, path, depth)?;
+        let mut levels: Vec<Level<'_>> = Vec::new();
+        let mut here = Some(children);
+        let mut prefix = String::new();
+        for name in after.split('/').filter(|name| !name.is_empty()) {
+            let Some(children) = here.take() else { break };
+            levels.push(Level { prefix: prefix.clone(), rest: behind(children, name) });
+            prefix = joined(&prefix, name);
+            if recursive && let Some(child) = children.get(name) {
+                here = self.slab.get(*child).and_then(Inode::children);
+                if here.is_some() {
+                    self.demand_listing(caller, *child, path, &prefix)?;
+                }
+            }
+            if !recursive {
+                break;
+            }
+        }
+        if let Some(children) = here {
+            levels
+                .push(Level { prefix, rest: children.range::<str, _>((Bound::Unbounded, Bound::Unbounded)) });
+        }
+        self.fill_page(caller, path, recursive, levels, limit)
+    }
+
+    fn fill_page<'a>(
+        &'a self,
+        caller: &Caller,
+        path: &NsPath,
+        recursive: bool,
+        mut levels: Vec<Level<'a>>,
+        limit: usize,
+    ) -> Result<ListPage, NamespaceError> {
+        let mut entries = Vec::new();
+        while let Some(level) = levels.last_mut() {
+            let Some((name, child)) = level.rest.next() else {
+                levels.pop();
+                continue;
+            };
+            if entries.len() == limit {
+                return Ok(ListPage { entries, more: true });
+            }
+            let relative = joined(&level.prefix, name);
+            entries.extend(self.status_of(*child, &relative));
+            if recursive && let Some(children) = self.slab.get(*child).and_then(Inode::children) {
+                self.demand_listing(caller, *child, path, &relative)?;
+                let rest = children.range::<str, _>((Bound::Unbounded, Bound::Unbounded));
+                levels.push(Level { prefix: relative, rest });
+            }
+        }
+        Ok(ListPage { entries, more: false })
+    }
+
+    /// A closed directory ends a recursive listing: a copy made from it must not silently lack a part.
+    fn demand_listing(
+        &self,
+        caller: &Caller,
+        directory: FileId,
+        path: &NsPath,
+        relative: &str,
+    ) -> Result<(), NamespaceError> {
+        let need = READ | EXECUTE;
+        if self.ownership(directory).is_some_and(|it| it.allows(caller, need)) {
+            return Ok(());
+        }
+        let on = format!("{}/{relative}", path.as_str().trim_end_matches('/'));
+        Err(NamespaceError::PermissionDenied { path: path.clone(), user: caller.user.clone(), need, on })
+    }
+
+    /// The first `limit` chunks that cover `length` bytes from `offset` (0: all that follow).
+    ///
+    /// # Errors
+    /// Not found, not a file, not readable by `caller`, or not `expected` any more.
+    pub(crate) fn read_plan(
+        &self,
+        caller: &Caller,
+        path: &NsPath,
+        (offset, length): (u64, u64),
+        expected: Option<FileId>,
+        limit: usize,
+    ) -> Result<PlannedRange, NamespaceError> {
+        let id = self.existing(caller, path)?;
+        let Some(body) = self.slab.get(id).and_then(Inode::file) else {
+            return Err(NamespaceError::IsADirectory { path: path.clone(), hint: "" });
+        };
+        self.demand(caller, id, READ, path, path.names().count())?;
+        if expected.is_some_and(|expected| expected != id) {
+            return Err(NamespaceError::Replaced { path: path.clone() });
+        }
+        let status = self.status_of(id, path.as_str()).ok_or_else(|| gone(path))?;
+        let end = if length == 0 { body.size } else { offset.saturating_add(length).min(body.size) };
+        let mut chunks = Vec::new();
+        if offset < end {
+            let chunk_size = u64::from(body.chunk_size);
+            let (first, last) = (offset / chunk_size, (end - 1) / chunk_size);
+            for index in (first..=last).take(limit) {
+                let id = body.chunks.as_slice().get(index as usize);
+                let Some((id, chunk)) = id.and_then(|id| Some((*id, *self.chunks.get(id)?))) else { break };
+                chunks.push((index, id, chunk));
+            }
+        }
+        Ok(PlannedRange { status, chunks })
+    }
+
+    /// What `caller` is writing as `file`.
+    ///
+    /// # Errors
+    /// It is not open for `caller`.
+    pub(crate) fn writing(&self, caller: &Caller, file: FileId) -> Result<Writing, NamespaceError> {
+        let open = self.open_of(caller, file)?;
+        let Some(body) = self.slab.get(file).and_then(Inode::file) else {
+            return Err(gone(&open.path));
+        };
+        let (replication, chunk_size) = (body.replication, body.chunk_size);
+        Ok(Writing { path: open.path.to_string(), replication, chunk_size })
+    }
+}
+
+/// A directory on the way of a listing, and what is left of it.
+struct Level<'a> {
+    prefix: String,
+    rest: std::collections::btree_map::Range<'a, Box<str>, FileId>,
+}
+
+fn behind<'a>(
+    children: &'a Children,
+    name: &str,
+) -> std::collections::btree_map::Range<'a, Box<str>, FileId> {
+    children.range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
+}
+
+fn joined(prefix: &str, name: &str) -> String {
+    if prefix.is_empty() { name.to_owned() } else { format!("{prefix}/{name}") }
+}
+
+fn gone(path: &NsPath) -> NamespaceError {
+    NamespaceError::NotFound { path: path.clone(), missing: path.to_string() }
+}

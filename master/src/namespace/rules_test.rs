@@ -1,0 +1,246 @@
+//! Who may do what, and what a completion and a retry may say: case tables over a small tree.
+
+use distrifs_proto::ErrorCode;
+use distrifs_proto::types::{ChunkId, Crc32c, FileId, Lsn, RequestId};
+
+use super::command::{Answer, Command, Operation, WrittenChunk};
+use super::path::NsPath;
+use super::{ChunkState, FIRST_GENERATION, Namespace, NamespaceError};
+use crate::permission::Groups;
+
+const CHUNK: u32 = 64 << 10;
+
+fn path(text: &str) -> NsPath {
+    NsPath::parse(text).expect("a path")
+}
+
+fn run(
+    namespace: &mut Namespace,
+    user: &str,
+    request: Option<u128>,
+    operation: Operation,
+) -> Result<Answer, NamespaceError> {
+    let lsn = namespace.applied().next();
+    let caller = Groups::new("op").caller(user);
+    let command = Command { at_ms: 5, request: request.map(RequestId), caller, operation };
+    let answer = namespace.apply(lsn, &command);
+    namespace.check_invariants().expect("invariants hold");
+    answer
+}
+
+fn mkdir(text: &str, mode: u16) -> Operation {
+    Operation::Mkdir { path: path(text), parents: false, mode }
+}
+
+fn create(text: &str, overwrite: bool, chunk: Option<u64>) -> Operation {
+    Operation::Create {
+        path: path(text),
+        overwrite,
+        mode: 0o644,
+        replication: 3,
+        chunk_size: CHUNK,
+        lease_until_ms: 100,
+        chunk: chunk.map(ChunkId),
+    }
+}
+
+fn rename(source: &str, target: &str) -> Operation {
+    Operation::Rename { source: path(source), target: path(target), overwrite: true }
+}
+
+fn remove(text: &str) -> Operation {
+    Operation::Remove { path: path(text), recursive: true }
+}
+
+fn open(namespace: &mut Namespace, user: &str, text: &str, chunk: Option<u64>) -> FileId {
+    match run(namespace, user, None, create(text, true, chunk)) {
+        Ok(Answer::Created { file, .. }) => file,
+        other => panic!("create {text}: {other:?}"),
+    }
+}
+
+fn put(namespace: &mut Namespace, user: &str, text: &str) {
+    let file = open(namespace, user, text, None);
+    run(namespace, user, None, Operation::Complete { file, chunks: Vec::new() }).expect("completed");
+}
+
+/// `/open` 1777 with bob's `f`; `/bob` 0755 with `f`; `/bob/shut` 0700 with `f`; `/bob/see` 0744.
+fn tree() -> Namespace {
+    let mut it = Namespace::new("op");
+    run(&mut it, "op", None, mkdir("/open", 0o1777)).expect("made");
+    run(&mut it, "op", None, mkdir("/all", 0o777)).expect("made");
+    run(&mut it, "bob", None, mkdir("/all/bob", 0o755)).expect("made");
+    run(&mut it, "op", None, rename("/all/bob", "/bob")).expect("moved");
+    run(&mut it, "bob", None, mkdir("/bob/shut", 0o700)).expect("made");
+    run(&mut it, "bob", None, mkdir("/bob/see", 0o744)).expect("made");
+    for file in ["/open/f", "/bob/f", "/bob/shut/f", "/bob/see/f", "/all/f"] {
+        put(&mut it, "bob", file);
+    }
+    it
+}
+
+#[test]
+fn every_operation_asks_for_permission() {
+    let denied = Some(ErrorCode::PermissionDenied);
+    let cases: Vec<(&str, Operation, Option<ErrorCode>)> = vec![
+        ("eve", mkdir("/x", 0o755), denied),
+        ("op", mkdir("/x", 0o755), None),
+        ("root", mkdir("/x", 0o755), None),
+        ("bob", mkdir("/bob/x", 0o755), None),
+        ("eve", mkdir("/bob/x", 0o755), denied),
+        ("eve", mkdir("/all/x", 0o755), None),
+        ("eve", mkdir("/bob/shut/x", 0o755), denied),
+        ("eve", mkdir("/bob/shut/f", 0o755), denied),
+        ("eve", create("/bob/x", false, None), denied),
+        ("eve", create("/bob/f", true, None), denied),
+        ("bob", create("/bob/f", true, None), None),
+        ("bob", create("/bob/f", false, None), Some(ErrorCode::AlreadyExists)),
+        ("bob", create("/bob", true, None), Some(ErrorCode::IsADirectory)),
+        ("bob", create("/bob/no/f", true, None), Some(ErrorCode::NotFound)),
+        ("bob", create("/bob/f/f", true, None), Some(ErrorCode::NotADirectory)),
+        ("eve", remove("/bob/f"), denied),
+        ("eve", remove("/open/f"), denied),
+        ("eve", remove("/all/f"), None),
+        ("bob", remove("/open/f"), None),
+        ("op", remove("/open/f"), None),
+        ("bob", remove("/bob"), denied),
+        ("op", remove("/bob"), None),
+        ("op", remove("/"), Some(ErrorCode::InvalidArgument)),
+        ("eve", rename("/bob/f", "/all/g"), denied),
+        ("eve", rename("/all/f", "/bob/g"), denied),
+        ("eve", rename("/open/f", "/all/g"), denied),
+        ("eve", rename("/all/f", "/open/f"), denied),
+        ("eve", rename("/all/f", "/all/g"), None),
+        ("op", rename("/bob", "/bob/see/bob"), Some(ErrorCode::InvalidArgument)),
+        ("op", rename("/bob", "/"), Some(ErrorCode::AlreadyExists)),
+        ("op", rename("/bob/f", "/all"), Some(ErrorCode::AlreadyExists)),
+        ("op", rename("/", "/x"), Some(ErrorCode::InvalidArgument)),
+    ];
+    for (user, operation, refused) in cases {
+        let text = format!("{user} {operation:?}");
+        let answer = run(&mut tree(), user, None, operation);
+        assert_eq!(answer.err().map(|error| error.code()), refused, "{text}");
+    }
+}
+
+#[test]
+fn questions_ask_for_permission_and_closed_directories_leak_nothing() {
+    let tree = tree();
+    let groups = Groups::new("op");
+    let (eve, bob) = (groups.caller("eve"), groups.caller("bob"));
+    let there = tree.stat(&eve, &path("/bob/shut/f")).expect_err("closed");
+    let absent = tree.stat(&eve, &path("/bob/shut/g")).expect_err("closed");
+    assert_eq!((there.code(), absent.code()), (ErrorCode::PermissionDenied, ErrorCode::PermissionDenied));
+    assert_eq!(
+        there.to_string(),
+        "/bob/shut/f: permission denied: eve needs execute on /bob/shut",
+        "the text names path, cause and who"
+    );
+    assert!(tree.stat(&bob, &path("/bob/shut/f")).is_ok());
+    assert!(tree.stat(&eve, &path("/bob/f")).is_ok());
+    assert!(tree.list(&eve, &path("/bob/see"), false, "", 9).is_ok(), "read is enough to list");
+    assert!(tree.list(&eve, &path("/bob/shut"), false, "", 9).is_err());
+    assert!(tree.list(&eve, &path("/bob"), true, "", 9).is_err(), "a tree is not listed in part");
+    assert!(tree.list(&bob, &path("/bob"), true, "", 9).is_ok());
+    assert!(tree.read_plan(&eve, &path("/bob/f"), (0, 0), None, 9).is_ok());
+    assert!(tree.read_plan(&eve, &path("/bob/see/f"), (0, 0), None, 9).is_err());
+}
+
+#[test]
+fn a_replacing_put_keeps_the_owner_and_buries_the_old_chunks() {
+    let mut it = Namespace::new("op");
+    run(&mut it, "op", None, mkdir("/d", 0o777)).expect("made");
+    let crc = Crc32c(7);
+    for (user, chunk) in [("bob", 1), ("root", 2)] {
+        let file = open(&mut it, user, "/d/f", Some(chunk));
+        let chunks =
+            vec![WrittenChunk { chunk: ChunkId(chunk), generation: FIRST_GENERATION, length: 9, crc }];
+        run(&mut it, user, None, Operation::Complete { file, chunks }).expect("completed");
+    }
+    let status = it.stat(&Groups::new("op").caller("op"), &path("/d/f")).expect("there");
+    assert_eq!((status.owner.as_str(), status.body.map(|body| body.size)), ("bob", Some(9)));
+    assert!(matches!(it.chunk(ChunkId(1)), ChunkState::Dereferenced(tomb) if tomb.completed));
+    assert!(matches!(it.chunk(ChunkId(2)), ChunkState::Referenced(chunk) if chunk.refs == 1));
+    assert_eq!(it.chunk(ChunkId(3)), ChunkState::Unknown);
+}
+
+#[test]
+fn a_chunk_list_that_does_not_fit_is_refused() {
+    let full = u64::from(CHUNK);
+    let cases: [(&str, Vec<(u64, u64)>); 6] = [
+        ("not handed out", vec![(9, 1)]),
+        ("named twice", vec![(1, full), (1, 1)]),
+        ("short in the middle", vec![(1, full - 1), (2, 1)]),
+        ("too long", vec![(1, full + 1)]),
+        ("empty last", vec![(1, full), (2, 0)]),
+        ("another file's", vec![(3, 1)]),
+    ];
+    for (name, list) in cases {
+        let mut it = Namespace::new("op");
+        let file = open(&mut it, "op", "/f", Some(1));
+        run(&mut it, "op", None, Operation::AllocateChunk { file, chunk: ChunkId(2), abandon: None })
+            .expect("allocated");
+        open(&mut it, "op", "/g", Some(3));
+        let chunks = list
+            .into_iter()
+            .map(|(chunk, length)| WrittenChunk {
+                chunk: ChunkId(chunk),
+                generation: FIRST_GENERATION,
+                length,
+                crc: Crc32c(1),
+            })
+            .collect();
+        let refused = run(&mut it, "op", None, Operation::Complete { file, chunks });
+        assert!(matches!(refused, Err(NamespaceError::Chunks { .. })), "{name}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_request_is_executed_once_and_its_id_is_of_one_kind() {
+    let mut it = Namespace::new("op");
+    let first = run(&mut it, "op", Some(1), create("/f", false, Some(1)));
+    let again = run(&mut it, "op", Some(1), create("/f", false, Some(2)));
+    assert_eq!(first, again);
+    assert_eq!((it.open_count(), it.next_chunk()), (1, ChunkId(2)));
+    let other = run(&mut it, "op", Some(1), mkdir("/d", 0o755));
+    assert!(matches!(other, Err(NamespaceError::RequestReused { .. })));
+}
+
+#[test]
+fn chunk_ids_are_handed_out_once() {
+    let mut it = Namespace::new("op");
+    let file = open(&mut it, "op", "/f", Some(5));
+    run(&mut it, "op", None, Operation::Abandon { file }).expect("given up");
+    for old in [1, 5, u64::MAX] {
+        let refused = run(&mut it, "op", None, create("/f", false, Some(old)));
+        assert!(matches!(refused, Err(NamespaceError::ChunkIdReused { .. })), "{old}: {refused:?}");
+    }
+}
+
+#[test]
+fn an_unfinished_file_is_its_writers_and_dies_with_its_directory() {
+    let mut it = Namespace::new("op");
+    run(&mut it, "op", None, mkdir("/d", 0o777)).expect("made");
+    let file = open(&mut it, "bob", "/d/f", None);
+    let complete = || Operation::Complete { file, chunks: Vec::new() };
+    let eve = run(&mut it, "eve", None, complete()).map_err(|error| error.code());
+    assert_eq!(eve, Err(ErrorCode::LeaseExpired));
+    run(&mut it, "op", None, remove("/d")).expect("removed");
+    let gone = run(&mut it, "bob", None, complete()).map_err(|error| error.code());
+    assert_eq!(gone, Err(ErrorCode::NotFound));
+    run(&mut it, "op", None, Operation::ExpireLeases { before_ms: 100 }).expect("expired");
+    assert_eq!((it.open_count(), it.applied() > Lsn(0)), (0, true));
+}
+
+#[test]
+fn renewal_extends_and_expiry_respects_it() {
+    let mut it = Namespace::new("op");
+    let (kept, lost) = (open(&mut it, "op", "/f", Some(1)), open(&mut it, "op", "/g", Some(2)));
+    let renew = Operation::RenewLeases { files: vec![kept, FileId(77)], until_ms: 500 };
+    let renewed = run(&mut it, "op", None, renew);
+    assert_eq!(renewed, Ok(Answer::Renewed { expired: vec![FileId(77)] }));
+    let expired = run(&mut it, "op", None, Operation::ExpireLeases { before_ms: 499 });
+    assert_eq!(expired, Ok(Answer::Expired { files: vec![lost] }));
+    assert!(matches!(it.chunk(ChunkId(2)), ChunkState::Dereferenced(tomb) if !tomb.completed));
+    assert_eq!(it.chunk(ChunkId(1)), ChunkState::Unfinished);
+}

@@ -1,0 +1,254 @@
+//! Directories and names: mkdir, rename, remove.
+
+use distrifs_proto::types::FileId;
+
+use super::command::Answer;
+use super::inode::{Children, Content, Inode, Slab};
+use super::path::NsPath;
+use super::resolve::Place;
+use super::{DIRECTORY_MODE, Namespace, NamespaceError};
+use crate::permission::{Caller, EXECUTE, READ, WRITE};
+
+/// A rename that may happen.
+#[derive(Debug)]
+pub(super) struct Rename {
+    source: Place,
+    target: Place,
+    moved: FileId,
+}
+
+impl Namespace {
+    /// Where the missing directories begin: the deepest existing one and the number of names that lead to it;
+    /// `None` when there is nothing to do.
+    pub(super) fn plan_mkdir(
+        &self,
+        caller: &Caller,
+        path: &NsPath,
+        parents: bool,
+    ) -> Result<Option<(FileId, usize)>, NamespaceError> {
+        let walk = self.walk(caller, path)?;
+        let (deepest, found) = (walk.deepest(), walk.found());
+        if walk.is_whole() {
+            if parents && self.slab.get(deepest).is_some_and(Inode::is_directory) {
+                return Ok(None);
+            }
+            return Err(NamespaceError::AlreadyExists { path: path.clone(), hint: "" });
+        }
+        let missing = path.names().count() - found;
+        if missing > 1 && !parents {
+            return Err(NamespaceError::NotFound { path: path.clone(), missing: path.prefix(found + 1) });
+        }
+        if !self.slab.has_room(missing) {
+            return Err(full(path));
+        }
+        self.demand(caller, deepest, WRITE | EXECUTE, path, found)?;
+        Ok(Some((deepest, found)))
+    }
+
+    pub(super) fn mkdir(
+        &mut self,
+        at_ms: i64,
+        caller: &Caller,
+        path: &NsPath,
+        parents: bool,
+        mode: u16,
+    ) -> Result<Answer, NamespaceError> {
+        let Some((mut here, found)) = self.plan_mkdir(caller, path, parents)? else {
+            return Ok(Answer::Done);
+        };
+        let owner = self.names.intern(&caller.user);
+        let group = self.names.intern(caller.primary_group());
+        let last = path.names().count() - 1;
+        for (depth, name) in path.names().enumerate().skip(found) {
+            let mode = if depth == last { mode } else { DIRECTORY_MODE };
+            let content = Content::Directory(Children::new());
+            let child = self.slab.insert(Inode { owner, group, mode, mtime_ms: at_ms, content });
+            self.link(at_ms, here, name, child);
+            self.counts.directories += 1;
+            here = child;
+        }
+        Ok(Answer::Done)
+    }
+
+    /// `None` when source and target are the same file and replacing it is allowed.
+    pub(super) fn plan_rename(
+        &self,
+        caller: &Caller,
+        source: &NsPath,
+        target: &NsPath,
+        overwrite: bool,
+    ) -> Result<Option<Rename>, NamespaceError> {
+        let from = self.place(caller, source)?;
+        let Some(moved) = from.target else {
+            return Err(NamespaceError::NotFound { path: source.clone(), missing: source.to_string() });
+        };
+        self.demand_take(caller, &from, moved, source)?;
+        // Asked before the walk: below the source there is nothing to look for.
+        let walk = self.walk(caller, target)?;
+        let itself = walk.chain[..walk.chain.len() - usize::from(walk.is_whole())].contains(&moved);
+        if itself && self.slab.get(moved).is_some_and(Inode::is_directory) {
+            return Err(NamespaceError::IntoItself { path: source.clone(), target: target.clone() });
+        }
+        let to = self.place(caller, target).map_err(|error| match error {
+            NamespaceError::Root => {
+                NamespaceError::AlreadyExists { path: target.clone(), hint: ": give the new path itself" }
+            }
+            other => other,
+        })?;
+        self.demand_add(caller, &to, target)?;
+        if let Some(there) = to.target {
+            if self.slab.get(there).is_some_and(Inode::is_directory) {
+                let hint = " (a directory): give the new path itself";
+                return Err(NamespaceError::AlreadyExists { path: target.clone(), hint });
+            }
+            if !overwrite {
+                return Err(NamespaceError::AlreadyExists { path: target.clone(), hint: "" });
+            }
+            if there == moved {
+                return Ok(None);
+            }
+            if self.slab.get(moved).is_some_and(Inode::is_directory) {
+                let at = target.to_string();
+                return Err(NamespaceError::NotADirectory { path: target.clone(), at });
+            }
+            self.demand_unstuck(caller, to.parent, there, target)?;
+        }
+        Ok(Some(Rename { source: from, target: to, moved }))
+    }
+
+    pub(super) fn rename(
+        &mut self,
+        at_ms: i64,
+        caller: &Caller,
+        source: &NsPath,
+        target: &NsPath,
+        overwrite: bool,
+    ) -> Result<Answer, NamespaceError> {
+        let Some(plan) = self.plan_rename(caller, source, target, overwrite)? else {
+            return Ok(Answer::Done);
+        };
+        let (Some(old_name), Some(new_name)) = (source.last(), target.last()) else {
+            return Err(NamespaceError::Root);
+        };
+        if let Some(replaced) = plan.target.target {
+            self.drop_tree(at_ms, replaced);
+        }
+        self.unlink(at_ms, plan.source.parent, old_name);
+        self.link(at_ms, plan.target.parent, new_name, plan.moved);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn plan_remove(
+        &self,
+        caller: &Caller,
+        path: &NsPath,
+        recursive: bool,
+    ) -> Result<(FileId, FileId), NamespaceError> {
+        let place = self.place(caller, path)?;
+        let Some(target) = place.target else {
+            return Err(NamespaceError::NotFound { path: path.clone(), missing: path.to_string() });
+        };
+        self.demand_take(caller, &place, target, path)?;
+        if let Some(children) = self.slab.get(target).and_then(Inode::children) {
+            if !recursive && !children.is_empty() {
+                return Err(NamespaceError::NotEmpty { path: path.clone() });
+            }
+            if !recursive {
+                let hint = ": remove it with rm -r";
+                return Err(NamespaceError::IsADirectory { path: path.clone(), hint });
+            }
+            if !caller.superuser {
+                self.demand_emptying(caller, target, path)?;
+            }
+        }
+        Ok((place.parent, target))
+    }
+
+    /// Refuses unless `caller` may empty each directory below `top` that has something in it, and `top` itself.
+    fn demand_emptying(&self, caller: &Caller, top: FileId, path: &NsPath) -> Result<(), NamespaceError> {
+        let mut todo = vec![(top, path.to_string())];
+        while let Some((directory, text)) = todo.pop() {
+            let Some(children) = self.slab.get(directory).and_then(Inode::children) else { continue };
+            let need = READ | WRITE | EXECUTE;
+            if !children.is_empty() && !self.ownership(directory).is_some_and(|it| it.allows(caller, need)) {
+                let (path, user) = (path.clone(), caller.user.clone());
+                return Err(NamespaceError::PermissionDenied { path, user, need, on: text });
+            }
+            for (name, child) in children {
+                let owner = self.ownership(*child).map_or("", |it| it.owner);
+                if self.ownership(directory).is_some_and(|it| it.sticky_keeps(caller, owner)) {
+                    let (path, user) = (path.clone(), caller.user.clone());
+                    return Err(NamespaceError::Sticky { path, user, on: format!("{text}/{name}") });
+                }
+                if self.slab.get(*child).is_some_and(Inode::is_directory) {
+                    todo.push((*child, format!("{text}/{name}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove(
+        &mut self,
+        at_ms: i64,
+        caller: &Caller,
+        path: &NsPath,
+        recursive: bool,
+    ) -> Result<Answer, NamespaceError> {
+        let (parent, target) = self.plan_remove(caller, path, recursive)?;
+        let Some(name) = path.last() else {
+            return Err(NamespaceError::Root);
+        };
+        self.unlink(at_ms, parent, name);
+        self.drop_tree(at_ms, target);
+        Ok(Answer::Done)
+    }
+
+    /// Forgets an unlinked inode with all below it; its chunks lose a reference each.
+    pub(super) fn drop_tree(&mut self, at_ms: i64, top: FileId) {
+        let mut todo = vec![top];
+        while let Some(id) = todo.pop() {
+            let Some(inode) = self.slab.remove(id) else { continue };
+            match inode.content {
+                Content::Directory(children) => {
+                    self.counts.directories -= 1;
+                    // The order of names is fixed, and so is the order in which slots come free.
+                    todo.extend(children.into_values());
+                }
+                Content::File(body) => {
+                    self.counts.files -= 1;
+                    self.counts.bytes -= body.size;
+                    for chunk in body.chunks.as_slice() {
+                        self.dereference(at_ms, *chunk);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives `child` a name in a directory.
+    pub(super) fn link(&mut self, at_ms: i64, parent: FileId, name: &str, child: FileId) {
+        if let Some(children) = self.slab.children_mut(parent) {
+            children.insert(name.into(), child);
+        }
+        self.touch(at_ms, parent);
+    }
+
+    fn unlink(&mut self, at_ms: i64, parent: FileId, name: &str) {
+        if let Some(children) = self.slab.children_mut(parent) {
+            children.remove(name);
+        }
+        self.touch(at_ms, parent);
+    }
+
+    fn touch(&mut self, at_ms: i64, directory: FileId) {
+        if let Some(inode) = self.slab.get_mut(directory) {
+            inode.mtime_ms = at_ms;
+        }
+    }
+}
+
+/// The refusal of one inode more than there can be.
+pub(super) fn full(path: &NsPath) -> NamespaceError {
+    NamespaceError::Limit { path: path.to_string(), what: "files and directories", max: Slab::MAX }
+}

@@ -1,0 +1,140 @@
+//! Who may do what: the one place that every operation passes. Pure.
+//!
+//! The superuser and `root` may everything. For others the bits of the first class that fits decide (owner, then
+//! group, then other), as POSIX has it. Operations need: execute on each directory of the way; write and execute
+//! on the parent to add or remove a name; read to list or to read; write on a file to replace its content.
+
+/// Read.
+pub(crate) const READ: u16 = 4;
+/// Write.
+pub(crate) const WRITE: u16 = 2;
+/// Execute; on directories: search.
+pub(crate) const EXECUTE: u16 = 1;
+/// Only the owner of an entry, or of the directory, removes it.
+const STICKY: u16 = 0o1000;
+/// The name that always is a superuser.
+const ROOT: &str = "root";
+
+/// The one who asks, as it was when the question was asked; part of every logged command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Caller {
+    /// The name.
+    pub(crate) user: String,
+    /// The groups, the primary first; never empty.
+    pub(crate) groups: Vec<String>,
+    /// Whether everything is allowed.
+    pub(crate) superuser: bool,
+}
+
+impl Caller {
+    /// The group of what this caller makes.
+    pub(crate) fn primary_group(&self) -> &str {
+        self.groups.first().map_or(self.user.as_str(), String::as_str)
+    }
+}
+
+/// Who belongs to which group. For now a user's only group is the one of the same name.
+#[derive(Debug, Clone)]
+pub(crate) struct Groups {
+    superuser: String,
+}
+
+impl Groups {
+    /// The groups of a cluster whose superuser, beside `root`, is `superuser`.
+    pub(crate) fn new(superuser: &str) -> Self {
+        Self { superuser: superuser.to_owned() }
+    }
+
+    /// What is known of `user`.
+    pub(crate) fn caller(&self, user: &str) -> Caller {
+        Caller {
+            user: user.to_owned(),
+            groups: vec![user.to_owned()],
+            superuser: user == ROOT || user == self.superuser,
+        }
+    }
+}
+
+/// Whose something is and what its bits say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ownership<'a> {
+    /// The owner's name.
+    pub(crate) owner: &'a str,
+    /// The group's name.
+    pub(crate) group: &'a str,
+    /// The permission bits.
+    pub(crate) mode: u16,
+}
+
+impl Ownership<'_> {
+    /// Whether `caller` has all of `need` here.
+    pub(crate) fn allows(&self, caller: &Caller, need: u16) -> bool {
+        if caller.superuser {
+            return true;
+        }
+        let class = if caller.user == self.owner {
+            self.mode >> 6
+        } else if caller.groups.iter().any(|group| group == self.group) {
+            self.mode >> 3
+        } else {
+            self.mode
+        };
+        class & need == need
+    }
+
+    /// Whether the sticky bit of this directory keeps `caller` from removing an entry owned by `entry_owner`.
+    pub(crate) fn sticky_keeps(&self, caller: &Caller, entry_owner: &str) -> bool {
+        self.mode & STICKY != 0
+            && !caller.superuser
+            && caller.user != self.owner
+            && caller.user != entry_owner
+    }
+}
+
+/// `need` in words, for error texts.
+pub(crate) fn need_text(need: u16) -> &'static str {
+    match need {
+        READ => "read",
+        WRITE => "write",
+        EXECUTE => "execute",
+        n if n == READ | EXECUTE => "read and execute",
+        n if n == WRITE | EXECUTE => "write",
+        _ => "read, write and execute",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_class_that_fits_decides() {
+        let groups = Groups::new("op");
+        let member = Caller { user: "carol".into(), groups: vec!["staff".into()], superuser: false };
+        let cases = [
+            ("owner has it", groups.caller("bob"), 0o700, READ, true),
+            ("owner lacks what others have", groups.caller("bob"), 0o077, READ, false),
+            ("group has it", member.clone(), 0o070, WRITE, true),
+            ("group lacks what others have", member, 0o707, WRITE, false),
+            ("other has it", groups.caller("eve"), 0o004, READ, true),
+            ("other lacks it", groups.caller("eve"), 0o770, READ, false),
+            ("all of several", groups.caller("eve"), 0o001, READ | EXECUTE, false),
+            ("superuser", groups.caller("op"), 0, READ | WRITE | EXECUTE, true),
+            ("root", groups.caller("root"), 0, WRITE, true),
+        ];
+        for (name, caller, mode, need, expected) in cases {
+            let it = Ownership { owner: "bob", group: "staff", mode };
+            assert_eq!(it.allows(&caller, need), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_sticky_bit_leaves_removal_to_owners() {
+        let groups = Groups::new("op");
+        let dir = Ownership { owner: "bob", group: "bob", mode: 0o1777 };
+        for (user, keeps) in [("bob", false), ("alice", false), ("eve", true), ("root", false)] {
+            assert_eq!(dir.sticky_keeps(&groups.caller(user), "alice"), keeps, "{user}");
+        }
+        assert!(!Ownership { mode: 0o777, ..dir }.sticky_keeps(&groups.caller("eve"), "alice"));
+    }
+}

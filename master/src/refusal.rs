@@ -1,0 +1,91 @@
+//! Why a request is refused, by whichever part refuses; one line, and the number that the caller sees.
+
+use distrifs_proto::ErrorCode;
+use distrifs_proto::grpc::status;
+use tonic::Status;
+
+use crate::cluster::{Behind, PlacementRefusal};
+use crate::namespace::NamespaceError;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The namespace says no.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// There is nowhere to write.
+    #[error("{path}: {source}")]
+    Placement {
+        /// What was to be written.
+        path: String,
+        /// Why not.
+        source: PlacementRefusal,
+    },
+    /// This master must not change anything.
+    #[error("{0}")]
+    Behind(#[from] Behind),
+    /// The request itself is malformed.
+    #[error("{0}")]
+    Invalid(String),
+    /// More is waiting than may wait.
+    #[error("{place}: the master is busy: try again shortly")]
+    Busy {
+        /// What was asked for.
+        place: String,
+    },
+    /// The master is stopping and did not take it.
+    #[error("{place}: the master is stopping: nothing was changed")]
+    Stopping {
+        /// What was asked for.
+        place: String,
+    },
+    /// The log failed, leadership was lost or time ran out while it was on its way to the disk.
+    #[error("{place}: outcome unknown: ask again with the same request id")]
+    Unknown {
+        /// What was asked for.
+        place: String,
+    },
+    /// No room for the log.
+    #[error("{place}: no space left for the master's log: {why}: nothing was changed")]
+    LogFull {
+        /// What was asked for.
+        place: String,
+        /// What the log said.
+        why: String,
+    },
+    /// One command that is longer than the log takes.
+    #[error("{place}: limit exceeded: {found} bytes of metadata in one change (at most {max})")]
+    TooLarge {
+        /// What was asked for.
+        place: String,
+        /// How long it is.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+impl Refusal {
+    /// The number that the caller sees.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Namespace(error) => error.code(),
+            Self::Placement { source, .. } => source.code(),
+            Self::Behind(_) => ErrorCode::SafeMode,
+            Self::Invalid(_) => ErrorCode::InvalidArgument,
+            Self::Busy { .. } => ErrorCode::Busy,
+            Self::Stopping { .. } => ErrorCode::Unavailable,
+            Self::Unknown { .. } => ErrorCode::Unknown,
+            Self::LogFull { .. } => ErrorCode::NoSpace,
+            Self::TooLarge { .. } => ErrorCode::LimitExceeded,
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        // A name may contain a line feed; an error is one line.
+        let text = refusal.to_string().replace(|c: char| c.is_control(), "?");
+        status(refusal.code(), text)
+    }
+}

@@ -1,0 +1,75 @@
+//! What operators ask.
+
+use distrifs_proto::grpc::v1;
+use distrifs_proto::grpc::v1::admin_service_server::AdminService;
+use tonic::{Request, Response, Status};
+
+use super::{Api, convert};
+use crate::cluster::{NodeState, Wanted};
+
+/// The service of operators. It only tells; anybody may ask.
+#[derive(Debug, Clone)]
+pub(crate) struct AdminApi(pub(crate) Api);
+
+#[tonic::async_trait]
+impl AdminService for AdminApi {
+    async fn list_nodes(
+        &self,
+        _request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesReply>, Status> {
+        let state = &self.0.state;
+        let views = state.cluster().views(state.clock.now_ms());
+        let nodes = views.into_iter().map(convert::node_status).collect();
+        self.0.counted("ListNodes", Ok(v1::ListNodesReply { epoch: state.epoch.0, nodes }))
+    }
+
+    async fn cluster_status(
+        &self,
+        _request: Request<v1::ClusterStatusRequest>,
+    ) -> Result<Response<v1::ClusterStatusReply>, Status> {
+        let reply = self.status();
+        self.0.counted("ClusterStatus", Ok(reply))
+    }
+}
+
+impl AdminApi {
+    fn status(&self) -> v1::ClusterStatusReply {
+        let state = &self.0.state;
+        let config = &state.config;
+        let now_ms = state.clock.now_ms();
+        let (files, chunks, chunks_to_delete) = {
+            let namespace = state.namespace();
+            (namespace.counts().files, namespace.chunk_count(), namespace.tombstone_count())
+        };
+        let cluster = state.cluster();
+        let wanted = Wanted { replicas: config.replication as usize, bytes: config.chunk_size, exclude: &[] };
+        let why_not_writable = match (cluster.behind(), cluster.placeable(now_ms, wanted)) {
+            (Some(behind), _) => behind.to_string(),
+            (None, Err(refusal)) => refusal.to_string(),
+            (None, Ok(())) => String::new(),
+        };
+        let views = cluster.views(now_ms);
+        drop(cluster);
+        let dead = views.iter().filter(|view| view.state == NodeState::Dead).count();
+        let live = views.iter().filter(|view| view.state == NodeState::Live).count();
+        let present = || views.iter().filter(|view| view.state != NodeState::Dead);
+        let (cluster_id_high, cluster_id_low) = state.cluster_id.to_halves();
+        v1::ClusterStatusReply {
+            epoch: state.epoch.0,
+            capacity_bytes: present().map(convert::capacity).fold(0, u64::saturating_add),
+            used_bytes: present().map(convert::used).fold(0, u64::saturating_add),
+            free_bytes: present().map(convert::free).fold(0, u64::saturating_add),
+            live_nodes: live as u32,
+            dead_nodes: dead as u32,
+            writable: why_not_writable.is_empty(),
+            why_not_writable,
+            default_replication: config.replication,
+            default_chunk_size: config.chunk_size,
+            files,
+            chunks,
+            chunks_to_delete,
+            cluster_id_high,
+            cluster_id_low,
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What clients ask. The answers are worked out in `writes` and `reads`.
+
+use distrifs_proto::grpc::v1;
+use distrifs_proto::grpc::v1::client_service_server::ClientService;
+use tonic::{Request, Response, Status};
+
+use super::Api;
+
+/// The service of clients.
+#[derive(Debug, Clone)]
+pub(crate) struct ClientApi(pub(crate) Api);
+
+macro_rules! answer {
+    ($api:expr, $request:expr, $name:literal, $method:ident) => {{
+        let outcome = match $api.caller(&$request) {
+            Ok(caller) => $api.$method(caller, $request.into_inner()).await,
+            Err(refused) => Err(refused),
+        };
+        $api.counted($name, outcome)
+    }};
+}
+
+#[tonic::async_trait]
+impl ClientService for ClientApi {
+    async fn mkdir(&self, request: Request<v1::MkdirRequest>) -> Result<Response<v1::MkdirReply>, Status> {
+        answer!(self.0, request, "Mkdir", mkdir)
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Status> {
+        answer!(self.0, request, "List", list)
+    }
+
+    async fn stat(&self, request: Request<v1::StatRequest>) -> Result<Response<v1::StatReply>, Status> {
+        answer!(self.0, request, "Stat", stat)
+    }
+
+    async fn rename(&self, request: Request<v1::RenameRequest>) -> Result<Response<v1::RenameReply>, Status> {
+        answer!(self.0, request, "Rename", rename)
+    }
+
+    async fn remove(&self, request: Request<v1::RemoveRequest>) -> Result<Response<v1::RemoveReply>, Status> {
+        answer!(self.0, request, "Remove", remove)
+    }
+
+    async fn create(&self, request: Request<v1::CreateRequest>) -> Result<Response<v1::CreateReply>, Status> {
+        answer!(self.0, request, "Create", create)
+    }
+
+    async fn allocate_chunk(
+        &self,
+        request: Request<v1::AllocateChunkRequest>,
+    ) -> Result<Response<v1::AllocateChunkReply>, Status> {
+        answer!(self.0, request, "AllocateChunk", allocate_chunk)
+    }
+
+    async fn complete(
+        &self,
+        request: Request<v1::CompleteRequest>,
+    ) -> Result<Response<v1::CompleteReply>, Status> {
+        answer!(self.0, request, "Complete", complete)
+    }
+
+    async fn abandon(
+        &self,
+        request: Request<v1::AbandonRequest>,
+    ) -> Result<Response<v1::AbandonReply>, Status> {
+        answer!(self.0, request, "Abandon", abandon)
+    }
+
+    async fn renew_lease(
+        &self,
+        request: Request<v1::RenewLeaseRequest>,
+    ) -> Result<Response<v1::RenewLeaseReply>, Status> {
+        answer!(self.0, request, "RenewLease", renew_lease)
+    }
+
+    async fn read_plan(
+        &self,
+        request: Request<v1::ReadPlanRequest>,
+    ) -> Result<Response<v1::ReadPlanReply>, Status> {
+        answer!(self.0, request, "ReadPlan", read_plan)
+    }
+
+    async fn report_bad_replica(
+        &self,
+        request: Request<v1::ReportBadReplicaRequest>,
+    ) -> Result<Response<v1::ReportBadReplicaReply>, Status> {
+        answer!(self.0, request, "ReportBadReplica", report_bad_replica)
+    }
+}

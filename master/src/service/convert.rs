@@ -1,0 +1,105 @@
+//! Between messages and the cores' types.
+
+use distrifs_proto::grpc::v1;
+use distrifs_proto::types::{ChunkId, Crc32c, GenerationStamp};
+
+use crate::cluster::{Dir, NodeState, NodeView, Place, Replica};
+use crate::namespace::{Status, WrittenChunk};
+
+pub(super) fn file_status(status: &Status) -> v1::FileStatus {
+    let body = status.body.as_ref();
+    let kind = if body.is_some() { v1::FileType::File } else { v1::FileType::Directory };
+    v1::FileStatus {
+        path: status.path.clone(),
+        r#type: kind.into(),
+        size: body.map_or(0, |body| body.size),
+        owner: status.owner.clone(),
+        group: status.group.clone(),
+        mode: u32::from(status.mode),
+        mtime_ms: status.mtime_ms,
+        replication: body.map_or(0, |body| u32::from(body.replication)),
+        chunk_size: body.map_or(0, |body| u64::from(body.chunk_size)),
+        crc32c: body.map_or(0, |body| body.crc.0),
+        file_id: status.file.0,
+        chunk_count: body.map_or(0, |body| body.chunks),
+    }
+}
+
+pub(super) fn node(place: Place) -> v1::Node {
+    v1::Node { node_id: place.node.0, data_address: place.address }
+}
+
+pub(super) fn written(chunk: &v1::WrittenChunk) -> WrittenChunk {
+    WrittenChunk {
+        chunk: ChunkId(chunk.chunk_id),
+        generation: GenerationStamp(chunk.generation),
+        length: chunk.length,
+        crc: Crc32c(chunk.crc32c),
+    }
+}
+
+pub(super) fn replica(replica: &v1::Replica) -> Replica {
+    Replica {
+        chunk: ChunkId(replica.chunk_id),
+        generation: GenerationStamp(replica.generation),
+        length: replica.length,
+        crc: Crc32c(replica.crc32c),
+        corrupt: replica.corrupt,
+    }
+}
+
+pub(super) fn dir(dir: v1::DataDir) -> Dir {
+    Dir {
+        path: dir.path,
+        capacity_bytes: dir.capacity_bytes,
+        free_bytes: dir.free_bytes,
+        used_bytes: dir.used_bytes,
+        healthy: dir.healthy,
+    }
+}
+
+pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
+    let state = match view.state {
+        NodeState::Live => v1::NodeState::Live,
+        NodeState::Suspect => v1::NodeState::Suspect,
+        NodeState::Dead => v1::NodeState::Dead,
+    };
+    let (used_bytes, free_bytes) = (used(&view), free(&view));
+    let data_dirs = view
+        .load
+        .dirs
+        .into_iter()
+        .map(|dir| v1::DataDir {
+            path: dir.path,
+            capacity_bytes: dir.capacity_bytes,
+            free_bytes: dir.free_bytes,
+            used_bytes: dir.used_bytes,
+            healthy: dir.healthy,
+        })
+        .collect();
+    v1::NodeStatus {
+        node_id: view.id.0,
+        data_address: view.address,
+        rack: view.rack,
+        state: state.into(),
+        chunks: view.chunks,
+        used_bytes,
+        free_bytes,
+        data_dirs,
+        io_body: view.load.io_body,
+        since_heartbeat_ms: view.silent_ms,
+        reported: view.reported,
+    }
+}
+
+pub(super) fn used(view: &NodeView) -> u64 {
+    view.load.dirs.iter().map(|dir| dir.used_bytes).fold(0, u64::saturating_add)
+}
+
+pub(super) fn free(view: &NodeView) -> u64 {
+    view.load.dirs.iter().map(|dir| dir.free_bytes).fold(0, u64::saturating_add)
+}
+
+pub(super) fn capacity(view: &NodeView) -> u64 {
+    view.load.dirs.iter().map(|dir| dir.capacity_bytes).fold(0, u64::saturating_add)
+}

@@ -1,0 +1,216 @@
+//! The sessions of datanodes: registration, reports and heartbeats in, orders out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use distrifs_proto::ErrorCode;
+use distrifs_proto::grpc::v1::datanode_service_server::DatanodeService;
+use distrifs_proto::grpc::v1::from_datanode::Body;
+use distrifs_proto::grpc::{status, v1};
+use distrifs_proto::limits::REPORT_PART_MAX;
+use distrifs_proto::types::{ChunkId, ClusterId, Epoch, Lsn, NodeId};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Api, convert};
+use crate::cluster::{Load, RegisterRefusal, Registration, Replica, SessionId, Verdict};
+use crate::namespace::{ChunkState, Namespace};
+use crate::state::{SESSION_QUEUE_MAX, State, ToSession};
+
+/// How long a new connection may take to introduce itself.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Data folders of one node.
+const DIRS_MAX: usize = 256;
+/// An address or a rack's name, in bytes.
+const NAME_MAX: usize = 512;
+
+/// The service of datanodes.
+#[derive(Debug, Clone)]
+pub(crate) struct DatanodeApi(pub(crate) Api);
+
+#[tonic::async_trait]
+impl DatanodeService for DatanodeApi {
+    type SessionStream = ReceiverStream<Result<v1::ToDatanode, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::FromDatanode>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let outcome = self.begin(request.into_inner()).await;
+        self.0.counted("Session", outcome)
+    }
+}
+
+impl DatanodeApi {
+    async fn begin(
+        &self,
+        mut inbound: Streaming<v1::FromDatanode>,
+    ) -> Result<ReceiverStream<Result<v1::ToDatanode, Status>>, Status> {
+        let first = tokio::time::timeout(REGISTER_TIMEOUT, inbound.message()).await;
+        let Ok(Some(v1::FromDatanode { body: Some(Body::Register(register)) })) =
+            first.map_err(|_| protocol("no registration in time"))?
+        else {
+            return Err(protocol("a session begins with a registration"));
+        };
+        let state = self.0.state.clone();
+        let (node, address) = (NodeId(register.node_id), register.data_address.clone());
+        let session = register_node(&state, register)?;
+        let (sender, receiver) = mpsc::channel(SESSION_QUEUE_MAX);
+        let registered = state.to_datanode(v1::to_datanode::Body::Registered(registered(&state)));
+        if sender.try_send(Ok(registered)).is_err() {
+            state.cluster().session_ended(session);
+            return Err(protocol("the session ended at once"));
+        }
+        {
+            let cluster = state.cluster();
+            let mut sessions = state.sessions();
+            // A session that this one replaces ends now.
+            sessions.retain(|known, _| cluster.is_current(*known));
+            sessions.insert(session, sender.clone());
+        }
+        tracing::info!(%node, address, "datanode joined");
+        let stop = self.0.stop.clone();
+        tokio::spawn(async move {
+            let why = serve(&state, session, inbound, &sender, stop).await;
+            state.sessions().remove(&session);
+            state.cluster().session_ended(session);
+            tracing::info!(%node, why, "datanode's session ended");
+        });
+        Ok(ReceiverStream::new(receiver))
+    }
+}
+
+fn register_node(state: &State, register: v1::Register) -> Result<SessionId, Status> {
+    if register.data_address.len() > NAME_MAX || register.rack.len() > NAME_MAX {
+        return Err(protocol("an address or rack is too long"));
+    }
+    let cluster = ClusterId::from_halves(register.cluster_id_high, register.cluster_id_low);
+    let registration = Registration {
+        cluster: (cluster != ClusterId::default()).then_some(cluster),
+        id: NodeId(register.node_id),
+        address: register.data_address,
+        rack: register.rack,
+        epoch_seen: Epoch(register.epoch_seen),
+        lsn_seen: Lsn(register.lsn_seen),
+        incarnation: register.incarnation,
+    };
+    let mut cluster = state.cluster();
+    let was_behind = cluster.behind().is_some();
+    let session = cluster.register(state.clock.now_ms(), state.leader(), registration);
+    if let Some(behind) = cluster.behind().filter(|_| !was_behind) {
+        tracing::error!(%behind, "read-only from now on");
+    }
+    session.map_err(|refusal| {
+        let code = match &refusal {
+            RegisterRefusal::WrongCluster { .. } => ErrorCode::WrongCluster,
+            RegisterRefusal::Duplicate { .. } => ErrorCode::AlreadyExists,
+            RegisterRefusal::Nameless { .. } => ErrorCode::InvalidArgument,
+            RegisterRefusal::TooMany { .. } => ErrorCode::LimitExceeded,
+        };
+        tracing::warn!(%refusal, "a datanode was refused");
+        status(code, refusal.to_string())
+    })
+}
+
+fn registered(state: &State) -> v1::Registered {
+    let (cluster_id_high, cluster_id_low) = state.cluster_id.to_halves();
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    v1::Registered {
+        cluster_id_high,
+        cluster_id_low,
+        heartbeat_interval_ms: ms(state.config.heartbeat_interval),
+        block_report_interval_ms: ms(state.config.block_report_interval),
+    }
+}
+
+/// Takes what a datanode says until the session ends; says why it did.
+async fn serve(
+    state: &Arc<State>,
+    session: SessionId,
+    mut inbound: Streaming<v1::FromDatanode>,
+    sender: &ToSession,
+    mut stop: watch::Receiver<bool>,
+) -> &'static str {
+    let silence = state.config.heartbeat_timeout;
+    loop {
+        let message = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return "the master stops",
+            message = tokio::time::timeout(silence, inbound.message()) => message,
+        };
+        let body = match message {
+            Err(_) => return "silent for the heartbeat timeout",
+            Ok(Err(_)) => return "the connection broke",
+            Ok(Ok(None)) => return "the datanode closed it",
+            Ok(Ok(Some(message))) => message.body,
+        };
+        if !state.cluster().is_current(session) {
+            return "replaced by a newer one";
+        }
+        if let Err(refused) = take(state, session, body) {
+            // The stream ends anyway when this cannot be told.
+            let _ = sender.try_send(Err(refused));
+            return "it broke the protocol";
+        }
+    }
+}
+
+fn take(state: &State, session: SessionId, body: Option<Body>) -> Result<(), Status> {
+    let now_ms = state.clock.now_ms();
+    match body {
+        Some(Body::Heartbeat(beat)) => {
+            if beat.data_dirs.len() > DIRS_MAX || beat.io_body.len() > NAME_MAX {
+                return Err(protocol("a heartbeat names too many folders"));
+            }
+            let load = Load {
+                dirs: beat.data_dirs.into_iter().map(convert::dir).collect(),
+                chunks: beat.chunks,
+                open_writes: beat.open_writes,
+                io_body: beat.io_body,
+            };
+            state.cluster().heartbeat(now_ms, session, load);
+            Ok(())
+        }
+        Some(Body::BlockReport(report)) => {
+            if report.replicas.len() > REPORT_PART_MAX {
+                return Err(protocol("a part of a report is too long"));
+            }
+            let replicas: Vec<Replica> = report.replicas.iter().map(convert::replica).collect();
+            let namespace = state.namespace();
+            let mut cluster = state.cluster();
+            let judge = |replica: &Replica| judge(&namespace, replica);
+            let ends = (report.first, report.last);
+            let taken = cluster.report_part(now_ms, session, &replicas, ends, judge);
+            taken.map_err(|error| protocol(&error.to_string()))
+        }
+        Some(Body::Changes(changes)) => {
+            if changes.added.len() + changes.removed.len() > 2 * REPORT_PART_MAX {
+                return Err(protocol("a report of changes is too long"));
+            }
+            let added: Vec<Replica> = changes.added.iter().map(convert::replica).collect();
+            let removed: Vec<ChunkId> = changes.removed.iter().copied().map(ChunkId).collect();
+            let taken = state.cluster().changed(now_ms, session, &added, &removed);
+            taken.map_err(|error| protocol(&error.to_string()))
+        }
+        Some(Body::Register(_)) => Err(protocol("a second registration in one session")),
+        // From a newer datanode: not an error, not understood.
+        None => Ok(()),
+    }
+}
+
+/// What the namespace says of a replica.
+fn judge(namespace: &Namespace, replica: &Replica) -> Verdict {
+    match namespace.chunk(replica.chunk) {
+        ChunkState::Unknown => Verdict::Unknown,
+        ChunkState::Unfinished | ChunkState::Dereferenced(_) => Verdict::Fine,
+        ChunkState::Referenced(chunk) if replica.generation < chunk.generation => Verdict::Stale,
+        ChunkState::Referenced(chunk) => {
+            let same = replica.length == u64::from(chunk.length) && replica.crc == chunk.crc;
+            if same { Verdict::Fine } else { Verdict::Differs }
+        }
+    }
+}
+
+fn protocol(text: &str) -> Status {
+    status(ErrorCode::Protocol, text)
+}

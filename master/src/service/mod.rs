@@ -1,0 +1,95 @@
+//! The control plane: what clients, datanodes and operators ask over gRPC. Thin: messages in, the cores asked,
+//! messages out.
+
+mod admin;
+mod client;
+mod convert;
+mod datanode;
+mod reads;
+mod writes;
+
+use std::sync::Arc;
+
+use distrifs_proto::grpc::{USER_KEY, code_of};
+use distrifs_proto::types::RequestId;
+use distrifs_proto::{ErrorCode, grpc};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+pub(crate) use admin::AdminApi;
+pub(crate) use client::ClientApi;
+pub(crate) use datanode::DatanodeApi;
+
+use crate::namespace::NsPath;
+use crate::permission::Caller;
+use crate::refusal::Refusal;
+use crate::state::State;
+use crate::writer::Proposer;
+
+/// A user's name, in bytes.
+const USER_BYTES_MAX: usize = 255;
+
+/// What every service has.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    state: Arc<State>,
+    proposer: Proposer,
+    stop: watch::Receiver<bool>,
+}
+
+impl Api {
+    /// Services over this state.
+    pub(crate) fn new(state: Arc<State>, proposer: Proposer, stop: watch::Receiver<bool>) -> Self {
+        Self { state, proposer, stop }
+    }
+
+    /// Who asks.
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let name = request.metadata().get(USER_KEY).and_then(|value| value.to_str().ok());
+        match name {
+            Some(name) if !name.is_empty() && name.len() <= USER_BYTES_MAX => {
+                Ok(self.state.groups.caller(name))
+            }
+            _ => Err(invalid(format!(
+                "no user: metadata key {USER_KEY} must have 1 to {USER_BYTES_MAX} bytes"
+            ))),
+        }
+    }
+
+    /// Counts a request under its outcome.
+    fn counted<T>(&self, method: &'static str, outcome: Result<T, Status>) -> Result<Response<T>, Status> {
+        let code = outcome.as_ref().err().map(code_of);
+        self.state.metrics.answered(method, code);
+        outcome.map(Response::new)
+    }
+}
+
+fn invalid(text: String) -> Status {
+    Refusal::Invalid(text).into()
+}
+
+fn path(text: &str) -> Result<NsPath, Status> {
+    NsPath::parse(text).map_err(|error| invalid(error.to_string()))
+}
+
+/// The id that makes a retry harmless.
+fn request_id(id: Option<grpc::v1::RequestId>) -> Result<RequestId, Status> {
+    match id.map(RequestId::from) {
+        Some(id) if id != RequestId::default() => Ok(id),
+        _ => Err(invalid("a change needs a request id of 128 random bits".to_owned())),
+    }
+}
+
+/// Permission bits; 0 stands for the default.
+fn mode(bits: u32, default: u16, place: &NsPath) -> Result<u16, Status> {
+    match u16::try_from(bits) {
+        Ok(0) => Ok(default),
+        Ok(mode) if mode <= 0o7777 => Ok(mode),
+        _ => Err(invalid(format!("{place}: mode {bits:o} is larger than 7777"))),
+    }
+}
+
+/// An answer that this kind of change does not give: a bug.
+fn mismatch(method: &str) -> Status {
+    grpc::status(ErrorCode::Internal, format!("{method}: the namespace gave another kind of answer"))
+}

@@ -1,0 +1,87 @@
+//! Questions of clients: list, stat, read plan. They see only what is durable and applied.
+
+use distrifs_proto::grpc::v1;
+use distrifs_proto::limits::{LIST_PAGE_MAX, PLAN_CHUNKS_MAX};
+use distrifs_proto::types::{ChunkId, FileId, NodeId};
+use tonic::Status;
+
+use super::{Api, convert, path};
+use crate::namespace::NamespaceError;
+use crate::permission::Caller;
+use crate::refusal::Refusal;
+
+fn refused(error: NamespaceError) -> Status {
+    Refusal::Namespace(error).into()
+}
+
+impl Api {
+    pub(super) async fn list(&self, caller: Caller, ask: v1::ListRequest) -> Result<v1::ListReply, Status> {
+        let path = path(&ask.path)?;
+        let limit = match ask.limit as usize {
+            0 => LIST_PAGE_MAX,
+            limit => limit.min(LIST_PAGE_MAX),
+        };
+        let page = self
+            .state
+            .namespace()
+            .list(&caller, &path, ask.recursive, &ask.start_after, limit)
+            .map_err(refused)?;
+        let entries = page.entries.iter().map(convert::file_status).collect();
+        Ok(v1::ListReply { epoch: self.state.epoch.0, entries, more: page.more })
+    }
+
+    pub(super) async fn stat(&self, caller: Caller, ask: v1::StatRequest) -> Result<v1::StatReply, Status> {
+        let path = path(&ask.path)?;
+        let status = self.state.namespace().stat(&caller, &path).map_err(refused)?;
+        let status = Some(convert::file_status(&status));
+        Ok(v1::StatReply { epoch: self.state.epoch.0, status })
+    }
+
+    pub(super) async fn read_plan(
+        &self,
+        caller: Caller,
+        ask: v1::ReadPlanRequest,
+    ) -> Result<v1::ReadPlanReply, Status> {
+        let path = path(&ask.path)?;
+        let expected = (ask.file_id != 0).then_some(FileId(ask.file_id));
+        let range = (ask.offset, ask.length);
+        let planned = self
+            .state
+            .namespace()
+            .read_plan(&caller, &path, range, expected, PLAN_CHUNKS_MAX)
+            .map_err(refused)?;
+        let now_ms = self.state.clock.now_ms();
+        let seed: u64 = rand::random();
+        let cluster = self.state.cluster();
+        let chunks = planned
+            .chunks
+            .iter()
+            .map(|(index, id, chunk)| {
+                let length = u64::from(chunk.length);
+                let seed = seed.wrapping_add(*index);
+                let places = cluster.locate(now_ms, *id, chunk.generation, length, chunk.crc, seed);
+                v1::ChunkLocation {
+                    index: *index,
+                    chunk_id: id.0,
+                    generation: chunk.generation.0,
+                    length,
+                    crc32c: chunk.crc.0,
+                    replicas: places.into_iter().map(convert::node).collect(),
+                }
+            })
+            .collect();
+        let status = Some(convert::file_status(&planned.status));
+        Ok(v1::ReadPlanReply { epoch: self.state.epoch.0, status, chunks })
+    }
+
+    pub(super) async fn report_bad_replica(
+        &self,
+        caller: Caller,
+        ask: v1::ReportBadReplicaRequest,
+    ) -> Result<v1::ReportBadReplicaReply, Status> {
+        let (chunk, node) = (ChunkId(ask.chunk_id), NodeId(ask.node_id));
+        tracing::warn!(%chunk, %node, code = ask.code, user = caller.user, "a reader complains of a replica");
+        self.state.cluster().blame(self.state.clock.now_ms(), chunk, node);
+        Ok(v1::ReportBadReplicaReply { epoch: self.state.epoch.0 })
+    }
+}

@@ -1,0 +1,295 @@
+//! Changes that clients ask for. Each is checked against the present state before anything is logged; where a
+//! chunk is to be written is planned before, too, so that a refusal leaves no trace.
+
+use std::collections::BTreeSet;
+
+use distrifs_proto::grpc::v1;
+use distrifs_proto::limits::FILE_CHUNKS_MAX;
+use distrifs_proto::types::{ChunkId, FileId, NodeId, RequestId};
+use tonic::Status;
+
+use super::{Api, convert, invalid, mismatch, mode, path, request_id};
+use crate::cluster::{Place, Replica, Wanted};
+use crate::namespace::{Answer, Command, DIRECTORY_MODE, FILE_MODE, FIRST_GENERATION, Operation};
+use crate::permission::Caller;
+use crate::refusal::Refusal;
+
+/// Leases renewed, or nodes excluded, in one request.
+const IDS_MAX: usize = 4096;
+/// A chunk id to be filled in by the writer.
+const TO_BE_ASSIGNED: ChunkId = ChunkId(0);
+
+impl Api {
+    fn command(&self, request: RequestId, caller: Caller, operation: Operation) -> Command {
+        Command { at_ms: self.state.clock.wall_ms(), request: Some(request), caller, operation }
+    }
+
+    fn check(&self, command: &Command) -> Result<Option<Answer>, Refusal> {
+        Ok(self.state.namespace().check(command)?)
+    }
+
+    async fn done(&self, command: Command) -> Result<(), Status> {
+        self.proposer.propose(command).await.map(|_| ()).map_err(Status::from)
+    }
+
+    fn lease_until(&self) -> i64 {
+        self.state.clock.wall_ms().saturating_add(self.lease_ms())
+    }
+
+    fn lease_ms(&self) -> i64 {
+        i64::try_from(self.state.config.pending_timeout.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    pub(super) async fn mkdir(
+        &self,
+        caller: Caller,
+        ask: v1::MkdirRequest,
+    ) -> Result<v1::MkdirReply, Status> {
+        let request = request_id(ask.request_id)?;
+        let path = path(&ask.path)?;
+        let mode = mode(ask.mode, DIRECTORY_MODE, &path)?;
+        let operation = Operation::Mkdir { path, parents: ask.parents, mode };
+        self.done(self.command(request, caller, operation)).await?;
+        Ok(v1::MkdirReply { epoch: self.state.epoch.0 })
+    }
+
+    pub(super) async fn rename(
+        &self,
+        caller: Caller,
+        ask: v1::RenameRequest,
+    ) -> Result<v1::RenameReply, Status> {
+        let request = request_id(ask.request_id)?;
+        let (source, target) = (path(&ask.source)?, path(&ask.target)?);
+        let operation = Operation::Rename { source, target, overwrite: ask.overwrite };
+        self.done(self.command(request, caller, operation)).await?;
+        Ok(v1::RenameReply { epoch: self.state.epoch.0 })
+    }
+
+    pub(super) async fn remove(
+        &self,
+        caller: Caller,
+        ask: v1::RemoveRequest,
+    ) -> Result<v1::RemoveReply, Status> {
+        let request = request_id(ask.request_id)?;
+        let operation = Operation::Remove { path: path(&ask.path)?, recursive: ask.recursive };
+        self.done(self.command(request, caller, operation)).await?;
+        Ok(v1::RemoveReply { epoch: self.state.epoch.0 })
+    }
+
+    pub(super) async fn abandon(
+        &self,
+        caller: Caller,
+        ask: v1::AbandonRequest,
+    ) -> Result<v1::AbandonReply, Status> {
+        let request = request_id(ask.request_id)?;
+        let operation = Operation::Abandon { file: FileId(ask.file_id) };
+        self.done(self.command(request, caller, operation)).await?;
+        Ok(v1::AbandonReply { epoch: self.state.epoch.0 })
+    }
+
+    pub(super) async fn create(
+        &self,
+        caller: Caller,
+        ask: v1::CreateRequest,
+    ) -> Result<v1::CreateReply, Status> {
+        let request = request_id(ask.request_id)?;
+        let path = path(&ask.path)?;
+        let config = &self.state.config;
+        let replication = if ask.replication == 0 { config.replication } else { ask.replication };
+        let chunk_size = if ask.chunk_size == 0 { config.chunk_size } else { ask.chunk_size };
+        // Values that do not fit are out of the limits and refused as such.
+        let operation = Operation::Create {
+            mode: mode(ask.mode, FILE_MODE, &path)?,
+            path: path.clone(),
+            overwrite: ask.overwrite,
+            replication: u8::try_from(replication).unwrap_or(u8::MAX),
+            chunk_size: u32::try_from(chunk_size).unwrap_or(u32::MAX),
+            lease_until_ms: self.lease_until(),
+            chunk: ask.first_chunk.then_some(TO_BE_ASSIGNED),
+        };
+        let command = self.command(request, caller, operation);
+        let wanted = Wanted { replicas: replication as usize, bytes: chunk_size, exclude: &[] };
+        let (answer, hops) = self.planned(command, path.as_str(), wanted, ask.first_chunk).await?;
+        let Answer::Created { file, chunk } = answer else {
+            return Err(mismatch("Create"));
+        };
+        let first_chunk = match chunk {
+            Some(chunk) => Some(self.plan_of(path.as_str(), chunk, wanted, hops)?),
+            None => None,
+        };
+        Ok(v1::CreateReply {
+            epoch: self.state.epoch.0,
+            file_id: file.0,
+            replication,
+            chunk_size,
+            lease_ms: self.lease_ms().unsigned_abs(),
+            first_chunk,
+        })
+    }
+
+    pub(super) async fn allocate_chunk(
+        &self,
+        caller: Caller,
+        ask: v1::AllocateChunkRequest,
+    ) -> Result<v1::AllocateChunkReply, Status> {
+        let request = request_id(ask.request_id)?;
+        if ask.exclude.len() > IDS_MAX {
+            return Err(invalid(format!("more than {IDS_MAX} nodes to exclude")));
+        }
+        let exclude: Vec<NodeId> = ask.exclude.iter().copied().map(NodeId).collect();
+        let file = FileId(ask.file_id);
+        let abandon = ask.abandon_chunk.map(ChunkId);
+        let operation = Operation::AllocateChunk { file, chunk: TO_BE_ASSIGNED, abandon };
+        let writing = self.state.namespace().writing(&caller, file).map_err(Refusal::Namespace)?;
+        let command = self.command(request, caller, operation);
+        let wanted = Wanted {
+            replicas: usize::from(writing.replication),
+            bytes: u64::from(writing.chunk_size),
+            exclude: &exclude,
+        };
+        let (answer, hops) = self.planned(command, &writing.path, wanted, true).await?;
+        let Answer::Allocated { chunk, .. } = answer else {
+            return Err(mismatch("AllocateChunk"));
+        };
+        let plan = Some(self.plan_of(&writing.path, chunk, wanted, hops)?);
+        Ok(v1::AllocateChunkReply { epoch: self.state.epoch.0, plan })
+    }
+
+    /// Executes a change that needs nodes to write to: without them nothing is logged.
+    async fn planned(
+        &self,
+        command: Command,
+        path: &str,
+        wanted: Wanted<'_>,
+        place: bool,
+    ) -> Result<(Answer, Option<Vec<Place>>), Refusal> {
+        if let Some(answer) = self.check(&command)? {
+            return Ok((answer, None));
+        }
+        let hops = if place { Some(self.place(path, wanted)?) } else { None };
+        if !place {
+            // An empty file needs no node, but a cluster that takes no write takes none of these either.
+            let now_ms = self.state.clock.now_ms();
+            let placeable = self.state.cluster().placeable(now_ms, wanted);
+            placeable.map_err(|source| Refusal::Placement { path: path.to_owned(), source })?;
+        }
+        Ok((self.proposer.propose(command).await?, hops))
+    }
+
+    fn place(&self, path: &str, wanted: Wanted<'_>) -> Result<Vec<Place>, Refusal> {
+        let now_ms = self.state.clock.now_ms();
+        let placed = self.state.cluster().place(now_ms, wanted, rand::random());
+        placed.map_err(|source| Refusal::Placement { path: path.to_owned(), source })
+    }
+
+    /// The plan of a chunk: the one it has, the one made for it now, or, when its own is forgotten (a retry after
+    /// a restart), a new one.
+    fn plan_of(
+        &self,
+        path: &str,
+        chunk: ChunkId,
+        wanted: Wanted<'_>,
+        hops: Option<Vec<Place>>,
+    ) -> Result<v1::WritePlan, Refusal> {
+        let known: Option<Vec<Place>> = {
+            let cluster = self.state.cluster();
+            let nodes = cluster.plans.of(chunk);
+            nodes.map(|nodes| nodes.iter().filter_map(|node| cluster.place_of(*node)).collect())
+        };
+        let hops = match (known, hops) {
+            (Some(known), _) => known,
+            (None, Some(hops)) => hops,
+            (None, None) => self.place(path, wanted)?,
+        };
+        let nodes = hops.iter().map(|hop| hop.node).collect();
+        self.state.cluster().plans.remember(chunk, nodes);
+        Ok(v1::WritePlan {
+            chunk_id: chunk.0,
+            generation: FIRST_GENERATION.0,
+            hops: hops.into_iter().map(convert::node).collect(),
+        })
+    }
+
+    pub(super) async fn complete(
+        &self,
+        caller: Caller,
+        ask: v1::CompleteRequest,
+    ) -> Result<v1::CompleteReply, Status> {
+        let request = request_id(ask.request_id)?;
+        if ask.chunks.len() > FILE_CHUNKS_MAX {
+            return Err(invalid(format!("more than {FILE_CHUNKS_MAX} chunks")));
+        }
+        let file = FileId(ask.file_id);
+        let chunks = ask.chunks.iter().map(convert::written).collect();
+        let command = self.command(request, caller.clone(), Operation::Complete { file, chunks });
+        let answer = match self.check(&command)? {
+            Some(answer) => answer,
+            None => {
+                self.demand_copies(&caller, file, &ask.chunks)?;
+                self.proposer.propose(command).await?
+            }
+        };
+        let Answer::Completed(status) = answer else {
+            return Err(mismatch("Complete"));
+        };
+        let mut cluster = self.state.cluster();
+        for written in &ask.chunks {
+            let chunk = convert::written(written);
+            let (generation, length, crc) = (chunk.generation, chunk.length, chunk.crc);
+            let replica = Replica { chunk: chunk.chunk, generation, length, crc, corrupt: false };
+            let nodes: Vec<NodeId> = written.nodes.iter().copied().map(NodeId).collect();
+            cluster.completed(replica, &nodes);
+        }
+        let status = Some(convert::file_status(&status));
+        Ok(v1::CompleteReply { epoch: self.state.epoch.0, status })
+    }
+
+    /// Refuses a completion unless each chunk is on as many nodes as asked for, all of its plan. After a restart
+    /// of the master, whose plans are soft, any node that has registered will do.
+    fn demand_copies(
+        &self,
+        caller: &Caller,
+        file: FileId,
+        chunks: &[v1::WrittenChunk],
+    ) -> Result<(), Refusal> {
+        let writing = self.state.namespace().writing(caller, file)?;
+        let cluster = self.state.cluster();
+        for written in chunks {
+            let chunk = ChunkId(written.chunk_id);
+            let nodes: BTreeSet<NodeId> = written.nodes.iter().copied().map(NodeId).collect();
+            let planned = cluster.plans.of(chunk);
+            let (path, wanted) = (&writing.path, usize::from(writing.replication));
+            for node in &nodes {
+                let fits = planned.map_or_else(|| cluster.knows(*node), |planned| planned.contains(node));
+                if !fits {
+                    let text = format!("{path}: chunk {chunk} was not to be written on datanode {node}");
+                    return Err(Refusal::Invalid(text));
+                }
+            }
+            if nodes.len() < wanted {
+                let text = format!("{path}: chunk {chunk} is on {} nodes, {wanted} are needed", nodes.len());
+                return Err(Refusal::Invalid(text));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn renew_lease(
+        &self,
+        caller: Caller,
+        ask: v1::RenewLeaseRequest,
+    ) -> Result<v1::RenewLeaseReply, Status> {
+        let request = request_id(ask.request_id)?;
+        if ask.file_ids.len() > IDS_MAX {
+            return Err(invalid(format!("more than {IDS_MAX} leases in one request")));
+        }
+        let files = ask.file_ids.iter().copied().map(FileId).collect();
+        let operation = Operation::RenewLeases { files, until_ms: self.lease_until() };
+        let answer = self.proposer.propose(self.command(request, caller, operation)).await?;
+        let Answer::Renewed { expired } = answer else {
+            return Err(mismatch("RenewLease"));
+        };
+        let expired = expired.into_iter().map(|file| file.0).collect();
+        Ok(v1::RenewLeaseReply { epoch: self.state.epoch.0, expired })
+    }
+}

@@ -1,0 +1,138 @@
+//! What the drivers share: the two cores behind their locks, and how to reach datanodes.
+//!
+//! Locks are taken in this order, never held over an await: namespace, cluster, sessions.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use distrifs_engine::log::LogStats;
+use distrifs_proto::grpc::v1;
+use distrifs_proto::types::{ClusterId, Epoch, Lsn};
+use tokio::sync::{mpsc, watch};
+use tonic::Status;
+
+use crate::clock::Clock;
+use crate::cluster::{Cluster, Leader, SessionId};
+use crate::config::MasterConfig;
+use crate::error::MasterFailure;
+use crate::metrics::Metrics;
+use crate::namespace::Namespace;
+use crate::permission::Groups;
+
+/// Messages that wait for one datanode.
+pub(crate) const SESSION_QUEUE_MAX: usize = 64;
+
+/// What is sent to a datanode.
+pub(crate) type ToSession = mpsc::Sender<Result<v1::ToDatanode, Status>>;
+
+/// What the drivers share.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) config: MasterConfig,
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) epoch: Epoch,
+    pub(crate) groups: Groups,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+    namespace: RwLock<Namespace>,
+    cluster: Mutex<Cluster>,
+    sessions: Mutex<HashMap<SessionId, ToSession>>,
+    durable: AtomicU64,
+    log_stats: Mutex<Option<LogStats>>,
+    failure: watch::Sender<Option<MasterFailure>>,
+}
+
+impl State {
+    /// The state of a master that has just recovered.
+    pub(crate) fn new(
+        config: MasterConfig,
+        cluster_id: ClusterId,
+        epoch: Epoch,
+        namespace: Namespace,
+        cluster: Cluster,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            groups: Groups::new(&config.superuser),
+            config,
+            cluster_id,
+            epoch,
+            clock,
+            metrics: Metrics::default(),
+            durable: AtomicU64::new(namespace.applied().0),
+            namespace: RwLock::new(namespace),
+            cluster: Mutex::new(cluster),
+            sessions: Mutex::new(HashMap::new()),
+            log_stats: Mutex::new(None),
+            failure: watch::Sender::new(None),
+        }
+    }
+
+    /// The namespace, to be asked.
+    pub(crate) fn namespace(&self) -> RwLockReadGuard<'_, Namespace> {
+        self.namespace.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The namespace, to be changed: the writer's alone.
+    pub(crate) fn namespace_mut(&self) -> RwLockWriteGuard<'_, Namespace> {
+        self.namespace.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The cluster.
+    pub(crate) fn cluster(&self) -> MutexGuard<'_, Cluster> {
+        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The open sessions.
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, ToSession>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last LSN known to be durable.
+    pub(crate) fn durable(&self) -> Lsn {
+        Lsn(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Everything up to `lsn` is durable.
+    pub(crate) fn set_durable(&self, lsn: Lsn) {
+        self.durable.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    /// What the log counted when it was last asked.
+    pub(crate) fn log_stats(&self) -> Option<LogStats> {
+        *self.log_stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what the log counts.
+    pub(crate) fn set_log_stats(&self, stats: LogStats) {
+        *self.log_stats.lock().unwrap_or_else(PoisonError::into_inner) = Some(stats);
+    }
+
+    /// How this master introduces itself to datanodes.
+    pub(crate) fn leader(&self) -> Leader {
+        Leader { cluster: self.cluster_id, epoch: self.epoch, durable: self.durable() }
+    }
+
+    /// A message to a datanode, with the epoch and the durable LSN that it is to remember.
+    pub(crate) fn to_datanode(&self, body: v1::to_datanode::Body) -> v1::ToDatanode {
+        v1::ToDatanode { epoch: self.epoch.0, lsn: self.durable().0, body: Some(body) }
+    }
+
+    /// The master gives up; the first reason stays.
+    pub(crate) fn fail(&self, failure: MasterFailure) {
+        tracing::error!(%failure, "the master gives up");
+        self.failure.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(failure);
+            }
+            first
+        });
+    }
+
+    /// Why the master gave up, as soon as it does.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<MasterFailure>> {
+        self.failure.subscribe()
+    }
+}

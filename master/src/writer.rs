@@ -1,0 +1,248 @@
+//! The way of a change: queue, check, batch, log, prove leadership, apply, answer. One task does all of it.
+//!
+//! While one batch is on its way to the disk the next one gathers: that is the group commit. Nothing is applied,
+//! and so visible, before it is durable. After a failed append nothing is applied or acknowledged any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use distrifs_engine::log::{Log, LogError};
+use distrifs_proto::types::{ChunkId, Lsn};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::epoch::Leadership;
+use crate::error::MasterFailure;
+use crate::namespace::{Answer, Command, format};
+use crate::refusal::Refusal;
+use crate::state::State;
+
+/// Changes that wait for the writer.
+const QUEUE_MAX: usize = 4096;
+/// Changes in one batch.
+const BATCH_MAX: usize = 1024;
+/// What the log adds to each record.
+const RECORD_OVERHEAD: usize = 4;
+/// How long a caller waits: beyond it the outcome is unknown to it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Outcome = oneshot::Sender<Result<Answer, Refusal>>;
+
+/// A change on its way.
+#[derive(Debug)]
+struct Proposal {
+    command: Command,
+    outcome: Outcome,
+}
+
+/// Takes changes in.
+#[derive(Debug, Clone)]
+pub(crate) struct Proposer {
+    queue: mpsc::Sender<Proposal>,
+}
+
+impl Proposer {
+    /// Executes a change durably and gives its answer.
+    ///
+    /// # Errors
+    /// The refusal; after [`Refusal::Unknown`] it may have happened.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Answer, Refusal> {
+        let place = command.place();
+        let (outcome, answered) = oneshot::channel();
+        match self.queue.try_send(Proposal { command, outcome }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(Refusal::Busy { place }),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Refusal::Stopping { place }),
+        }
+        match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(Refusal::Unknown { place }),
+        }
+    }
+}
+
+/// The one that changes the namespace.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    state: Arc<State>,
+    log: Log,
+    leadership: Leadership,
+    queue: mpsc::Receiver<Proposal>,
+    /// Did not fit into the batch before.
+    held_over: Option<(Proposal, Bytes)>,
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    proposals: Vec<Proposal>,
+    records: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Writer {
+    /// A writer, and the way to it.
+    pub(crate) fn new(state: Arc<State>, log: Log, leadership: Leadership) -> (Self, Proposer) {
+        let (sender, queue) = mpsc::channel(QUEUE_MAX);
+        (Self { state, log, leadership, queue, held_over: None }, Proposer { queue: sender })
+    }
+
+    /// Works until `stop` turns true and the queue is empty, or until the log or the leadership is lost.
+    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut stopping = false;
+        loop {
+            let mut batch = Batch::default();
+            if self.held_over.is_none() {
+                let first = tokio::select! {
+                    first = self.queue.recv() => first,
+                    _ = stop.wait_for(|stop| *stop), if !stopping => {
+                        // What is in the queue is still done; nothing new is taken.
+                        self.queue.close();
+                        stopping = true;
+                        continue;
+                    }
+                };
+                let Some(first) = first else { break };
+                self.take(&mut batch, first);
+            }
+            self.gather(&mut batch);
+            if batch.records.is_empty() {
+                continue;
+            }
+            if let Err(failure) = self.commit(batch).await {
+                self.state.fail(failure);
+                self.refuse_rest();
+                return;
+            }
+        }
+        if let Err(error) = self.log.close().await {
+            tracing::warn!(%error, "the log was not closed cleanly; everything acknowledged is durable");
+        }
+    }
+
+    /// Fills the batch with what waits.
+    fn gather(&mut self, batch: &mut Batch) {
+        if let Some((proposal, record)) = self.held_over.take() {
+            self.put(batch, proposal, record);
+        }
+        while batch.records.len() < BATCH_MAX && self.held_over.is_none() {
+            let Ok(next) = self.queue.try_recv() else { break };
+            self.take(batch, next);
+        }
+    }
+
+    /// Answers a change at once if it needs no log, or puts it into the batch.
+    fn take(&mut self, batch: &mut Batch, mut proposal: Proposal) {
+        let checked = {
+            let namespace = self.state.namespace();
+            let behind = self.state.cluster().behind().cloned();
+            match behind {
+                Some(behind) => Err(Refusal::Behind(behind)),
+                None => namespace.check(&proposal.command).map_err(Refusal::Namespace),
+            }
+        };
+        match checked {
+            Ok(None) => {
+                // The real ids come with the batch; the length is the same.
+                proposal.command.assign_chunk(&mut ChunkId(u64::MAX - 1));
+                let record = format::encode(&proposal.command);
+                self.put(batch, proposal, record);
+            }
+            Ok(Some(answer)) => answer_with(proposal.outcome, Ok(answer)),
+            Err(refusal) => answer_with(proposal.outcome, Err(refusal)),
+        }
+    }
+
+    fn put(&mut self, batch: &mut Batch, proposal: Proposal, record: Bytes) {
+        let (found, max) = (record.len() + RECORD_OVERHEAD, self.log.append_bytes_max());
+        if found > max {
+            let place = proposal.command.place();
+            answer_with(proposal.outcome, Err(Refusal::TooLarge { place, found, max }));
+        } else if batch.bytes + found > max {
+            self.held_over = Some((proposal, record));
+        } else {
+            batch.bytes += found;
+            batch.records.push(record);
+            batch.proposals.push(proposal);
+        }
+    }
+
+    /// Makes a batch durable, applies it and answers.
+    async fn commit(&mut self, mut batch: Batch) -> Result<(), MasterFailure> {
+        let mut next_chunk = self.state.namespace().next_chunk();
+        for (proposal, record) in batch.proposals.iter_mut().zip(&mut batch.records) {
+            let before = next_chunk;
+            proposal.command.assign_chunk(&mut next_chunk);
+            if next_chunk != before {
+                *record = format::encode(&proposal.command);
+            }
+        }
+        let appended = self.log.append(batch.records).await;
+        self.state.set_log_stats(self.log.stats());
+        let range = match appended {
+            Ok(range) => range,
+            Err(error @ LogError::NoSpace { .. }) => {
+                for proposal in batch.proposals {
+                    let (place, why) = (proposal.command.place(), error.to_string());
+                    answer_with(proposal.outcome, Err(Refusal::LogFull { place, why }));
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(give_up(batch.proposals, error.to_string())),
+        };
+        // The disk has it, but an answer is given only by who leads: another start may have begun meanwhile.
+        if let Err(failure) = self.leadership.prove() {
+            refuse_all(batch.proposals);
+            return Err(failure);
+        }
+        let expected = batch.proposals.len() as u64;
+        if range.end.0.checked_sub(range.start.0) != Some(expected) {
+            let why = format!("{expected} records got the positions {range:?}");
+            return Err(give_up(batch.proposals, why));
+        }
+        let mut answers = Vec::with_capacity(batch.proposals.len());
+        {
+            let mut namespace = self.state.namespace_mut();
+            for (proposal, lsn) in batch.proposals.into_iter().zip(range.start.0..) {
+                answers.push((proposal.outcome, namespace.apply(Lsn(lsn), &proposal.command)));
+            }
+        }
+        self.state.set_durable(Lsn(range.end.0 - 1));
+        for (outcome, answer) in answers {
+            answer_with(outcome, answer.map_err(Refusal::Namespace));
+        }
+        Ok(())
+    }
+
+    /// Nothing more is taken; what waits was not begun.
+    fn refuse_rest(&mut self) {
+        self.queue.close();
+        let held_over = self.held_over.take().map(|(proposal, _)| proposal);
+        let waiting = std::iter::from_fn(|| self.queue.try_recv().ok());
+        for proposal in held_over.into_iter().chain(waiting) {
+            let place = proposal.command.place();
+            answer_with(proposal.outcome, Err(Refusal::Stopping { place }));
+        }
+    }
+}
+
+fn give_up(proposals: Vec<Proposal>, why: String) -> MasterFailure {
+    refuse_all(proposals);
+    MasterFailure::Log { why }
+}
+
+/// They are on the disk or not: nobody knows.
+fn refuse_all(proposals: Vec<Proposal>) {
+    for proposal in proposals {
+        let place = proposal.command.place();
+        answer_with(proposal.outcome, Err(Refusal::Unknown { place }));
+    }
+}
+
+fn answer_with(outcome: Outcome, answer: Result<Answer, Refusal>) {
+    // Whoever asked may have gone; the change stands all the same.
+    let _ = outcome.send(answer);
+}
+
+#[cfg(test)]
+#[path = "writer_test.rs"]
+mod tests;
