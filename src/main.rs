@@ -18,7 +18,7 @@ mod tree_failures;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::commands::Command;
 use crate::context::Context;
@@ -31,7 +31,7 @@ use crate::signals::EndSignals;
 #[derive(Debug, Parser)]
 #[command(name = "distrifs", version, max_term_width = 100)]
 #[command(after_help = "Begin with:\n  distrifs demo\n  distrifs local --data-dir DIR\n\n\
-    Exit status: 0 done, 1 failed, 2 wrong command line, 3 not found, 4 exists or wrong kind,\n\
+    Exit status: 0 done, 1 failed, 2 wrong command line, 3 not found, 4 exists or wrong kind, \
     5 permission denied, 6 write denied (too few datanodes, no space), 7 data corrupt, 8 unavailable.")]
 struct Cli {
     #[command(flatten)]
@@ -41,7 +41,10 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage_error(&error),
+    };
     let name = cli.command.name();
     match run(cli) {
         Ok(status) => status.into(),
@@ -52,6 +55,32 @@ fn main() -> ExitCode {
             error.status().into()
         }
     }
+}
+
+/// Help and version as clap prints them; a wrong command line as one line, like every other error.
+fn usage_error(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+
+    let help = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if !error.use_stderr() || error.kind() == help {
+        // A reader that went away has seen enough.
+        let _ = error.print();
+        let status = if error.use_stderr() { ExitStatus::Usage } else { ExitStatus::Done };
+        return status.into();
+    }
+    let known = Cli::command();
+    let given: Vec<String> = std::env::args_os().skip(1).filter_map(|word| word.into_string().ok()).collect();
+    let name = given.iter().find(|word| known.find_subcommand(word).is_some());
+    let text = error.to_string();
+    let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let what = first.join(" ");
+    let what = what.strip_prefix("error: ").unwrap_or(&what);
+    let (command, help) = match name {
+        Some(name) => (name.as_str(), format!("distrifs help {name}")),
+        None => ("command line", "distrifs help".to_owned()),
+    };
+    report(command, &CommandError::Usage(format!("{what}; see `{help}`")));
+    ExitStatus::Usage.into()
 }
 
 fn run(cli: Cli) -> Result<ExitStatus, CommandError> {

@@ -109,7 +109,7 @@ pub(crate) struct Settings {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OptionsError {
     /// The file cannot be read.
-    #[error("{}: cannot read the configuration: {source}", path.display())]
+    #[error("{}: cannot read the configuration: {}", path.display(), crate::error::io_text(source))]
     Read {
         /// The file.
         path: PathBuf,

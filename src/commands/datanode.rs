@@ -15,7 +15,7 @@ use crate::signals::EndSignals;
 /// Run the storage daemon.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "It prints one line when it serves: `ready datanode id=ID data=HOST:PORT http=HOST:PORT`.\n\
+    after_help = "It prints one line when it serves: `ready datanode id=ID data=HOST:PORT http=HOST:PORT`. \
     SIGTERM and SIGINT stop it cleanly. Its data folders hold its identity: keep them together.\n\n\
     Example:\n  distrifs datanode --data-dir /disk1/distrifs --data-dir /disk2/distrifs \\\n      \
     --master 10.0.0.1:9000 --listen 10.0.0.7:9100 --rack r2"

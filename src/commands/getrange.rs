@@ -16,7 +16,7 @@ use crate::remote_path::RemotePath;
 /// Fetch a range of a file.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A range that reaches over the end gives what there is, and one that begins at the end gives\n\
+    after_help = "A range that reaches over the end gives what there is, and one that begins at the end gives \
     nothing; one that begins beyond the end is refused. Sizes take K, M, G and T.\n\n\
     Example:\n  distrifs getrange /videos/film.mp4 1M 4096 part.bin\n  distrifs getrange /videos/film.mp4 0 16 - | xxd"
 )]

@@ -14,7 +14,7 @@ use crate::signals::EndSignals;
 /// Run a whole cluster on this machine until Ctrl-C.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "A master and datanodes as processes of their own, all below DIR. Started again on the same DIR it has\n\
+    after_help = "A master and datanodes as processes of their own, all below DIR. Started again on the same DIR it has \
     all its files.\n\n\
     Example:\n  distrifs local --data-dir ~/distrifs\n  distrifs put README.md /        (in another terminal)"
 )]

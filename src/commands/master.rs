@@ -16,7 +16,7 @@ use crate::signals::EndSignals;
 /// Run the metadata daemon.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "It prints one line when it serves: `ready master grpc=HOST:PORT http=HOST:PORT epoch=N`.\n\
+    after_help = "It prints one line when it serves: `ready master grpc=HOST:PORT http=HOST:PORT epoch=N`. \
     SIGTERM and SIGINT stop it cleanly.\n\n\
     Example:\n  distrifs master --data-dir /var/lib/distrifs/master --listen 0.0.0.0:9000"
 )]

@@ -20,8 +20,8 @@ pub(crate) const FILES_IN_FLIGHT_MAX: usize = 8;
 /// Fetch a file or a tree.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "If LOCAL is a directory, REMOTE goes into it under its own name. A file is written under a temporary\n\
-    name beside its target and appears once it is whole and verified; a failure leaves nothing of it.\n\
+    after_help = "If LOCAL is a directory, REMOTE goes into it under its own name. A file is written under a temporary \
+    name beside its target and appears once it is whole and verified; a failure leaves nothing of it. \
     With -r, permission bits are kept within your umask.\n\n\
     Example:\n  distrifs get /backups/home.tar .\n  distrifs get -r /photos ./photos\n  \
     distrifs get /backups/etc.tar - | tar t"

@@ -24,10 +24,9 @@ const FILE_MODE: u32 = 0o644;
 /// Store a file, a tree or standard input.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "If REMOTE is a directory, LOCAL goes into it under its own name. A file appears once it is whole\n\
-    and on as many disks as asked for; until then, and after a failure, what was there before stays.\n\
-    \n\
-    With -r a tree keeps its permission bits, and a file or entry that cannot be stored (no permission, a\n\
+    after_help = "If REMOTE is a directory, LOCAL goes into it under its own name. A file appears once it is whole \
+    and on as many disks as asked for; until then, and after a failure, what was there before stays.\n\n\
+    With -r a tree keeps its permission bits, and a file or entry that cannot be stored (no permission, a \
     symbolic link, socket, fifo or device) is told on standard error; the rest goes on, the status is 1.\n\n\
     Example:\n  distrifs put -f backup.tar /backups/\n  distrifs put -r ./photos /photos\n  \
     tar c /etc | distrifs put - /backups/etc.tar"

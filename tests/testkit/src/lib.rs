@@ -1,1 +1,23 @@
-//! placeholder
+//! Shared test code: real clusters of real processes, each in a folder of its own, on free ports.
+//!
+//! - [`Cluster`]: start it, run commands against it, kill and restart its daemons, look at its disks.
+//! - [`Outcome`]: what a command printed and how it ended.
+//! - [`wait_until`]: for what takes a moment; its deadline is generous, and no test asserts on time.
+//!
+//! A cluster takes everything with it when it is dropped: processes first, then its folder.
+
+mod bytes;
+mod cluster;
+mod command;
+mod daemon;
+mod replica;
+mod tree;
+mod wait;
+
+pub use bytes::random_bytes;
+pub use cluster::{Cluster, ClusterOptions};
+pub use command::{Outcome, run};
+pub use daemon::{Daemon, free_port};
+pub use replica::ReplicaFile;
+pub use tree::{Entry, tree_of};
+pub use wait::{DEADLINE, wait_until};
