@@ -36,7 +36,7 @@ const STREAM_BYTES_MAX: u64 = 128 << 20;
 /// Tells an empty stream from another; no more than the smallest chunk.
 const FIRST_READ_BYTES: usize = CHUNK_BYTES_MIN as usize;
 
-type Stream = Box<dyn AsyncRead + Send + Unpin>;
+type Stream = Box<dyn AsyncRead + Send + Sync + Unpin>;
 
 /// What is left of the source.
 enum Feed {

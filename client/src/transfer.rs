@@ -11,7 +11,7 @@ pub enum PutSource {
     /// One that changes while it is read fails the put.
     File(File, u64),
     /// Bytes of unknown number. A chunk stays in memory until it is committed.
-    Stream(Box<dyn AsyncRead + Send + Unpin>),
+    Stream(Box<dyn AsyncRead + Send + Sync + Unpin>),
 }
 
 impl fmt::Debug for PutSource {
