@@ -1,0 +1,194 @@
+//! The log's own seam over the disk: a folder of files, and the one segment that is being written.
+//!
+//! [`Folder`] holds what may block: recovery and the preparation of segments use it, never the log's thread
+//! between two writes. [`SegmentFile`] is that thread's: one write at a time, durable when it returns.
+
+mod aligned;
+mod real;
+#[cfg(test)]
+mod sim;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+pub(crate) use aligned::AlignedBuf;
+pub(crate) use real::{FolderLock, RealFolder};
+#[cfg(test)]
+pub(crate) use sim::{Fault, SimDisk};
+
+/// How a segment's file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// By tokio-uring, on its own runtime.
+    Uring,
+    /// By `pwrite`.
+    Posix,
+    /// In memory.
+    #[cfg(test)]
+    Sim,
+}
+
+impl Body {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "io_uring",
+            Self::Posix => "posix",
+            #[cfg(test)]
+            Self::Sim => "simulated",
+        }
+    }
+}
+
+/// The folder of a log. Clones are the same folder.
+#[derive(Clone)]
+pub(crate) enum Folder {
+    /// Of the operating system.
+    Real(RealFolder),
+    /// In memory, with faults and power cuts.
+    #[cfg(test)]
+    Sim(SimDisk),
+}
+
+/// Calls the same method of whichever body it is.
+macro_rules! each {
+    ($self:ident, $folder:ident => $call:expr) => {
+        match $self {
+            Self::Real($folder) => $call,
+            #[cfg(test)]
+            Self::Sim($folder) => $call,
+        }
+    };
+}
+
+impl Folder {
+    /// The folder's path, for messages.
+    pub(crate) fn path(&self) -> &Path {
+        each!(self, folder => folder.path())
+    }
+
+    /// The path of a file in it, for messages.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// Names and lengths of the files, in no order.
+    pub(crate) fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        each!(self, folder => folder.list())
+    }
+
+    /// The first `len` bytes, from the disk and not from a cache; fewer when the file is shorter.
+    pub(crate) fn read(&self, name: &str, len: usize) -> io::Result<AlignedBuf> {
+        each!(self, folder => folder.read(name, len))
+    }
+
+    /// Makes (or empties) a file of `len` zeros, whose space is allocated. Nothing is durable yet.
+    pub(crate) fn create_zeroed(&self, name: &str, len: u64) -> io::Result<()> {
+        each!(self, folder => folder.create_zeroed(name, len))
+    }
+
+    /// Overwrites part of a file; durable when it returns.
+    pub(crate) fn write_durably(&self, name: &str, bytes: &AlignedBuf, offset: u64) -> io::Result<()> {
+        each!(self, folder => folder.write_durably(name, bytes, offset))
+    }
+
+    /// Makes a small file with this content. Nothing is durable yet.
+    pub(crate) fn create(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        each!(self, folder => folder.create(name, content))
+    }
+
+    /// Makes a file's content durable, down through the drive's cache.
+    pub(crate) fn sync(&self, name: &str) -> io::Result<()> {
+        each!(self, folder => folder.sync(name))
+    }
+
+    /// Renames, replacing what has the new name.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        each!(self, folder => folder.rename(from, to))
+    }
+
+    /// Removes a file.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        each!(self, folder => folder.remove(name))
+    }
+
+    /// Makes creations, renames and removals durable.
+    pub(crate) fn sync_folder(&self) -> io::Result<()> {
+        each!(self, folder => folder.sync_folder())
+    }
+
+    /// Opens a segment for the log's thread.
+    pub(crate) fn open_segment(&self, name: &str, body: Body) -> io::Result<SegmentFile> {
+        match self {
+            Self::Real(folder) => {
+                let file = folder.open_for_writes(name)?;
+                Ok(match body {
+                    Body::Uring => SegmentFile::Uring(tokio_uring::fs::File::from_std(file)),
+                    _ => SegmentFile::Posix(file),
+                })
+            }
+            #[cfg(test)]
+            Self::Sim(disk) => Ok(SegmentFile::Sim(disk.clone(), name.to_owned())),
+        }
+    }
+}
+
+/// The segment in use.
+pub(crate) enum SegmentFile {
+    /// On the ring of this thread.
+    Uring(tokio_uring::fs::File),
+    /// By `pwrite`; it blocks the log's thread, which has nothing else to do.
+    Posix(std::fs::File),
+    /// In memory.
+    #[cfg(test)]
+    Sim(SimDisk, String),
+}
+
+impl SegmentFile {
+    /// Writes the first `len` bytes of `buf`, once. What it returns was durable; fewer than `len` is a fault that
+    /// the caller must not repair by writing again.
+    pub(crate) async fn write_once(
+        &self,
+        buf: AlignedBuf,
+        len: usize,
+        offset: u64,
+    ) -> (io::Result<usize>, AlignedBuf) {
+        match self {
+            Self::Uring(file) => {
+                let (slice, aligned) = buf.into_slice(len);
+                let (result, slice) = file.write_at(slice, offset).submit().await;
+                (result, AlignedBuf::from_slice(slice, aligned))
+            }
+            Self::Posix(file) => {
+                let result = real::write_once(file, &buf[..len], offset);
+                (result, buf)
+            }
+            #[cfg(test)]
+            Self::Sim(disk, name) => {
+                let result = disk.write_once(name, &buf[..len], offset).await;
+                (result, buf)
+            }
+        }
+    }
+
+    /// Closes the file; all writes have returned.
+    pub(crate) async fn close(self) {
+        if let Self::Uring(file) = self {
+            // The bytes are durable already; a close that fails changes nothing.
+            let _ = file.close().await;
+        }
+    }
+}
+
+/// Builds a ring on a thread of its own, since a denied one can panic. The reason is one line.
+pub(crate) fn probe_uring() -> Result<(), String> {
+    let probe = || -> io::Result<()> {
+        let runtime = tokio_uring::Runtime::new(&tokio_uring::builder())?;
+        runtime.block_on(tokio_uring::no_op())
+    };
+    let thread = std::thread::Builder::new().name("log-probe".into()).spawn(probe);
+    match thread.map(std::thread::JoinHandle::join) {
+        Ok(Ok(Ok(()))) => Ok(()),
+        Ok(Ok(Err(error))) | Err(error) => Err(error.to_string()),
+        Ok(Err(_)) => Err("building a ring panicked".to_owned()),
+    }
+}

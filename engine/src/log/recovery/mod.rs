@@ -1,0 +1,198 @@
+//! Recovery: reads every segment, hands out the records in order, decides by the table, cuts a torn tail.
+//!
+//! Before this returns, what was handed out is durable for certain: the last segment is synced (a crash may
+//! leave a group in the drive's cache that was never acknowledged), and the witness says how far it goes.
+
+mod reader;
+mod recovered;
+mod scan;
+mod table;
+
+use std::path::Path;
+
+use distrifs_proto::types::{ClusterId, Epoch, Lsn};
+
+use super::error::{Corruption, RecoverError, ReplayError};
+use super::folder::{Folder, RealFolder};
+use super::format::{
+    BLOCK_BYTES, BadHeader, SECTOR_BYTES, TEMPORARY_SUFFIX, VERSION, WITNESS_NAME, Witness, is_zero,
+    segment_name, segment_sequence,
+};
+use super::limits::SEGMENTS_MAX;
+use super::prepare::write_witness;
+use reader::Reader;
+pub(crate) use recovered::ActiveSegment;
+pub use recovered::{CutTail, Recovered};
+pub(crate) use scan::Position;
+
+/// Takes one record; an error ends the recovery.
+pub type Replay<'a> = dyn FnMut(Lsn, Epoch, &[u8]) -> Result<(), ReplayError> + 'a;
+
+/// Reads the log of `cluster` in `dir`, which is made when it is missing, and hands each record to `replay` in
+/// order. A torn tail is cut durably before this returns. It blocks, and keeps one segment in memory at a time.
+///
+/// After a crash every acknowledged record is handed out, in order and with its LSN, and after them at most the
+/// records of the one group that was being written. Any other damage is refused with the file, the offset and
+/// the first LSN in doubt.
+///
+/// One damage no log can see by itself: when *everything* from some place in the last groups on has become zero,
+/// it looks as if it had never been written, or as one torn write. The witness file beside the segments catches
+/// that for all that the last recovery or clean end had seen. For what came after those, compare
+/// [`Recovered::last_lsn`] with whoever may know better: a checkpoint, a standby, the datanodes.
+///
+/// # Errors
+/// See [`RecoverError`]. Records may have been handed out before: drop what was built from them.
+pub fn recover(dir: &Path, cluster: ClusterId, replay: &mut Replay<'_>) -> Result<Recovered, RecoverError> {
+    let real = RealFolder::new(dir.to_owned());
+    let io = |doing| move |source| RecoverError::Io { path: dir.to_owned(), doing, source };
+    real.create_if_missing().map_err(io("make the folder"))?;
+    let lock = real.lock().map_err(io("lock"))?;
+    let lock = lock.ok_or_else(|| RecoverError::InUse { dir: dir.to_owned() })?;
+    let recovered = recover_folder(&Folder::Real(real), cluster, replay)?;
+    Ok(Recovered { lock: Some(lock), ..recovered })
+}
+
+/// As [`recover`], without the lock.
+pub(super) fn recover_folder(
+    folder: &Folder,
+    cluster: ClusterId,
+    replay: &mut Replay<'_>,
+) -> Result<Recovered, RecoverError> {
+    let listed = list(folder)?;
+    let witness = if listed.witness { Some(read_witness(folder, cluster)?) } else { None };
+    let sequences = &listed.sequences;
+    check_sequences(folder, sequences, witness.as_ref())?;
+
+    let mut reader = Reader::new(folder, cluster);
+    let in_use = headers_in_use(folder, sequences)?;
+    for (i, sequence) in sequences.iter().enumerate() {
+        let later = in_use[i + 1..].contains(&true);
+        reader.segment(*sequence, sequences.len() == i + 1, later, replay)?;
+    }
+    if let Some(witness) = &witness {
+        reader.check_witness(witness)?;
+    }
+
+    // Nothing was changed so far; from here on nothing is refused any more.
+    for name in &listed.temporary {
+        folder.remove(name).map_err(failed(folder, name, "remove"))?;
+    }
+    reader.cut_tail()?;
+    let first_sequence = witness.map_or(1, |witness| witness.first_sequence);
+    let end = Witness {
+        cluster,
+        first_sequence,
+        last_lsn: Lsn(reader.position.next_lsn.0 - 1),
+        seal: reader.position.seal,
+    };
+    if let Some(active) = &reader.tail.active {
+        let name = segment_name(active.sequence);
+        folder.sync(&name).map_err(failed(folder, &name, "sync"))?;
+        if witness != Some(end) {
+            write_witness(folder, &end).map_err(failed(folder, WITNESS_NAME, "write"))?;
+        }
+    }
+    reader.tail.first_sequence = first_sequence;
+    Ok(Recovered {
+        dir: folder.path().to_owned(),
+        cluster,
+        first_lsn: reader.first_lsn.unwrap_or(Lsn(1)),
+        position: reader.position,
+        tail: reader.tail,
+        cut: reader.cut,
+        lock: None,
+    })
+}
+
+/// What is in the folder.
+struct Listed {
+    /// Of the segments, in order.
+    sequences: Vec<u64>,
+    witness: bool,
+    temporary: Vec<String>,
+}
+
+/// Puts the file and what was tried around the operating system's error.
+fn failed<'a>(
+    folder: &'a Folder,
+    name: &'a str,
+    doing: &'static str,
+) -> impl Fn(std::io::Error) -> RecoverError + 'a {
+    move |source| match source.kind() {
+        // A write of the process before this one has not come to rest.
+        std::io::ErrorKind::WouldBlock => RecoverError::InUse { dir: folder.path().to_owned() },
+        _ => RecoverError::Io { path: folder.file(name), doing, source },
+    }
+}
+
+fn list(folder: &Folder) -> Result<Listed, RecoverError> {
+    let mut listed = Listed { sequences: Vec::new(), witness: false, temporary: Vec::new() };
+    for (name, _) in folder.list().map_err(failed(folder, "", "list"))? {
+        if let Some(sequence) = segment_sequence(&name) {
+            listed.sequences.push(sequence);
+        } else if name == WITNESS_NAME {
+            listed.witness = true;
+        } else if name.ends_with(TEMPORARY_SUFFIX) {
+            listed.temporary.push(name);
+        }
+    }
+    if listed.sequences.len() > SEGMENTS_MAX {
+        return Err(RecoverError::TooManySegments { dir: folder.path().to_owned(), max: SEGMENTS_MAX });
+    }
+    listed.sequences.sort_unstable();
+    Ok(listed)
+}
+
+fn read_witness(folder: &Folder, cluster: ClusterId) -> Result<Witness, RecoverError> {
+    let file = folder.file(WITNESS_NAME);
+    // One byte more shows a file that is too long.
+    let bytes = folder.read(WITNESS_NAME, SECTOR_BYTES + 1).map_err(failed(folder, WITNESS_NAME, "read"))?;
+    match Witness::decode(&bytes) {
+        Some(Ok(witness)) if witness.cluster == cluster => Ok(witness),
+        Some(Ok(witness)) => {
+            Err(RecoverError::WrongCluster { file, expected: cluster, found: witness.cluster })
+        }
+        Some(Err(BadHeader::Version(found))) if found > VERSION => {
+            Err(RecoverError::NewerVersion { file, found, known: VERSION })
+        }
+        Some(Err(_)) | None => {
+            Err(RecoverError::Corrupt { file, offset: 0, lsn: Lsn(1), what: Corruption::Witness })
+        }
+    }
+}
+
+/// Segments have no gaps, and begin where they must.
+fn check_sequences(
+    folder: &Folder,
+    sequences: &[u64],
+    witness: Option<&Witness>,
+) -> Result<(), RecoverError> {
+    let first = witness.map_or(1, |witness| witness.first_sequence);
+    let missing = |sequence, because: String| RecoverError::MissingSegment {
+        missing: folder.file(&segment_name(sequence)),
+        because: folder.file(&because),
+        lsn: Lsn(1),
+    };
+    match (sequences.first(), witness) {
+        (Some(found), _) if *found > first => return Err(missing(first, segment_name(*found))),
+        (None, Some(_)) => return Err(missing(first, WITNESS_NAME.to_owned())),
+        (Some(_), _) | (None, None) => {}
+    }
+    for pair in sequences.windows(2) {
+        if pair[0] + 1 != pair[1] {
+            return Err(missing(pair[0] + 1, segment_name(pair[1])));
+        }
+    }
+    Ok(())
+}
+
+/// Which segments have anything in their header block.
+fn headers_in_use(folder: &Folder, sequences: &[u64]) -> Result<Vec<bool>, RecoverError> {
+    let mut in_use = Vec::with_capacity(sequences.len());
+    for sequence in sequences {
+        let name = segment_name(*sequence);
+        let block = folder.read(&name, BLOCK_BYTES).map_err(failed(folder, &name, "read"))?;
+        in_use.push(!is_zero(&block));
+    }
+    Ok(in_use)
+}

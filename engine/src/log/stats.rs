@@ -1,0 +1,96 @@
+//! What the log counts. Sums only: whoever asks twice has the rates.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A reading of the counters since the log was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogStats {
+    /// How the thread writes: `io_uring`, `posix` or `simulated`.
+    pub body: &'static str,
+    /// Appends acknowledged.
+    pub appends: u64,
+    /// Records acknowledged.
+    pub records: u64,
+    /// Groups acknowledged. Each is one durable write: records / groups is the mean size of a group.
+    pub groups: u64,
+    /// Durable writes: groups, and one for each segment's header.
+    pub syncs: u64,
+    /// Bytes written, with headers and padding.
+    pub bytes: u64,
+    /// The most records that shared one group.
+    pub group_records_max: u64,
+    /// The time of all durable writes together, in nanoseconds.
+    pub sync_nanos: u64,
+    /// The longest of them.
+    pub sync_nanos_max: u64,
+    /// Segments taken into use.
+    pub segments: u64,
+    /// The time that appends stood still for the change of a segment, in nanoseconds.
+    pub switch_nanos: u64,
+    /// Appends refused for want of space.
+    pub no_space: u64,
+}
+
+/// Written by the log's thread, read by anybody.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    appends: AtomicU64,
+    records: AtomicU64,
+    groups: AtomicU64,
+    syncs: AtomicU64,
+    bytes: AtomicU64,
+    group_records_max: AtomicU64,
+    sync_nanos: AtomicU64,
+    sync_nanos_max: AtomicU64,
+    segments: AtomicU64,
+    switch_nanos: AtomicU64,
+    no_space: AtomicU64,
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Counters {
+    pub(super) fn synced(&self, bytes: usize, time: Duration) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.sync_nanos.fetch_add(nanos(time), Ordering::Relaxed);
+        self.sync_nanos_max.fetch_max(nanos(time), Ordering::Relaxed);
+    }
+
+    pub(super) fn group(&self, appends: usize, records: usize) {
+        self.groups.fetch_add(1, Ordering::Relaxed);
+        self.appends.fetch_add(appends as u64, Ordering::Relaxed);
+        self.records.fetch_add(records as u64, Ordering::Relaxed);
+        self.group_records_max.fetch_max(records as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn switched(&self, time: Duration) {
+        self.segments.fetch_add(1, Ordering::Relaxed);
+        self.switch_nanos.fetch_add(nanos(time), Ordering::Relaxed);
+    }
+
+    pub(super) fn no_space(&self, appends: usize) {
+        self.no_space.fetch_add(appends as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn read(&self, body: &'static str) -> LogStats {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        LogStats {
+            body,
+            appends: get(&self.appends),
+            records: get(&self.records),
+            groups: get(&self.groups),
+            syncs: get(&self.syncs),
+            bytes: get(&self.bytes),
+            group_records_max: get(&self.group_records_max),
+            sync_nanos: get(&self.sync_nanos),
+            sync_nanos_max: get(&self.sync_nanos_max),
+            segments: get(&self.segments),
+            switch_nanos: get(&self.switch_nanos),
+            no_space: get(&self.no_space),
+        }
+    }
+}
