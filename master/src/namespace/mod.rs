@@ -100,6 +100,7 @@ pub(crate) struct OpenFile {
 
 /// The whole state.
 #[derive(Debug, PartialEq)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Namespace {
     applied: Lsn,
     slab: Slab,
