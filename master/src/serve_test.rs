@@ -286,6 +286,30 @@ async fn a_put_is_whole_and_survives_a_clean_stop_and_a_crash() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_put_goes_on_across_a_restart() {
+    let dir = folder();
+    let master = start(config(dir.path())).await;
+    let nodes = with_nodes(&master, 2).await;
+    let op = User::new(&master, "op").await;
+    let request = create("/f");
+    let created = op.create(request.clone()).await.expect("opened");
+    let chunk = written(&created.first_chunk.expect("a plan"), b"late");
+    drop(nodes);
+    master.stop().await;
+    let master = start(config(dir.path())).await;
+    let op = User::new(&master, "op").await;
+    let early = op.complete(created.file_id, vec![chunk.clone()]).await.expect_err("nobody is back");
+    assert!(code_of(&early).retryable(), "{early}");
+    let _nodes = with_nodes(&master, 2).await;
+    let retried = op.create(request).await.expect("the same file");
+    assert_eq!(retried.file_id, created.file_id);
+    assert_eq!(retried.first_chunk.expect("planned again").chunk_id, chunk.chunk_id);
+    op.complete(created.file_id, vec![chunk]).await.expect("completed");
+    assert_eq!(op.stat("/f").await.expect("there").size, 4);
+    master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unfinished_file_expires_and_its_chunks_are_deleted() {
     let dir = folder();
     let quick = MasterConfig { pending_timeout: Duration::from_millis(500), ..config(dir.path()) };

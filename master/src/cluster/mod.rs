@@ -80,7 +80,7 @@ pub(crate) struct Behind {
 
 /// Where a reader finds a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct Endpoint {
     /// The node.
     pub(crate) node: NodeId,
     /// HOST:PORT of its data plane.
@@ -136,9 +136,9 @@ impl Cluster {
     }
 
     /// Where a node is reached.
-    pub(crate) fn place_of(&self, node: NodeId) -> Option<Place> {
+    pub(crate) fn endpoint_of(&self, node: NodeId) -> Option<Endpoint> {
         let index = *self.by_id.get(&node)?;
-        self.nodes.get(index as usize).map(|it| Place { node, address: it.address.clone() })
+        self.nodes.get(index as usize).map(|it| Endpoint { node, address: it.address.clone() })
     }
 
     fn node_of(&mut self, session: SessionId) -> Option<(u32, &mut Node)> {
@@ -156,7 +156,7 @@ impl Cluster {
         length: u64,
         crc: Crc32c,
         seed: u64,
-    ) -> Vec<Place> {
+    ) -> Vec<Endpoint> {
         let mut ranked: Vec<(u8, &Node)> = Vec::new();
         for held in self.replicas.of(chunk) {
             if !held.is_good(generation, length, crc) {
@@ -176,7 +176,10 @@ impl Cluster {
             ranked.rotate_left(turn);
         }
         ranked.sort_by_key(|(rank, _)| *rank);
-        ranked.into_iter().map(|(_, node)| Place { node: node.id, address: node.address.clone() }).collect()
+        ranked
+            .into_iter()
+            .map(|(_, node)| Endpoint { node: node.id, address: node.address.clone() })
+            .collect()
     }
 
     /// A reader says that a replica is bad or out of reach: it is offered last for a while. One reader's word is

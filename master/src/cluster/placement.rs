@@ -5,7 +5,7 @@ use distrifs_proto::ErrorCode;
 use distrifs_proto::types::NodeId;
 
 use super::node::{Node, NodeState};
-use super::{Cluster, Place};
+use super::{Cluster, Endpoint};
 
 /// What is to be placed.
 #[derive(Debug, Clone, Copy)]
@@ -74,7 +74,7 @@ impl Cluster {
         now_ms: u64,
         wanted: Wanted<'_>,
         seed: u64,
-    ) -> Result<Vec<Place>, PlacementRefusal> {
+    ) -> Result<Vec<Endpoint>, PlacementRefusal> {
         let mut left = self.candidates(now_ms, wanted)?;
         let mut random = SplitMix(seed);
         let mut chosen: Vec<usize> = Vec::with_capacity(wanted.replicas);
@@ -106,7 +106,7 @@ impl Cluster {
         }
         let place = |index: usize| {
             let node = &self.nodes[index];
-            Place { node: node.id, address: node.address.clone() }
+            Endpoint { node: node.id, address: node.address.clone() }
         };
         Ok(chosen.into_iter().map(place).collect())
     }

@@ -181,10 +181,15 @@ impl Run {
         let command = Command { at_ms: lsn.0 as i64, request, caller, operation };
         self.log.push(command.clone());
         let predicted = self.namespace.check(&command);
+        let mut before = self.namespace.clone();
         let answer = self.namespace.apply(lsn, &command);
         match (&predicted, &answer) {
             (Ok(Some(known)), Ok(given)) => assert_eq!(known, given),
-            (Err(predicted), Err(given)) => assert_eq!(predicted, given),
+            (Err(predicted), Err(given)) => {
+                assert_eq!(predicted, given);
+                before.applied = lsn;
+                assert!(before == self.namespace, "a refusal changed something: {:?}", self.log.last());
+            }
             (Ok(None), Ok(given)) if command.fits(given) => {
                 let state = format!("{:?}", self.namespace.counts());
                 assert_eq!(self.namespace.apply(lsn, &command), answer, "a retry gets the same answer");

@@ -8,6 +8,7 @@ pub(crate) struct NameId(pub(crate) u32);
 
 /// All names seen, numbered in the order of their first use, which replay repeats.
 #[derive(Debug, Default, PartialEq)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Names {
     texts: Vec<Box<str>>,
     ids: HashMap<Box<str>, NameId>,

@@ -13,6 +13,7 @@ pub(crate) const REQUESTS_REMEMBERED_MAX: usize = 1 << 17;
 
 /// The remembered answers.
 #[derive(Debug, Default, PartialEq)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Requests {
     order: VecDeque<RequestId>,
     answers: HashMap<RequestId, Answer>,

@@ -3,7 +3,7 @@
 use distrifs_proto::grpc::v1;
 use distrifs_proto::types::{ChunkId, Crc32c, GenerationStamp};
 
-use crate::cluster::{Dir, NodeState, NodeView, Place, Replica};
+use crate::cluster::{Dir, Endpoint, NodeState, NodeView, Replica};
 use crate::namespace::{Status, WrittenChunk};
 
 pub(super) fn file_status(status: &Status) -> v1::FileStatus {
@@ -25,7 +25,7 @@ pub(super) fn file_status(status: &Status) -> v1::FileStatus {
     }
 }
 
-pub(super) fn node(place: Place) -> v1::Node {
+pub(super) fn node(place: Endpoint) -> v1::Node {
     v1::Node { node_id: place.node.0, data_address: place.address }
 }
 

@@ -59,14 +59,14 @@ impl Api {
             .map(|(index, id, chunk)| {
                 let length = u64::from(chunk.length);
                 let seed = seed.wrapping_add(*index);
-                let places = cluster.locate(now_ms, *id, chunk.generation, length, chunk.crc, seed);
+                let endpoints = cluster.locate(now_ms, *id, chunk.generation, length, chunk.crc, seed);
                 v1::ChunkLocation {
                     index: *index,
                     chunk_id: id.0,
                     generation: chunk.generation.0,
                     length,
                     crc32c: chunk.crc.0,
-                    replicas: places.into_iter().map(convert::node).collect(),
+                    replicas: endpoints.into_iter().map(convert::node).collect(),
                 }
             })
             .collect();

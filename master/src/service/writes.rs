@@ -9,7 +9,7 @@ use distrifs_proto::types::{ChunkId, FileId, NodeId, RequestId};
 use tonic::Status;
 
 use super::{Api, convert, invalid, mismatch, mode, path, request_id};
-use crate::cluster::{Place, Replica, Wanted};
+use crate::cluster::{Endpoint, Replica, Wanted};
 use crate::namespace::{Answer, Command, DIRECTORY_MODE, FILE_MODE, FIRST_GENERATION, Operation};
 use crate::permission::Caller;
 use crate::refusal::Refusal;
@@ -162,7 +162,7 @@ impl Api {
         path: &str,
         wanted: Wanted<'_>,
         place: bool,
-    ) -> Result<(Answer, Option<Vec<Place>>), Refusal> {
+    ) -> Result<(Answer, Option<Vec<Endpoint>>), Refusal> {
         if let Some(answer) = self.check(&command)? {
             return Ok((answer, None));
         }
@@ -176,7 +176,7 @@ impl Api {
         Ok((self.proposer.propose(command).await?, hops))
     }
 
-    fn place(&self, path: &str, wanted: Wanted<'_>) -> Result<Vec<Place>, Refusal> {
+    fn place(&self, path: &str, wanted: Wanted<'_>) -> Result<Vec<Endpoint>, Refusal> {
         let now_ms = self.state.clock.now_ms();
         let placed = self.state.cluster().place(now_ms, wanted, rand::random());
         placed.map_err(|source| Refusal::Placement { path: path.to_owned(), source })
@@ -189,12 +189,12 @@ impl Api {
         path: &str,
         chunk: ChunkId,
         wanted: Wanted<'_>,
-        hops: Option<Vec<Place>>,
+        hops: Option<Vec<Endpoint>>,
     ) -> Result<v1::WritePlan, Refusal> {
-        let known: Option<Vec<Place>> = {
+        let known: Option<Vec<Endpoint>> = {
             let cluster = self.state.cluster();
             let nodes = cluster.plans.of(chunk);
-            nodes.map(|nodes| nodes.iter().filter_map(|node| cluster.place_of(*node)).collect())
+            nodes.map(|nodes| nodes.iter().filter_map(|node| cluster.endpoint_of(*node)).collect())
         };
         let hops = match (known, hops) {
             (Some(known), _) => known,
@@ -245,7 +245,7 @@ impl Api {
     }
 
     /// Refuses a completion unless each chunk is on as many nodes as asked for, all of its plan. After a restart
-    /// of the master, whose plans are soft, any node that has registered will do.
+    /// of the master, whose plans are soft, any node that has registered since will do.
     fn demand_copies(
         &self,
         caller: &Caller,
@@ -260,8 +260,10 @@ impl Api {
             let planned = cluster.plans.of(chunk);
             let (path, wanted) = (&writing.path, usize::from(writing.replication));
             for node in &nodes {
-                let fits = planned.map_or_else(|| cluster.knows(*node), |planned| planned.contains(node));
-                if !fits {
+                if planned.is_none() && !cluster.knows(*node) {
+                    return Err(Refusal::Unregistered { path: path.clone(), node: *node });
+                }
+                if planned.is_some_and(|planned| !planned.contains(node)) {
                     let text = format!("{path}: chunk {chunk} was not to be written on datanode {node}");
                     return Err(Refusal::Invalid(text));
                 }
