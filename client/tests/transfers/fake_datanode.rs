@@ -10,7 +10,7 @@ use distrifs_proto::frame::{
     WriteOpen, seal, verify,
 };
 use distrifs_proto::grpc::v1;
-use distrifs_proto::limits::BLOCK_BYTES;
+use distrifs_proto::limits::{BLOCK_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use distrifs_proto::types::{Crc32c, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -193,9 +193,10 @@ impl FakeDatanode {
         let mut at = ask.offset / block * block;
         let end = ((ask.offset + u64::from(ask.length)).div_ceil(block) * block).min(chunk.len() as u64);
         let mut buffer = vec![0; FRAME_BUFFER_BYTES];
+        // Small frames of small chunks, so that they have several.
+        let frame_max = if chunk.len() > 1 << 20 { FRAME_PAYLOAD_BYTES_MAX as u64 } else { 5 * block };
         while at < end {
-            // Small frames, so that a chunk has several.
-            let length = (end - at).min(5 * block) as usize;
+            let length = (end - at).min(frame_max) as usize;
             let payload = PAYLOAD_START..PAYLOAD_START + length;
             buffer[payload].copy_from_slice(&chunk[at as usize..at as usize + length]);
             let flags = if at + length as u64 == end { Header::LAST } else { 0 };

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use distrifs_client::{ClientError, GetTarget};
+use distrifs_client::{ClientError, GetTarget, NoProgress};
 use distrifs_proto::ErrorCode;
 use distrifs_proto::types::Crc32c;
 
@@ -82,6 +82,45 @@ async fn a_bad_replica_is_left_for_the_next_and_reported() {
         assert!(reports.contains(&(1, u32::from(code.number()))), "{manners:?}: {reports:?}");
         assert!(reports.iter().all(|(node, _)| *node == 1), "{manners:?}: {reports:?}");
     }
+}
+
+#[tokio::test]
+async fn large_frames_are_checked_before_they_are_written_too() {
+    let cluster = Cluster::start(3).await;
+    let chunk = 5 << 19;
+    cluster.master.state.lock().unwrap().chunk_size = chunk;
+    let bytes = bytes_of(4 * chunk + 12_345);
+    cluster.put_everywhere("/a", &bytes).await;
+    // In the second frame of each chunk, and in the last.
+    for manners in
+        [Manners::Good, Manners::Damages(1_500_000), Manners::Damages(chunk - 1), Manners::Diverged]
+    {
+        cluster.nodes[0].behave(manners);
+        for (outcome, got) in [cluster.get_file("/a", None).await, cluster.get_stream("/a", None).await] {
+            outcome.expect("two good replicas are left");
+            assert!(got == bytes, "{manners:?}: other bytes");
+        }
+        let range = (1_000_001, 5_000_000);
+        let (outcome, got) = cluster.get_file("/a", Some(range)).await;
+        outcome.expect("two good replicas are left");
+        if manners != Manners::Diverged {
+            assert!(got[..] == bytes[1_000_001..6_000_001], "{manners:?}: other bytes in a range");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_takes_nothing_ends_the_get() {
+    let cluster = Cluster::start(3).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for (path, len) in [("/small", 100), ("/large", 3 << 20)] {
+        cluster.master.state.lock().unwrap().chunk_size = 4 << 20;
+        cluster.put(path, &bytes_of(len)).await.expect("the put");
+        let target = GetTarget::File(std::fs::File::open(file.path()).unwrap());
+        let outcome = cluster.client.get(path, None, target, &NoProgress).await;
+        assert!(matches!(outcome, Err(ClientError::Target { .. })), "{outcome:?}");
+    }
+    assert!(cluster.master.state.lock().unwrap().reports.is_empty(), "that is no replica's fault");
 }
 
 #[tokio::test]

@@ -1,11 +1,14 @@
 //! Puts: what is stored, and what is left when it fails.
 
 use std::io::Write;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use distrifs_client::{ClientError, NoProgress, PutOptions, PutSource};
 use distrifs_proto::ErrorCode;
+use tokio::io::{AsyncRead, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use crate::fake_datanode::Manners;
 use crate::{CHUNK, Cluster, Counter, bytes_of, file_of, stream_of};
@@ -149,4 +152,40 @@ async fn a_source_that_changes_fails_the_put() {
     let state = cluster.master.state.lock().unwrap();
     assert!(state.files.is_empty());
     assert_eq!(state.abandoned.len(), 2);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_leaves_nothing() {
+    let cluster = Cluster::start(3).await;
+    let (near, mut far) = tokio::io::duplex(1000);
+    let writer = tokio::spawn(async move {
+        far.write_all(&bytes_of(3 * CHUNK)).await.unwrap();
+        far
+    });
+    let source = PutSource::Stream(Box::new(Breaks(near, 2 * CHUNK as usize)));
+    let outcome = cluster.client.put(source, "/a", PutOptions::default(), &NoProgress).await;
+    writer.abort();
+    assert!(matches!(outcome, Err(ClientError::Source { .. })), "{outcome:?}");
+    let state = cluster.master.state.lock().unwrap();
+    assert!(state.files.is_empty());
+    assert_eq!(state.abandoned.len(), 1);
+}
+
+/// Gives an error after so many bytes.
+struct Breaks(DuplexStream, usize);
+
+impl AsyncRead for Breaks {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        if self.1 == 0 {
+            return Poll::Ready(Err(std::io::Error::other("the pipe broke")));
+        }
+        let polled = Pin::new(&mut self.0).poll_read(cx, buf);
+        self.1 = self.1.saturating_sub(buf.filled().len() - before);
+        polled
+    }
 }
