@@ -5,10 +5,11 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{FrameError, Header, Op, verify};
+use distrifs_proto::limits::CHUNK_BYTES_MAX;
 use distrifs_proto::types::{Crc32c, Epoch, FileId, NodeId};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
@@ -26,6 +27,9 @@ use crate::status::{ChunkLocation, Node};
 
 /// Frames up to this are checked and written where they arrive; the way to another thread would cost more.
 const INLINE_BYTES_MAX: usize = 64 << 10;
+
+/// While another replica is left, one is given this part of the patience that the last one gets.
+const PATIENCE_PARTS: u32 = 3;
 
 /// The file that chunks are read of; shared by its readers.
 #[derive(Debug)]
@@ -133,10 +137,12 @@ pub(crate) async fn verify_replica(
     let range =
         ChunkRange { chunk: chunk.clone(), epoch: context.master.epoch(), start: 0, wanted: 0..chunk.length };
     let failed = |code, text| ClientError::Replica { chunk: chunk.id, node: node.id, code, text };
-    if chunk.length == 0 {
-        return Err(failed(ErrorCode::InvalidArgument, "a chunk of no bytes".into()));
+    if chunk.length == 0 || chunk.length > CHUNK_BYTES_MAX {
+        return Err(failed(ErrorCode::InvalidArgument, format!("a chunk of {} bytes", chunk.length)));
     }
-    let mut state = ReaderState::new(chunk.clone(), 0..chunk.length);
+    // No replica is left but this one, so that it gets all the patience there is.
+    let alone = ChunkLocation { replicas: Vec::new(), ..chunk.clone() };
+    let mut state = ReaderState::new(alone, 0..chunk.length);
     let (mut sink, meter, trace_id) = (Sink::Nowhere, Meter::default(), rand::random());
     loop {
         let mut delivery = Delivery { context, range: &range, state: &mut state, sink: &mut sink };
@@ -172,7 +178,7 @@ impl Delivery<'_> {
             pieces.clear();
         }
         let lost = |error: io::Error| Fault::new(ErrorCode::Unavailable, error.to_string());
-        let patience = self.context.config.socket_timeout;
+        let patience = self.patience();
         let mut connection = self.context.pool.connect(node, patience).await.map_err(lost)?;
         let request_id = connection.next_request_id();
         let (offset, length) = self.state.ask(request_id);
@@ -199,6 +205,11 @@ impl Delivery<'_> {
         Ok(self.state.on_end(node.id))
     }
 
+    fn patience(&self) -> Duration {
+        let whole = self.context.config.socket_timeout;
+        if self.state.has_alternative() { whole / PATIENCE_PARTS } else { whole }
+    }
+
     /// Receives up to the last frame, with at most one frame on its way to the target.
     async fn receive_all(
         &mut self,
@@ -208,7 +219,7 @@ impl Delivery<'_> {
         landing: &mut Option<JoinHandle<Landed>>,
         progress: &mut Told<'_>,
     ) -> Result<(), Stopped> {
-        let patience = self.context.config.socket_timeout;
+        let patience = self.patience();
         let reused = connection.is_reused();
         let mut anything = false;
         let late = || Fault::new(ErrorCode::Unavailable, format!("silent for {} ms", patience.as_millis()));

@@ -155,8 +155,10 @@ async fn stream(
     meter: &Meter,
     told: &mut u64,
 ) -> Result<Crc32c, Stopped> {
-    let silence = context.config.socket_timeout;
-    let connected = context.pool.connect(&plan.hops[0], silence).await;
+    let timeout = context.config.socket_timeout;
+    // A hop that waits for the next one has the same patience and knows better whom to blame: it speaks first.
+    let silence = if plan.hops.len() > 1 { timeout + timeout / 4 } else { timeout };
+    let connected = context.pool.connect(&plan.hops[0], timeout).await;
     let fresh = |request| WriterState::new(request, plan.chunk, plan.nodes(), silence, Instant::now());
     let mut connection = connected.map_err(|error| fresh(0).on_lost(&error.to_string()))?;
     let request_id = connection.next_request_id();

@@ -32,6 +32,8 @@ const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 /// A master that does not answer this ping in time is taken for gone, and so are the calls under way to it.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A page of a plan or of a listing comes without waiting for its window.
+const REPLY_WINDOW_BYTES: u32 = 1 << 20;
 
 /// The identity of a mutation; its retries carry the same one.
 pub(crate) fn new_request_id() -> Option<v1::RequestId> {
@@ -155,6 +157,8 @@ impl MasterLink {
             endpoint
                 .connect_timeout(connect_timeout)
                 .tcp_nodelay(true)
+                .initial_stream_window_size(REPLY_WINDOW_BYTES)
+                .initial_connection_window_size(REPLY_WINDOW_BYTES)
                 .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
                 .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
                 .connect_lazy()

@@ -80,8 +80,9 @@ pub(crate) async fn put(
     let _lease = Lease::keep(context.clone(), path.to_owned(), file.file_id, lease);
 
     let written = write_all(context, &file, opened, &mut feed, progress).await;
-    let closed = match written {
-        Ok(chunks) => close(context, &file, &feed, chunks).await,
+    let unchanged = written.and_then(|chunks| feed.check_unchanged(path).map(|()| chunks));
+    let closed = match unchanged {
+        Ok(chunks) => close(context, &file, chunks).await,
         Err(error) => Err(error),
     };
     if closed.is_err() {
@@ -283,13 +284,7 @@ fn task_failed(file: &OpenFile, text: String) -> ClientError {
 }
 
 /// Makes the file appear, and compares what the master recorded with what was sent.
-async fn close(
-    context: &Context,
-    file: &OpenFile,
-    feed: &Feed,
-    chunks: Vec<v1::WrittenChunk>,
-) -> Result<FileStatus> {
-    feed.check_unchanged(&file.path)?;
+async fn close(context: &Context, file: &OpenFile, chunks: Vec<v1::WrittenChunk>) -> Result<FileStatus> {
     let (sent, length) = chunks.iter().fold((Crc32c::default(), 0), |(crc, length), chunk| {
         (crc.concat(Crc32c(chunk.crc32c), chunk.length), length + chunk.length)
     });

@@ -32,7 +32,7 @@ impl ReadPlan {
         let (offset, length) = range.unwrap_or((0, 0));
         // A length of 0 would mean all of it.
         let nothing = range.is_some() && length == 0;
-        let asked_length = if nothing { 1 } else { length };
+        let asked_length = if nothing { 1 } else { length.min(u64::MAX - offset) };
         let reply = ask(context, path, offset, asked_length, FileId(0)).await?;
         let status = reply.status.ok_or_else(|| malformed(path, "no status in the answer".into()))?;
         let status = FileStatus::try_from(status).map_err(|what| malformed(path, what))?;

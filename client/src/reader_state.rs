@@ -130,6 +130,11 @@ impl ReaderState {
         self.chunk.replicas = replicas;
     }
 
+    /// Whether another replica is left when the one that was chosen does not deliver.
+    pub(crate) fn has_alternative(&self) -> bool {
+        self.left.iter().any(|node| !self.corrupt.contains(&node.id))
+    }
+
     /// What to ask of the replica that was chosen: offset and length.
     pub(crate) fn ask(&mut self, request_id: u64) -> (u64, u32) {
         self.request_id = request_id;
@@ -180,7 +185,8 @@ impl ReaderState {
 
     /// The replica answered with an error frame.
     pub(crate) fn on_refusal(&self, header: &Header, body: &[u8]) -> Fault {
-        if header.request_id != self.request_id {
+        // 0 is that of the Hello.
+        if ![0, self.request_id].contains(&header.request_id) {
             let text = format!("an error of request {}, which was not asked", header.request_id);
             return Fault::new(ErrorCode::Protocol, text);
         }
@@ -247,6 +253,7 @@ impl ReaderState {
 mod tests {
     use super::*;
     use distrifs_proto::types::{ChunkId, GenerationStamp};
+    use proptest::prelude::*;
 
     fn node(id: u64) -> Node {
         Node { id: NodeId(id), address: "127.0.0.1:9100".parse().unwrap() }
@@ -336,6 +343,7 @@ mod tests {
     fn the_next_replica_goes_on_where_the_last_one_stopped() {
         let mut state = ReaderState::new(chunk(20_000, &[1, 2]), 0..20_000);
         assert_eq!(state.choose(), Choice::Read(node(1)));
+        assert!(state.has_alternative());
         state.ask(1);
         for offset in [0, 4_096] {
             state.on_header(&data(offset, 4_096, false)).expect("what was asked");
@@ -343,6 +351,7 @@ mod tests {
         state.on_verified(NodeId(1), 4_096, Crc32c::of(&[0; 4_096]));
         state.on_fault(NodeId(1), Fault::new(ErrorCode::Corrupt, "block 1"));
         assert_eq!(state.choose(), Choice::Read(node(2)));
+        assert!(!state.has_alternative());
         assert_eq!(state.ask(1), (4_096, 15_904));
         assert_eq!(state.wanted_verified(), 4_096);
         deliver(&mut state, 2);
@@ -396,5 +405,26 @@ mod tests {
         deliver(&mut state, 2);
         assert!(matches!(state.on_end(NodeId(2)), End::Fault(fault) if fault.code == ErrorCode::Corrupt));
         assert!(state.is_at_start());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_frames_come_only_what_was_asked_for_is_taken(
+            frames in proptest::collection::vec((0u64..6, 0u32..6, any::<bool>(), 0u32..3), 1..20),
+        ) {
+            let mut state = ReaderState::new(chunk(16_484, &[1]), 5_000..16_000);
+            state.ask(1);
+            let mut next = 0;
+            for (offset, blocks, last, odd) in frames {
+                let header = data(offset * 4_096, blocks * 4_096 + odd * 50, last);
+                let Ok(part) = state.on_header(&header) else { continue };
+                prop_assert_eq!(part.at, next, "no hole and no overlap");
+                prop_assert!(part.cut.end as u64 <= part.length);
+                next += part.cut.len() as u64;
+                state.on_verified(NodeId(1), part.length, Crc32c(0));
+                prop_assert_eq!(state.wanted_verified(), next);
+                prop_assert_eq!(part.last, next == 11_000);
+            }
+        }
     }
 }

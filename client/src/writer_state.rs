@@ -79,7 +79,9 @@ impl WriterState {
 
     /// A frame that came back. `Ok(true)` when the chunk is committed on every hop.
     pub(crate) fn on_answer(&mut self, header: &Header, body: &[u8], now: Instant) -> Result<bool, Failure> {
-        if header.request_id != self.request_id || header.chunk != self.chunk {
+        // An error may also be the answer to the Hello, which is of no request and no chunk.
+        let refused = header.op == Op::Error && [0, self.request_id].contains(&header.request_id);
+        if !refused && (header.request_id != self.request_id || header.chunk != self.chunk) {
             return Err(self.violation(format!(
                 "{:?} for request {} of chunk {}, asked was {} of {}",
                 header.op, header.request_id, header.chunk, self.request_id, self.chunk
@@ -209,6 +211,7 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const CHUNK: ChunkId = ChunkId(9);
     const SILENCE: Duration = Duration::from_secs(12);
@@ -322,5 +325,29 @@ mod tests {
         assert_eq!(attempts.on_failure(&failure(None)), Next::Replan { pause: true });
         assert_eq!(attempts.on_failure(&failure(None)), Next::GiveUp { tries: 3 });
         assert_eq!(Attempts::new(0).on_failure(&failure(None)), Next::GiveUp { tries: 1 });
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_whatsoever_commits_unsent_bytes_or_panics(
+            op in 0usize..4,
+            ids in prop::array::uniform4(prop::sample::select(vec![0u64, 1, 2, 5, 9, u64::MAX])),
+            sent: bool,
+            body in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let now = Instant::now();
+            let mut state = state(now);
+            if sent {
+                state.on_all_sent(10, Crc32c(7), now);
+            }
+            let op = [Op::WriteAck, Op::WriteProgress, Op::Error, Op::ReadData][op];
+            let header = Header {
+                chunk: ChunkId(ids[1]),
+                offset: ids[2],
+                length: body.len() as u32,
+                ..Header::new(op, ids[0])
+            };
+            prop_assert_ne!(state.on_answer(&header, &body, now), Ok(true));
+        }
     }
 }

@@ -1,0 +1,224 @@
+//! A master in memory: plans what it is told, remembers what it was asked.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use distrifs_proto::ErrorCode;
+use distrifs_proto::grpc::v1::client_service_server::{ClientService, ClientServiceServer};
+use distrifs_proto::grpc::{status, v1};
+use distrifs_proto::types::{Crc32c, HostPort};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+/// What the tests set and look at.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Candidates for pipelines, in order.
+    pub(crate) nodes: Vec<v1::Node>,
+    pub(crate) replication: u32,
+    pub(crate) chunk_size: u64,
+    pub(crate) files: HashMap<String, File>,
+    pub(crate) open: HashMap<u64, (String, bool)>,
+    pub(crate) abandoned: Vec<u64>,
+    /// `(exclude, abandon_chunk)` of each plan asked for.
+    pub(crate) plans: Vec<(Vec<u64>, Option<u64>)>,
+    pub(crate) renewals: usize,
+    /// `(node, code)`.
+    pub(crate) reports: Vec<(u64, u32)>,
+    /// Request ids of `mkdir`.
+    pub(crate) mkdir_ids: Vec<v1::RequestId>,
+    /// How many of the next calls of `mkdir` are answered with Unavailable.
+    pub(crate) mkdir_failures: u32,
+    /// Answers to read plans name no replicas so many times.
+    pub(crate) unknown_replicas: u32,
+    pub(crate) read_plans: usize,
+    next_id: u64,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct File {
+    pub(crate) status: v1::FileStatus,
+    pub(crate) chunks: Vec<v1::ChunkLocation>,
+}
+
+impl State {
+    fn plan(&mut self, exclude: &[u64]) -> Result<v1::WritePlan, Status> {
+        let free = self.nodes.iter().filter(|node| !exclude.contains(&node.node_id));
+        let hops: Vec<v1::Node> = free.take(self.replication as usize).cloned().collect();
+        if hops.len() < self.replication as usize {
+            return Err(status(ErrorCode::NotEnoughDatanodes, "not enough datanodes"));
+        }
+        self.next_id += 1;
+        Ok(v1::WritePlan { chunk_id: self.next_id, generation: 1, hops })
+    }
+}
+
+#[derive(Clone)]
+pub(crate) struct FakeMaster {
+    pub(crate) state: Arc<Mutex<State>>,
+    pub(crate) address: HostPort,
+}
+
+impl FakeMaster {
+    pub(crate) async fn start() -> Self {
+        let state = State { chunk_size: 64 << 10, replication: 3, next_id: 100, ..State::default() };
+        let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = incoming.local_addr().unwrap().into();
+        let master = Self { state: Arc::new(Mutex::new(state)), address };
+        let service = ClientServiceServer::new(master.clone());
+        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+        master
+    }
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+fn not_here<T>() -> Reply<T> {
+    Err(status(ErrorCode::Internal, "not part of these tests"))
+}
+
+#[tonic::async_trait]
+impl ClientService for FakeMaster {
+    async fn mkdir(&self, request: Request<v1::MkdirRequest>) -> Reply<v1::MkdirReply> {
+        let mut state = self.state.lock().unwrap();
+        assert_eq!(request.metadata().get("x-user").unwrap(), "tester");
+        state.mkdir_ids.push(request.into_inner().request_id.unwrap());
+        if state.mkdir_failures > 0 {
+            state.mkdir_failures -= 1;
+            return Err(status(ErrorCode::Unavailable, "taking over"));
+        }
+        Ok(Response::new(v1::MkdirReply { epoch: 1 }))
+    }
+
+    async fn list(&self, _: Request<v1::ListRequest>) -> Reply<v1::ListReply> {
+        not_here()
+    }
+
+    async fn stat(&self, request: Request<v1::StatRequest>) -> Reply<v1::StatReply> {
+        let path = request.into_inner().path;
+        match self.state.lock().unwrap().files.get(&path) {
+            Some(file) => Ok(Response::new(v1::StatReply { epoch: 1, status: Some(file.status.clone()) })),
+            None => Err(status(ErrorCode::NotFound, format!("{path}: no such file or directory"))),
+        }
+    }
+
+    async fn rename(&self, _: Request<v1::RenameRequest>) -> Reply<v1::RenameReply> {
+        not_here()
+    }
+
+    async fn remove(&self, _: Request<v1::RemoveRequest>) -> Reply<v1::RemoveReply> {
+        not_here()
+    }
+
+    async fn create(&self, request: Request<v1::CreateRequest>) -> Reply<v1::CreateReply> {
+        let request = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        let first_chunk = if request.first_chunk { Some(state.plan(&[])?) } else { None };
+        state.next_id += 1;
+        let file_id = state.next_id;
+        state.open.insert(file_id, (request.path, request.first_chunk));
+        let (replication, chunk_size) = (state.replication, state.chunk_size);
+        Ok(Response::new(v1::CreateReply {
+            epoch: 1,
+            file_id,
+            replication,
+            chunk_size,
+            lease_ms: 300,
+            first_chunk,
+        }))
+    }
+
+    async fn allocate_chunk(
+        &self,
+        request: Request<v1::AllocateChunkRequest>,
+    ) -> Reply<v1::AllocateChunkReply> {
+        let request = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        state.plans.push((request.exclude.clone(), request.abandon_chunk));
+        let plan = state.plan(&request.exclude)?;
+        Ok(Response::new(v1::AllocateChunkReply { epoch: 1, plan: Some(plan) }))
+    }
+
+    async fn complete(&self, request: Request<v1::CompleteRequest>) -> Reply<v1::CompleteReply> {
+        let request = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        let (path, _) = state.open.remove(&request.file_id).expect("an open file");
+        let (mut size, mut crc) = (0, Crc32c::default());
+        let mut chunks = Vec::new();
+        for (index, chunk) in request.chunks.into_iter().enumerate() {
+            assert_eq!(size, index as u64 * state.chunk_size, "all chunks but the last are full");
+            size += chunk.length;
+            crc = crc.concat(Crc32c(chunk.crc32c), chunk.length);
+            let replica = |id: &u64| state.nodes.iter().find(|node| node.node_id == *id).unwrap().clone();
+            chunks.push(v1::ChunkLocation {
+                index: index as u64,
+                chunk_id: chunk.chunk_id,
+                generation: chunk.generation,
+                length: chunk.length,
+                crc32c: chunk.crc32c,
+                replicas: chunk.nodes.iter().map(replica).collect(),
+            });
+        }
+        let file_status = v1::FileStatus {
+            path: path.clone(),
+            r#type: v1::FileType::File as i32,
+            size,
+            crc32c: crc.0,
+            chunk_size: state.chunk_size,
+            replication: state.replication,
+            file_id: request.file_id,
+            chunk_count: chunks.len() as u64,
+            ..v1::FileStatus::default()
+        };
+        state.files.insert(path, File { status: file_status.clone(), chunks });
+        Ok(Response::new(v1::CompleteReply { epoch: 1, status: Some(file_status) }))
+    }
+
+    async fn abandon(&self, request: Request<v1::AbandonRequest>) -> Reply<v1::AbandonReply> {
+        let mut state = self.state.lock().unwrap();
+        let id = request.into_inner().file_id;
+        state.open.remove(&id);
+        state.abandoned.push(id);
+        Ok(Response::new(v1::AbandonReply { epoch: 1 }))
+    }
+
+    async fn renew_lease(&self, _: Request<v1::RenewLeaseRequest>) -> Reply<v1::RenewLeaseReply> {
+        self.state.lock().unwrap().renewals += 1;
+        Ok(Response::new(v1::RenewLeaseReply { epoch: 1, expired: Vec::new() }))
+    }
+
+    async fn read_plan(&self, request: Request<v1::ReadPlanRequest>) -> Reply<v1::ReadPlanReply> {
+        let request = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        state.read_plans += 1;
+        let file = state.files.get(&request.path).cloned();
+        let same = |file: &File| request.file_id == 0 || request.file_id == file.status.file_id;
+        let Some(file) = file.filter(same) else {
+            return Err(status(ErrorCode::NotFound, "no such file or directory"));
+        };
+        let end = if request.length == 0 { file.status.size } else { request.offset + request.length };
+        let covers = |chunk: &&v1::ChunkLocation| {
+            let start = chunk.index * file.status.chunk_size;
+            start < end && start + chunk.length > request.offset
+        };
+        // Small pages, so that plans have several.
+        let mut chunks: Vec<v1::ChunkLocation> = file.chunks.iter().filter(covers).take(3).cloned().collect();
+        if state.unknown_replicas > 0 {
+            state.unknown_replicas -= 1;
+            for chunk in &mut chunks {
+                chunk.replicas.clear();
+            }
+        }
+        Ok(Response::new(v1::ReadPlanReply { epoch: 1, status: Some(file.status), chunks }))
+    }
+
+    async fn report_bad_replica(
+        &self,
+        request: Request<v1::ReportBadReplicaRequest>,
+    ) -> Reply<v1::ReportBadReplicaReply> {
+        let request = request.into_inner();
+        self.state.lock().unwrap().reports.push((request.node_id, request.code));
+        Ok(Response::new(v1::ReportBadReplicaReply { epoch: 1 }))
+    }
+}

@@ -1,0 +1,191 @@
+//! Puts: what is stored, and what is left when it fails.
+
+use std::io::Write;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use distrifs_client::{ClientError, NoProgress, PutOptions, PutSource};
+use distrifs_proto::ErrorCode;
+use tokio::io::{AsyncRead, AsyncWriteExt, DuplexStream, ReadBuf};
+
+use crate::fake_datanode::Manners;
+use crate::{CHUNK, Cluster, Counter, bytes_of, file_of, stream_of};
+
+#[tokio::test]
+async fn files_of_every_size_are_stored_whole() {
+    let cluster = Cluster::start(3).await;
+    for len in [0, 1, 4096, CHUNK - 1, CHUNK, CHUNK + 1, 10 * CHUNK + 17] {
+        let bytes = bytes_of(len);
+        for (name, source) in [("file", file_of(&bytes)), ("stream", stream_of(&bytes))] {
+            let path = format!("/{name}-{len}");
+            let progress = Counter::default();
+            let status = cluster.client.put(source, &path, PutOptions::default(), &progress).await;
+            assert_eq!(status.expect("the put").size, len, "{path}");
+            assert!(cluster.stored(&path) == bytes, "{path} holds other bytes");
+            assert_eq!(progress.0.load(Ordering::Relaxed), len, "{path}");
+        }
+    }
+    assert_eq!(cluster.nodes[0].state.lock().unwrap().hops.iter().collect::<Vec<_>>(), [&2]);
+    assert!(cluster.master.state.lock().unwrap().abandoned.is_empty());
+}
+
+#[tokio::test]
+async fn chunks_of_several_frames_are_stored_whole_and_connections_are_used_again() {
+    let cluster = Cluster::start(3).await;
+    cluster.master.state.lock().unwrap().chunk_size = 5 << 19;
+    let bytes = bytes_of(12_000_001);
+    for (name, source) in [("/file", file_of(&bytes)), ("/stream", stream_of(&bytes))] {
+        cluster.client.put(source, name, PutOptions::default(), &NoProgress).await.expect("the put");
+        assert!(cluster.stored(name) == bytes, "{name} holds other bytes");
+    }
+    let connections = cluster.nodes[0].state.lock().unwrap().connections;
+    assert!(connections <= 8, "{connections} connections for 10 chunks, at most 4 at once");
+}
+
+#[tokio::test]
+async fn a_chunk_whose_hop_fails_goes_to_other_nodes() {
+    // A node that is no hop of the pipeline may be named: then the one that names it is left out.
+    for (blamed, excluded) in [(1, 1), (2, 2), (99, 1)] {
+        for stream in [false, true] {
+            let cluster = Cluster::start(4).await;
+            cluster.nodes[0].behave(Manners::FailsOnce(blamed));
+            let bytes = bytes_of(3000);
+            let source = if stream { stream_of(&bytes) } else { file_of(&bytes) };
+            let progress = Counter::default();
+            let status = cluster.client.put(source, "/a", PutOptions::default(), &progress).await;
+            status.expect("there are nodes enough");
+            assert!(cluster.stored("/a") == bytes);
+            assert_eq!(progress.0.load(Ordering::Relaxed), 3000, "replayed bytes count once");
+            let plans = cluster.master.state.lock().unwrap().plans.clone();
+            assert_eq!(plans, [(vec![excluded], Some(101))], "{blamed} was blamed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_put_that_finds_too_few_nodes_leaves_nothing() {
+    let cluster = Cluster::start(3).await;
+    cluster.nodes[0].behave(Manners::FailsWrites(3));
+    let error =
+        cluster.put("/a", &bytes_of(10 * CHUNK)).await.expect_err("two nodes are left for three copies");
+    assert_eq!(error.code(), ErrorCode::NotEnoughDatanodes, "{error}");
+    let state = cluster.master.state.lock().unwrap();
+    assert!(state.files.is_empty() && state.open.is_empty());
+    assert_eq!(state.abandoned.len(), 1);
+}
+
+#[tokio::test]
+async fn a_chunk_is_given_up_after_so_many_pipelines() {
+    let cluster = Cluster::start_with(9, |config| config.retries = 2).await;
+    for node in &cluster.nodes {
+        node.behave(Manners::FailsWrites(node.node.node_id));
+    }
+    let error = cluster.put("/a", &bytes_of(100)).await.expect_err("nobody takes it");
+    assert!(matches!(error, ClientError::NotWritten { tries: 3, index: 0, .. }), "{error:?}");
+    assert_eq!(error.code(), ErrorCode::HopFailed);
+    assert_eq!(cluster.master.state.lock().unwrap().abandoned.len(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_hop_is_blamed_and_a_slow_one_is_not() {
+    let patience = Duration::from_secs(2);
+    let cluster = Cluster::start_with(4, |config| config.socket_timeout = patience).await;
+    cluster.nodes[0].behave(Manners::Silent);
+    cluster.put("/a", &bytes_of(100)).await.expect("the other three take it");
+    assert_eq!(cluster.master.state.lock().unwrap().plans, [(vec![1], Some(101))]);
+
+    let cluster = Cluster::start_with(3, |config| config.socket_timeout = patience).await;
+    cluster.nodes[0].behave(Manners::Slow(20));
+    cluster.put("/a", &bytes_of(100)).await.expect("4 s with progress all along");
+    let state = cluster.master.state.lock().unwrap();
+    assert!(state.plans.is_empty());
+    assert!(state.renewals > 0, "the lease of 300 ms was kept");
+}
+
+#[tokio::test]
+async fn an_unsound_acknowledgement_is_no_commit() {
+    for manners in [Manners::LiesAboutChecksum, Manners::ForgetsHops, Manners::Garbage] {
+        let cluster = Cluster::start(4).await;
+        cluster.nodes[0].behave(manners);
+        cluster.put("/a", &bytes_of(100)).await.expect("the other three take it");
+        let state = cluster.master.state.lock().unwrap();
+        assert_eq!(state.plans, [(vec![1], Some(101))], "{manners:?}");
+    }
+    for (manners, code) in [
+        (Manners::Garbage, ErrorCode::Protocol),
+        (Manners::ForgetsHops, ErrorCode::Protocol),
+        (Manners::LiesAboutChecksum, ErrorCode::Corrupt),
+        (Manners::RefusesHello, ErrorCode::WrongCluster),
+    ] {
+        let cluster = Cluster::start_with(3, |config| config.retries = 0).await;
+        cluster.nodes[0].behave(manners);
+        let error = cluster.put("/a", &bytes_of(100)).await.expect_err("no sound acknowledgement");
+        assert_eq!(error.code(), code, "{manners:?}: {error}");
+        assert!(cluster.master.state.lock().unwrap().files.is_empty(), "{manners:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_nobody_listens_for_is_left_out() {
+    let cluster = Cluster::start(4).await;
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    cluster.master.state.lock().unwrap().nodes[0].data_address = gone.local_addr().unwrap().to_string();
+    drop(gone);
+    let bytes = bytes_of(9 * CHUNK);
+    cluster.put("/a", &bytes).await.expect("the other three take it");
+    assert!(cluster.stored("/a") == bytes);
+}
+
+#[tokio::test]
+async fn a_source_that_changes_fails_the_put() {
+    let cluster = Cluster::start(3).await;
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes_of(3 * CHUNK)).unwrap();
+    let shrunk = PutSource::File(file.try_clone().unwrap(), 4 * CHUNK);
+    let grown = PutSource::File(file.try_clone().unwrap(), 2 * CHUNK);
+    for (name, source) in [("shrunk", shrunk), ("grown", grown)] {
+        let outcome = cluster.client.put(source, "/a", PutOptions::default(), &NoProgress).await;
+        assert!(matches!(outcome, Err(ClientError::SourceChanged { .. })), "{name}: {outcome:?}");
+    }
+    let state = cluster.master.state.lock().unwrap();
+    assert!(state.files.is_empty());
+    assert_eq!(state.abandoned.len(), 2);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_leaves_nothing() {
+    let cluster = Cluster::start(3).await;
+    let (near, mut far) = tokio::io::duplex(1000);
+    let writer = tokio::spawn(async move {
+        far.write_all(&bytes_of(3 * CHUNK)).await.unwrap();
+        far
+    });
+    let source = PutSource::Stream(Box::new(Breaks(near, 2 * CHUNK as usize)));
+    let outcome = cluster.client.put(source, "/a", PutOptions::default(), &NoProgress).await;
+    writer.abort();
+    assert!(matches!(outcome, Err(ClientError::Source { .. })), "{outcome:?}");
+    let state = cluster.master.state.lock().unwrap();
+    assert!(state.files.is_empty());
+    assert_eq!(state.abandoned.len(), 1);
+}
+
+/// Gives an error after so many bytes.
+struct Breaks(DuplexStream, usize);
+
+impl AsyncRead for Breaks {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        if self.1 == 0 {
+            return Poll::Ready(Err(std::io::Error::other("the pipe broke")));
+        }
+        let polled = Pin::new(&mut self.0).poll_read(cx, buf);
+        self.1 = self.1.saturating_sub(buf.filled().len() - before);
+        polled
+    }
+}
