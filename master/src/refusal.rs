@@ -2,6 +2,7 @@
 
 use distrifs_proto::ErrorCode;
 use distrifs_proto::grpc::status;
+use distrifs_proto::types::NodeId;
 use tonic::Status;
 
 use crate::cluster::{Behind, PlacementRefusal};
@@ -20,6 +21,14 @@ pub(crate) enum Refusal {
         path: String,
         /// Why not.
         source: PlacementRefusal,
+    },
+    /// After a restart of the master: the copies cannot be vouched for before their nodes are back.
+    #[error("{path}: datanode {node} has not registered with this master yet: try again shortly")]
+    Unregistered {
+        /// What was written.
+        path: String,
+        /// On which node.
+        node: NodeId,
     },
     /// This master must not change anything.
     #[error("{0}")]
@@ -74,7 +83,7 @@ impl Refusal {
             Self::Behind(_) => ErrorCode::SafeMode,
             Self::Invalid(_) => ErrorCode::InvalidArgument,
             Self::Busy { .. } => ErrorCode::Busy,
-            Self::Stopping { .. } => ErrorCode::Unavailable,
+            Self::Stopping { .. } | Self::Unregistered { .. } => ErrorCode::Unavailable,
             Self::Unknown { .. } => ErrorCode::Unknown,
             Self::LogFull { .. } => ErrorCode::NoSpace,
             Self::TooLarge { .. } => ErrorCode::LimitExceeded,

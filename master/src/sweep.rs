@@ -35,7 +35,7 @@ pub(crate) async fn expire_leases(state: Arc<State>, proposer: Proposer, mut sto
                 tracing::info!(count = files.len(), "unfinished files were given up");
             }
             Ok(_) => {}
-            Err(refusal) => tracing::warn!(%refusal, "leases were not looked through"),
+            Err(refusal) => tracing::debug!(%refusal, "leases were not looked through"),
         }
     }
 }

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -5,13 +6,15 @@ use distrifs_engine::log::{Log, LogOptions, recover};
 use distrifs_proto::types::{ClusterId, Epoch, RequestId};
 use tokio::sync::watch;
 
-use super::{QUEUE_MAX, Writer};
+use super::{Proposer, QUEUE_MAX, Writer};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Timing};
 use crate::config::MasterConfig;
 use crate::epoch::Leadership;
+use crate::error::MasterFailure;
 use crate::namespace::{Answer, Command, Namespace, NsPath, Operation};
-use crate::permission::Groups;
+use crate::permission::{Caller, Groups};
+use crate::refusal::Refusal;
 use crate::state::State;
 
 fn mkdir(index: u128) -> Command {
@@ -24,20 +27,27 @@ fn mkdir(index: u128) -> Command {
     }
 }
 
-#[tokio::test]
-async fn what_waits_together_shares_one_sync() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let wal = dir.path().join("wal");
+/// A writer that is not running yet, its log and state, in a folder of its own.
+fn writer(dir: &Path) -> (Writer, Proposer, Log, Arc<State>) {
+    let wal = dir.join("wal");
     std::fs::create_dir(&wal).expect("made");
-    Leadership::format(dir.path()).expect("formatted");
-    let leadership = Leadership::begin(dir.path()).expect("leads");
+    Leadership::format(dir).expect("formatted");
+    let leadership = Leadership::begin(dir).expect("leads");
     let recovered = recover(&wal, ClusterId(1), &mut |_, _, _| Ok(())).expect("empty");
     let log = Log::start(LogOptions::new(wal, ClusterId(1), Epoch(1)), recovered).expect("starts");
     let timing = Timing { heartbeat_interval_ms: 1, heartbeat_timeout_ms: 2 };
-    let config = MasterConfig::new(dir.path(), "op");
     let (cluster, namespace) = (Cluster::new(timing, 0), Namespace::new("op"));
-    let state = Arc::new(State::new(config, ClusterId(1), Epoch(1), namespace, cluster, Clock::new()));
+    let config = MasterConfig::new(dir, "op");
+    let state = State::new(config, ClusterId(1), Epoch(1), namespace, cluster, Clock::new());
+    let state = Arc::new(state);
     let (writer, proposer) = Writer::new(state.clone(), log.clone(), leadership);
+    (writer, proposer, log, state)
+}
+
+#[tokio::test]
+async fn what_waits_together_shares_one_sync() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (writer, proposer, log, state) = writer(dir.path());
     let mut waiting = tokio::task::JoinSet::new();
     for index in 0..64 {
         let proposer = proposer.clone();
@@ -58,4 +68,36 @@ async fn what_waits_together_shares_one_sync() {
     running.await.expect("ends");
     let late = proposer.propose(mkdir(99)).await;
     assert!(late.is_err(), "a stopped writer takes nothing");
+}
+
+#[tokio::test]
+async fn a_log_that_fails_ends_the_master_and_acknowledges_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (writer, proposer, log, state) = writer(dir.path());
+    log.close().await.expect("closes");
+    let (_stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(writer.run(stopped));
+    let unknown = proposer.propose(mkdir(1)).await;
+    assert!(matches!(unknown, Err(Refusal::Unknown { .. })), "{unknown:?}");
+    running.await.expect("ends by itself");
+    assert!(matches!(*state.failure().borrow(), Some(MasterFailure::Log { .. })));
+    assert_eq!((state.durable().0, state.namespace().counts().directories), (0, 1));
+    let later = proposer.propose(mkdir(2)).await;
+    assert!(matches!(later, Err(Refusal::Stopping { .. })), "{later:?}");
+}
+
+#[tokio::test]
+async fn a_change_that_no_log_takes_is_refused_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (writer, proposer, log, state) = writer(dir.path());
+    let (_stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(writer.run(stopped));
+    let path = NsPath::parse("/x").expect("a path");
+    let caller =
+        Caller { groups: vec!["g".repeat(log.append_bytes_max())], ..Groups::new("op").caller("op") };
+    let operation = Operation::Mkdir { path, parents: false, mode: 0o755 };
+    let huge = proposer.propose(Command { caller, operation, ..mkdir(1) }).await;
+    assert!(matches!(huge, Err(Refusal::TooLarge { .. })), "{huge:?}");
+    assert_eq!(proposer.propose(mkdir(2)).await, Ok(Answer::Done));
+    assert_eq!((state.durable().0, running.is_finished()), (1, false));
 }

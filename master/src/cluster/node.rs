@@ -37,8 +37,6 @@ pub(crate) struct Registration {
     pub(crate) epoch_seen: Epoch,
     /// The highest LSN it was ever shown.
     pub(crate) lsn_seen: Lsn,
-    /// Drawn at each start of its process.
-    pub(crate) incarnation: u64,
 }
 
 /// Who answers a registration.
@@ -125,7 +123,6 @@ pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) address: String,
     pub(super) rack: String,
-    pub(super) incarnation: u64,
     pub(super) session: Option<SessionId>,
     pub(super) heard_ms: u64,
     /// Whether the full report of this session has arrived.
@@ -246,7 +243,6 @@ impl Cluster {
             }
             old.address = node.address;
             old.rack = node.rack;
-            old.incarnation = node.incarnation;
             old.heard_ms = now_ms;
             (old.reported, old.incoming, old.load, old.assigned) = (false, None, None, 0);
         } else {
@@ -254,7 +250,6 @@ impl Cluster {
                 id: node.id,
                 address: node.address,
                 rack: node.rack,
-                incarnation: node.incarnation,
                 session: Some(session),
                 heard_ms: now_ms,
                 reported: false,

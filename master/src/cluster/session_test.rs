@@ -20,7 +20,6 @@ fn registration(id: u64, address: &str) -> Registration {
         rack: String::new(),
         epoch_seen: Epoch(5),
         lsn_seen: Lsn(100),
-        incarnation: 1,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Why the namespace refuses a command or a question: facts, and the code that a caller sees.
 
 use distrifs_proto::ErrorCode;
-use distrifs_proto::types::{ChunkId, FileId};
+use distrifs_proto::types::ChunkId;
 
 use super::path::NsPath;
 use crate::permission::need_text;
@@ -83,12 +83,10 @@ pub(crate) enum NamespaceError {
     #[error("/: the root directory stays as it is")]
     Root,
     /// No unfinished file of this id: completed, given up, expired, or another user's.
-    #[error("{path}: the lease has expired: unfinished file {file} is not open for {user}: write it again")]
+    #[error("{path}: the lease has expired: it is not being written by {user} (any more): write it again")]
     NotOpen {
         /// The path, where it is known.
         path: String,
-        /// The file.
-        file: FileId,
         /// Who asked.
         user: String,
     },

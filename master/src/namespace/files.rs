@@ -61,7 +61,7 @@ impl Namespace {
             let max = OPEN_FILES_MAX as u64;
             return Err(NamespaceError::Limit { path: path.to_string(), what: "unfinished files", max });
         }
-        if !self.slab.has_room(1) {
+        if !self.slab.has_room(1) || !self.names.has_room(2) {
             return Err(full(path));
         }
         let body = FileBody {
@@ -138,7 +138,7 @@ impl Namespace {
         match open {
             Some(open) if caller.superuser || self.names.text(open.writer) == caller.user => Ok(open),
             // Whether another user's file of this id exists is none of the caller's business.
-            _ => Err(NamespaceError::NotOpen { path: "put".to_owned(), file, user: caller.user.clone() }),
+            _ => Err(NamespaceError::NotOpen { path: format!("file {file}"), user: caller.user.clone() }),
         }
     }
 
@@ -252,7 +252,7 @@ impl Namespace {
         let plan = self.plan_complete(caller, file, chunks)?;
         let Some(open) = self.open.remove(&file) else {
             let user = caller.user.clone();
-            return Err(NamespaceError::NotOpen { path: "put".to_owned(), file, user });
+            return Err(NamespaceError::NotOpen { path: format!("file {file}"), user });
         };
         for written in chunks {
             self.open_chunks.remove(&written.chunk);
@@ -289,7 +289,7 @@ impl Namespace {
         }
         let Some(status) = self.status_of(file, open.path.as_str()) else {
             let user = caller.user.clone();
-            return Err(NamespaceError::NotOpen { path: open.path.to_string(), file, user });
+            return Err(NamespaceError::NotOpen { path: open.path.to_string(), user });
         };
         Ok(Answer::Completed(Box::new(status)))
     }

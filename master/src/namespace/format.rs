@@ -132,20 +132,16 @@ struct AllocateChunk {
 struct Complete {
     #[prost(fixed64, tag = "1")]
     file: u64,
-    #[prost(message, repeated, tag = "2")]
-    chunks: Vec<Written>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Written {
-    #[prost(fixed64, tag = "1")]
-    chunk: u64,
-    #[prost(uint64, tag = "2")]
-    generation: u64,
-    #[prost(uint64, tag = "3")]
-    length: u64,
-    #[prost(fixed32, tag = "4")]
-    crc32c: u32,
+    /// Each less the one before: ids grow slowly, so most take a byte.
+    #[prost(sint64, repeated, tag = "2")]
+    chunk_steps: Vec<i64>,
+    #[prost(uint64, repeated, tag = "3")]
+    generations: Vec<u64>,
+    /// Each less the one before: nearly all are 0.
+    #[prost(sint64, repeated, tag = "4")]
+    length_steps: Vec<i64>,
+    #[prost(fixed32, repeated, tag = "5")]
+    crc32cs: Vec<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -255,15 +251,10 @@ fn body_of(operation: &Operation) -> Body {
         }),
         Operation::Complete { file, chunks } => Body::Complete(Complete {
             file: file.0,
-            chunks: chunks
-                .iter()
-                .map(|it| Written {
-                    chunk: it.chunk.0,
-                    generation: it.generation.0,
-                    length: it.length,
-                    crc32c: it.crc.0,
-                })
-                .collect(),
+            chunk_steps: steps(chunks.iter().map(|it| it.chunk.0)),
+            generations: chunks.iter().map(|it| it.generation.0).collect(),
+            length_steps: steps(chunks.iter().map(|it| it.length)),
+            crc32cs: chunks.iter().map(|it| it.crc.0).collect(),
         }),
         Operation::Abandon { file } => Body::Abandon(Abandon { file: file.0 }),
         Operation::RenewLeases { files, until_ms } => Body::RenewLeases(RenewLeases {
@@ -306,19 +297,7 @@ fn operation_of(body: Body) -> Result<Operation, FormatError> {
             chunk: ChunkId(it.chunk),
             abandon: it.abandon.map(ChunkId),
         },
-        Body::Complete(it) => Operation::Complete {
-            file: FileId(it.file),
-            chunks: it
-                .chunks
-                .iter()
-                .map(|it| WrittenChunk {
-                    chunk: ChunkId(it.chunk),
-                    generation: GenerationStamp(it.generation),
-                    length: it.length,
-                    crc: Crc32c(it.crc32c),
-                })
-                .collect(),
-        },
+        Body::Complete(it) => Operation::Complete { file: FileId(it.file), chunks: written_of(&it)? },
         Body::Abandon(it) => Operation::Abandon { file: FileId(it.file) },
         Body::RenewLeases(it) => Operation::RenewLeases {
             files: it.files.into_iter().map(FileId).collect(),
@@ -335,6 +314,38 @@ fn operation_of(body: Body) -> Result<Operation, FormatError> {
             Operation::ForgetTombstones { chunks: it.chunks.into_iter().map(ChunkId).collect() }
         }
     })
+}
+
+/// The difference of each to the one before, the first to 0.
+fn steps(values: impl Iterator<Item = u64>) -> Vec<i64> {
+    let mut before = 0;
+    values
+        .map(|value| {
+            let step = value.wrapping_sub(before) as i64;
+            before = value;
+            step
+        })
+        .collect()
+}
+
+fn written_of(it: &Complete) -> Result<Vec<WrittenChunk>, FormatError> {
+    let count = it.chunk_steps.len();
+    if [it.generations.len(), it.length_steps.len(), it.crc32cs.len()] != [count; 3] {
+        return Err(FormatError::Field("chunks"));
+    }
+    let (mut chunk, mut length) = (0u64, 0u64);
+    let mut chunks = Vec::with_capacity(count);
+    for index in 0..count {
+        chunk = chunk.wrapping_add(it.chunk_steps[index] as u64);
+        length = length.wrapping_add(it.length_steps[index] as u64);
+        chunks.push(WrittenChunk {
+            chunk: ChunkId(chunk),
+            generation: GenerationStamp(it.generations[index]),
+            length,
+            crc: Crc32c(it.crc32cs[index]),
+        });
+    }
+    Ok(chunks)
 }
 
 #[cfg(test)]

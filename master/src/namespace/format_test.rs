@@ -4,6 +4,11 @@ fn path(text: &str) -> NsPath {
     NsPath::parse(text).expect("a path")
 }
 
+fn written((chunk, length, crc): (u64, u64, u32)) -> WrittenChunk {
+    let (chunk, generation, crc) = (ChunkId(chunk), GenerationStamp(1), Crc32c(crc));
+    WrittenChunk { chunk, generation, length, crc }
+}
+
 /// One command of each kind, with every field set.
 pub(crate) fn samples() -> Vec<Command> {
     let operations = [
@@ -20,12 +25,7 @@ pub(crate) fn samples() -> Vec<Command> {
         Operation::AllocateChunk { file: FileId(1 << 32), chunk: ChunkId(8), abandon: Some(ChunkId(7)) },
         Operation::Complete {
             file: FileId(1 << 32),
-            chunks: vec![WrittenChunk {
-                chunk: ChunkId(8),
-                generation: GenerationStamp(1),
-                length: 5,
-                crc: Crc32c(0xdead_beef),
-            }],
+            chunks: [(8, 64 << 20, 0xdead_beef), (11, 5, 1)].map(written).to_vec(),
         },
         Operation::Abandon { file: FileId(2) },
         Operation::RenewLeases { files: vec![FileId(2)], until_ms: 62_000 },
@@ -51,7 +51,7 @@ const GOLDEN: [&str; 10] = [
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f6252090a022f64100118ed03",
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f625a1f0a042f642f66100118a4032003288080802030c8dc03390700000000000000",
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f62621b090000000001000000110800000000000000190700000000000000",
-    "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f626a1d09000000000100000012120908000000000000001001180525efbeadde",
+    "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f626a25090000000001000000120210061a020101220880808040f5ffff3f2a08efbeadde01000000",
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f627209090200000000000000",
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f627a0e0a08020000000000000010b0e403",
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f628201040898ec03",
@@ -79,6 +79,16 @@ fn what_version_1_wrote_is_read() {
     for (golden, command) in GOLDEN.iter().zip(samples()) {
         assert_eq!(decode(&unhex(golden)), Ok(command));
     }
+}
+
+#[test]
+fn a_chunk_of_a_completion_takes_seven_bytes() {
+    let chunks = (0..100_000u64).map(|i| written((1_000_000 + i, 64 << 20, i as u32))).collect();
+    let operation = Operation::Complete { file: FileId(1), chunks };
+    let command = Command { operation, ..samples().remove(0) };
+    let bytes = encode(&command);
+    assert!(bytes.len() < 700_100, "{} bytes", bytes.len());
+    assert_eq!(decode(&bytes), Ok(command));
 }
 
 #[test]

@@ -165,15 +165,7 @@ impl Namespace {
         if let Some(answer) = self.remembered(command)? {
             return Ok(Some(answer));
         }
-        let (caller, room) = (&command.caller, self.names.has_room(2));
-        if !room {
-            let max = Names::MAX as u64;
-            return Err(NamespaceError::Limit {
-                path: command.place(),
-                what: "names of users and groups",
-                max,
-            });
-        }
+        let caller = &command.caller;
         match &command.operation {
             Operation::Mkdir { path, parents, .. } => {
                 Ok(self.plan_mkdir(caller, path, *parents)?.is_none().then_some(Answer::Done))
@@ -210,7 +202,7 @@ impl Namespace {
     /// The refusal; nothing but the position in the log has changed.
     pub(crate) fn apply(&mut self, lsn: Lsn, command: &Command) -> Result<Answer, NamespaceError> {
         self.applied = lsn;
-        if let Some(answer) = self.check(command)? {
+        if let Some(answer) = self.remembered(command)? {
             return Ok(answer);
         }
         let at_ms = command.at_ms;

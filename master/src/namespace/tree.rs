@@ -38,7 +38,7 @@ impl Namespace {
         if missing > 1 && !parents {
             return Err(NamespaceError::NotFound { path: path.clone(), missing: path.prefix(found + 1) });
         }
-        if !self.slab.has_room(missing) {
+        if !self.slab.has_room(missing) || !self.names.has_room(2) {
             return Err(full(path));
         }
         self.demand(caller, deepest, WRITE | EXECUTE, path, found)?;
@@ -250,5 +250,9 @@ impl Namespace {
 
 /// The refusal of one inode more than there can be.
 pub(super) fn full(path: &NsPath) -> NamespaceError {
-    NamespaceError::Limit { path: path.to_string(), what: "files and directories", max: Slab::MAX }
+    NamespaceError::Limit {
+        path: path.to_string(),
+        what: "files, directories and names of users",
+        max: Slab::MAX,
+    }
 }

@@ -55,6 +55,7 @@ impl DatanodeApi {
         };
         let state = self.0.state.clone();
         let (node, address) = (NodeId(register.node_id), register.data_address.clone());
+        let (version, incarnation) = (register.version.clone(), register.incarnation);
         let session = register_node(&state, register)?;
         let (sender, receiver) = mpsc::channel(SESSION_QUEUE_MAX);
         let registered = state.to_datanode(v1::to_datanode::Body::Registered(registered(&state)));
@@ -69,7 +70,7 @@ impl DatanodeApi {
             sessions.retain(|known, _| cluster.is_current(*known));
             sessions.insert(session, sender.clone());
         }
-        tracing::info!(%node, address, "datanode joined");
+        tracing::info!(%node, address, version, incarnation, "datanode joined");
         let stop = self.0.stop.clone();
         tokio::spawn(async move {
             let why = serve(&state, session, inbound, &sender, stop).await;
@@ -82,7 +83,10 @@ impl DatanodeApi {
 }
 
 fn register_node(state: &State, register: v1::Register) -> Result<SessionId, Status> {
-    if register.data_address.len() > NAME_MAX || register.rack.len() > NAME_MAX {
+    if register.version.len() > NAME_MAX
+        || register.data_address.len() > NAME_MAX
+        || register.rack.len() > NAME_MAX
+    {
         return Err(protocol("an address or rack is too long"));
     }
     let cluster = ClusterId::from_halves(register.cluster_id_high, register.cluster_id_low);
@@ -93,7 +97,6 @@ fn register_node(state: &State, register: v1::Register) -> Result<SessionId, Sta
         rack: register.rack,
         epoch_seen: Epoch(register.epoch_seen),
         lsn_seen: Lsn(register.lsn_seen),
-        incarnation: register.incarnation,
     };
     let mut cluster = state.cluster();
     let was_behind = cluster.behind().is_some();

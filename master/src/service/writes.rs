@@ -245,7 +245,7 @@ impl Api {
     }
 
     /// Refuses a completion unless each chunk is on as many nodes as asked for, all of its plan. After a restart
-    /// of the master, whose plans are soft, any node that has registered will do.
+    /// of the master, whose plans are soft, any node that has registered since will do.
     fn demand_copies(
         &self,
         caller: &Caller,
@@ -260,8 +260,10 @@ impl Api {
             let planned = cluster.plans.of(chunk);
             let (path, wanted) = (&writing.path, usize::from(writing.replication));
             for node in &nodes {
-                let fits = planned.map_or_else(|| cluster.knows(*node), |planned| planned.contains(node));
-                if !fits {
+                if planned.is_none() && !cluster.knows(*node) {
+                    return Err(Refusal::Unregistered { path: path.clone(), node: *node });
+                }
+                if planned.is_some_and(|planned| !planned.contains(node)) {
                     let text = format!("{path}: chunk {chunk} was not to be written on datanode {node}");
                     return Err(Refusal::Invalid(text));
                 }
