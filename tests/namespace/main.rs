@@ -73,7 +73,8 @@ fn verbs_do_what_they_say_and_refuse_with_the_statuses_of_the_contract() {
     let _ = cluster.run(&["--user", "bob", "rm", "/moved/f"]).fails_with(5);
     let _ = cluster.run(&["rm", "/moved/f"]).ok();
     let _ = cluster.run(&["rm", "-r", "/moved"]).ok();
-    let _ = cluster.run(&["rm", "/a"]).ok();
+    let _ = cluster.run(&["rm", "/a"]).fails_with(4);
+    let _ = cluster.run(&["rm", "-r", "/a"]).ok();
     assert_eq!(cluster.run(&["ls", "/"]).ok().text(), "");
 }
 
