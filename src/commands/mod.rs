@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Getrange(getrange::Getrange),
     /// Rename or move a file or directory
     Mv(mv::Mv),
-    /// Remove a file, an empty directory or a tree
+    /// Remove a file or a tree
     Rm(rm::Rm),
     /// Show the datanodes
     Nodes(nodes::Nodes),

@@ -1,4 +1,4 @@
-//! `rm`: remove a file, an empty directory, or a tree.
+//! `rm`: remove a file, or a directory with everything below it.
 
 use clap::Args;
 
@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::error::CommandError;
 use crate::remote_path::RemotePath;
 
-/// Remove a file, an empty directory or a tree.
+/// Remove a file or a tree.
 #[derive(Debug, Args)]
 #[command(after_help = "A tree is removed by one command of the master: whole or not at all.\n\n\
     Example:\n  distrifs rm -r /backups/2019")]

@@ -1,0 +1,52 @@
+//! What was acknowledged survives the death of every process at the same instant.
+
+use distrifs_testkit::{Cluster, random_bytes};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_distrifs");
+
+#[test]
+fn after_a_kill_of_every_process_at_once_all_that_was_acknowledged_is_there() {
+    let mut cluster = Cluster::start(BINARY);
+    let _ = cluster.run(&["mkdir", "-p", "/a/b"]).ok();
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    for (number, size) in [0, 1, 70_000, 262_144, 1_000_000].into_iter().enumerate() {
+        let (path, bytes) = (format!("/a/b/{number}"), random_bytes(size, number as u64));
+        let _ = cluster.run_with_stdin(&["put", "-", &path], &bytes).ok();
+        files.push((path, bytes));
+    }
+    let _ = cluster.run(&["mv", "/a/b/1", "/moved"]).ok();
+    files[1].0 = "/moved".to_owned();
+    let _ = cluster.run(&["rm", "/a/b/0"]).ok();
+    files.remove(0);
+    // Every round adds one file right before the lights go out, and the log grows over several epochs.
+    for round in 0..3u64 {
+        let (path, bytes) = (format!("/round-{round}"), random_bytes(300_000, 100 + round));
+        let _ = cluster.run_with_stdin(&["put", "-", &path], &bytes).ok();
+        files.push((path, bytes));
+        let before = cluster.run(&["ls", "-R", "--json", "/"]).ok();
+        cluster.kill_all();
+        cluster.restart_all();
+        assert_eq!(cluster.run(&["ls", "-R", "--json", "/"]).ok().text(), before.text(), "round {round}");
+        for (path, bytes) in &files {
+            assert!(cluster.run(&["cat", path]).ok().stdout == *bytes, "{path} in round {round}");
+        }
+    }
+    let _ = cluster.run(&["stat", "/a/b/0"]).fails_with(3);
+}
+
+#[test]
+fn a_replacing_put_that_fails_leaves_the_old_file() {
+    let mut cluster = Cluster::start(BINARY);
+    let old = random_bytes(600_000, 1);
+    let _ = cluster.run_with_stdin(&["put", "-", "/f"], &old).ok();
+    cluster.kill_datanode(0);
+    cluster.wait_for_live(2);
+    let _ = cluster.run_with_stdin(&["put", "-f", "-", "/f"], b"new").fails_with(6);
+    let _ = cluster.run_with_stdin(&["put", "-", "/new"], b"new").fails_with(6);
+    assert!(cluster.run(&["cat", "/f"]).ok().stdout == old, "read with a dead datanode");
+    assert_eq!(cluster.run(&["ls", "/"]).ok().text(), "f\n");
+    cluster.restart_all();
+    assert!(cluster.run(&["cat", "/f"]).ok().stdout == old, "read with all of them");
+    let _ = cluster.run_with_stdin(&["put", "-f", "-", "/f"], b"new").ok();
+    assert_eq!(cluster.run(&["cat", "/f"]).ok().stdout, b"new");
+}

@@ -1,0 +1,172 @@
+//! The namespace as scripts see it: verbs, exit statuses, keys of `--json`.
+
+use distrifs_testkit::{Cluster, Outcome, free_port, run};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_distrifs");
+
+fn keys(object: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = object.as_object().expect("an object").keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+fn names(outcome: &Outcome) -> Vec<&str> {
+    outcome.text().lines().collect()
+}
+
+#[test]
+fn verbs_do_what_they_say_and_refuse_with_the_statuses_of_the_contract() {
+    let cluster = Cluster::start(BINARY);
+    let file = cluster.scratch_file("f", b"hello");
+    let f = file.to_str().expect("UTF-8");
+
+    // Directories.
+    let _ = cluster.run(&["mkdir", "/a"]).ok();
+    let _ = cluster.run(&["mkdir", "/a"]).fails_with(4);
+    let _ = cluster.run(&["mkdir", "/x/y"]).fails_with(3);
+    let _ = cluster.run(&["mkdir", "-p", "/x/y"]).ok();
+    let _ = cluster.run(&["mkdir", "-p", "/x/y"]).ok();
+    let _ = cluster.run(&["ls", "/missing"]).fails_with(3);
+    let _ = cluster.run(&["stat", "/missing"]).fails_with(3);
+    let _ = cluster.run(&["--user", "bob", "mkdir", "/b"]).fails_with(5);
+    let _ = cluster.run(&["mkdir", "relative"]).fails_with(2);
+    let _ = cluster.run(&["frobnicate"]).fails_with(2);
+    let _ = cluster.run(&["mkdir", &format!("/{}", "n".repeat(256))]).fails_with(2);
+
+    // Files.
+    let _ = cluster.run(&["put", f, "/a/f"]).ok();
+    let _ = cluster.run(&["put", f, "/a/f"]).fails_with(4);
+    let _ = cluster.run(&["put", "-f", f, "/a/f"]).ok();
+    let _ = cluster.run(&["put", f, "/x"]).ok();
+    let _ = cluster.run(&["put", f, "/a/f/below"]).fails_with(4);
+    let _ = cluster.run(&["put", f, "/none/f"]).fails_with(3);
+    let _ = cluster.run(&["put", f, "/none/"]).fails_with(3);
+    let _ = cluster.run(&["put", "/no/such/file", "/z"]).fails_with(3);
+    let _ = cluster.run(&["put", cluster.folder().to_str().expect("UTF-8"), "/z"]).fails_with(4);
+    let _ = cluster.run(&["--user", "bob", "put", f, "/a/bob"]).fails_with(5);
+    let _ = cluster.run(&["mkdir", "/a/f"]).fails_with(4);
+    let _ = cluster.run(&["cat", "/a"]).fails_with(4);
+    let _ = cluster.run(&["cat", "/missing"]).fails_with(3);
+    assert_eq!(names(&cluster.run(&["ls", "/x"]).ok()), ["f", "y"]);
+    assert_eq!(names(&cluster.run(&["ls", "-R", "/"]).ok()), ["/a", "/a/f", "/x", "/x/f", "/x/y"]);
+    assert_eq!(names(&cluster.run(&["ls", "/a/f"]).ok()), ["/a/f"]);
+    let long = cluster.run(&["ls", "-l", "/x"]).ok();
+    assert!(names(&long)[0].starts_with("-rw-r--r--  3  "), "{}", long.text());
+    assert!(names(&long)[1].starts_with("drwxr-xr-x  -  "), "{}", long.text());
+
+    // Moving.
+    let _ = cluster.run(&["mv", "/missing", "/m"]).fails_with(3);
+    let _ = cluster.run(&["mv", "/a/f", "/x/f"]).fails_with(4);
+    let _ = cluster.run(&["mv", "/a/f", "/x/y"]).ok();
+    assert_eq!(names(&cluster.run(&["ls", "-R", "/"]).ok()), ["/a", "/x", "/x/f", "/x/y", "/x/y/f"]);
+    let _ = cluster.run(&["mv", "/x/y/f", "/renamed"]).ok();
+    let _ = cluster.run(&["mv", "-f", "/renamed", "/x/f"]).ok();
+    assert_ne!(cluster.run(&["mv", "/x", "/x/y"]).status, 0);
+    let _ = cluster.run(&["mv", "/x", "/moved"]).ok();
+    assert_eq!(names(&cluster.run(&["ls", "-R", "/"]).ok()), ["/a", "/moved", "/moved/f", "/moved/y"]);
+    assert_eq!(cluster.run(&["cat", "/moved/f"]).ok().stdout, b"hello");
+
+    // Removing.
+    let _ = cluster.run(&["rm", "/missing"]).fails_with(3);
+    let _ = cluster.run(&["rm", "/moved"]).fails_with(4);
+    let _ = cluster.run(&["--user", "bob", "rm", "/moved/f"]).fails_with(5);
+    let _ = cluster.run(&["rm", "/moved/f"]).ok();
+    let _ = cluster.run(&["rm", "-r", "/moved"]).ok();
+    let _ = cluster.run(&["rm", "/a"]).fails_with(4);
+    let _ = cluster.run(&["rm", "-r", "/a"]).ok();
+    assert_eq!(cluster.run(&["ls", "/"]).ok().text(), "");
+}
+
+#[test]
+fn json_has_the_stable_keys_and_nothing_else_is_on_standard_output() {
+    const STAT: &[&str] = &[
+        "chunk_size",
+        "crc32c",
+        "group",
+        "mode",
+        "mtime_ms",
+        "owner",
+        "path",
+        "replication",
+        "size",
+        "type",
+    ];
+    let cluster = Cluster::start(BINARY);
+    let put = cluster.run_with_stdin(&["put", "-", "/f"], b"123456789").ok();
+    assert!(put.stdout.is_empty() && put.stderr.is_empty(), "{put:?}");
+    let _ = cluster.run(&["mkdir", "/dir"]).ok();
+
+    // Global options stand before or behind the command.
+    let stat = &cluster.run(&["--json", "stat", "/f"]).ok().json()[0];
+    assert_eq!(keys(stat), STAT);
+    assert_eq!((&stat["path"], &stat["type"]), (&"/f".into(), &"file".into()));
+    assert_eq!((&stat["size"], &stat["replication"]), (&9.into(), &3.into()));
+    assert_eq!((&stat["mode"], &stat["crc32c"]), (&"0644".into(), &"e3069283".into()));
+    assert_eq!(stat["chunk_size"], 262_144);
+
+    let listed = cluster.run(&["ls", "/", "--json"]).ok().json();
+    assert_eq!(listed.len(), 2);
+    let directory = &listed[0];
+    let mut without_crc = STAT.to_vec();
+    without_crc.retain(|key| *key != "crc32c");
+    assert_eq!(keys(directory), without_crc);
+    assert_eq!((&directory["path"], &directory["type"]), (&"/dir".into(), &"dir".into()));
+    assert_eq!(directory["mode"], "0755");
+    assert_eq!(&listed[1], stat, "ls shows what stat shows");
+
+    let chunks = cluster.run(&["stat", "--chunks", "--json", "/f"]).ok().json().remove(0);
+    let chunk = &chunks["chunks"][0];
+    assert_eq!(keys(chunk), ["crc32c", "generation", "id", "index", "length", "replicas"]);
+    assert_eq!((&chunk["index"], &chunk["length"]), (&0.into(), &9.into()));
+    assert_eq!(chunk["crc32c"], "e3069283");
+    assert_eq!(chunk["id"].as_str().map(str::len), Some(16));
+    assert_eq!(chunk["replicas"].as_array().map(Vec::len), Some(3));
+
+    let nodes = cluster.run(&["nodes", "--json"]).ok().json();
+    assert_eq!(nodes.len(), 3);
+    for node in &nodes {
+        let expected = ["address", "chunks", "data_dirs", "free_bytes", "id", "rack", "state", "used_bytes"];
+        assert_eq!(keys(node), expected);
+        assert_eq!(node["state"], "live");
+        assert!(node["free_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{node}");
+    }
+    let df = &cluster.run(&["df", "--json"]).ok().json()[0];
+    assert_eq!(keys(df), ["capacity_bytes", "dead_nodes", "free_bytes", "live_nodes", "used_bytes"]);
+    assert_eq!((&df["live_nodes"], &df["dead_nodes"]), (&3.into(), &0.into()));
+
+    let _ = cluster.run(&["wait", "--datanodes", "3"]).ok();
+    let _ = cluster.run(&["wait", "--datanodes", "99", "--timeout", "0.3"]).fails_with(8);
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_a_command_quietly() {
+    let cluster = Cluster::start(BINARY);
+    let bytes = distrifs_testkit::random_bytes(3 << 20, 1);
+    let file = cluster.scratch_file("big", &bytes);
+    let _ = cluster.run(&["put", file.to_str().expect("UTF-8"), "/big"]).ok();
+    for arguments in [&["cat", "/big"][..], &["ls", "-l", "/"], &["nodes"]] {
+        let mut client = cluster.spawn(arguments);
+        drop(client.stdout.take());
+        let output = client.wait_with_output().expect("its output");
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn without_a_master_every_command_is_told_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("distrifs.toml");
+    std::fs::write(
+        &config,
+        format!("master_port = {}\nsocket_timeout = 0.5\nclient_retry = 1\n", free_port()),
+    )
+    .expect("written");
+    for arguments in [&["ls", "/"][..], &["mkdir", "/a"], &["nodes"], &["df"], &["put", "-", "/a"]] {
+        let mut command = std::process::Command::new(BINARY);
+        for name in ["DISTRIFS_MASTERS", "DISTRIFS_MASTER_HOST", "DISTRIFS_MASTER_PORT"] {
+            command.env_remove(name);
+        }
+        let _ = run(command.arg("--config").arg(&config).args(arguments), b"").fails_with(8);
+    }
+}
