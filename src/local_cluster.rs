@@ -5,8 +5,8 @@
 //! Dropping a [`LocalCluster`] kills what still runs and waits for it.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -25,7 +25,9 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two looks at a child that is to end.
 const POLL: Duration = Duration::from_millis(20);
 /// How much of a log is looked at for the reason of a failed start.
-const LOG_TAIL_BYTES_MAX: usize = 64 << 10;
+const LOG_TAIL_BYTES_MAX: u64 = 64 << 10;
+/// A log that is longer at a start begins anew.
+const LOG_BYTES_MAX: u64 = 64 << 20;
 
 /// What a local cluster is made of.
 pub(crate) struct LocalClusterConfig {
@@ -48,6 +50,8 @@ pub(crate) struct Daemon {
     /// Its end: the daemon stops when this closes.
     stdin: Option<ChildStdin>,
     log: PathBuf,
+    /// Where in its log this start begins.
+    log_from: u64,
     ready: HashMap<String, String>,
 }
 
@@ -151,7 +155,7 @@ impl Daemon {
         logs: &Path,
     ) -> Result<Self, CommandError> {
         let log = logs.join(format!("{name}.log"));
-        let stderr = File::create(&log).map_err(|e| CommandError::local(&log, "create the log", e))?;
+        let (stderr, log_from) = open_log(&log).map_err(|e| CommandError::local(&log, "open the log", e))?;
         let program = std::env::current_exe().map_err(|e| daemon_error(name, e))?;
         let mut command = Command::new(program);
         for variable in config.without {
@@ -168,7 +172,7 @@ impl Daemon {
             .spawn()
             .map_err(|e| daemon_error(name, e))?;
         let stdin = child.stdin.take();
-        Ok(Self { name: name.to_owned(), child, stdin, log, ready: HashMap::new() })
+        Ok(Self { name: name.to_owned(), child, stdin, log, log_from, ready: HashMap::new() })
     }
 
     /// Waits for the `ready` line and keeps its fields.
@@ -252,9 +256,8 @@ impl Daemon {
 
     /// Why it ended: its error line where it printed one, else the end of its log.
     fn last_words(&self) -> CommandError {
-        let bytes = std::fs::read(&self.log).unwrap_or_default();
-        let tail = &bytes[bytes.len().saturating_sub(LOG_TAIL_BYTES_MAX)..];
-        let tail = String::from_utf8_lossy(tail);
+        let tail = read_tail(&self.log, self.log_from).unwrap_or_default();
+        let tail = String::from_utf8_lossy(&tail);
         let spoken = tail.lines().rev().find_map(|line| {
             let rest = line.strip_prefix("distrifs: ")?;
             Some(rest.split_once(": ").map_or(rest, |(_, reason)| reason).to_owned())
@@ -269,6 +272,25 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Opens a log behind what earlier starts wrote: another cluster may still run on this folder.
+fn open_log(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    if file.metadata()?.len() > LOG_BYTES_MAX {
+        file.set_len(0)?;
+    }
+    let length = file.metadata()?.len();
+    Ok((file, length))
+}
+
+fn read_tail(path: &Path, from: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let from = from.max(file.metadata()?.len().saturating_sub(LOG_TAIL_BYTES_MAX));
+    file.seek(SeekFrom::Start(from))?;
+    let mut tail = Vec::new();
+    file.take(LOG_TAIL_BYTES_MAX).read_to_end(&mut tail)?;
+    Ok(tail)
 }
 
 fn daemon_error(name: &str, why: impl std::fmt::Display) -> CommandError {

@@ -67,12 +67,16 @@ impl Local {
             _ = signals.next() => return Ok(()),
         };
         self.announce(&cluster, output)?;
+        let failure = tokio::select! {
+            _ = signals.next() => None,
+            failure = cluster.failed() => Some(failure),
+        };
+        // A second signal does not wait: dropped, the cluster is killed.
         tokio::select! {
+            () = cluster.stop() => {}
             _ = signals.next() => {}
-            failure = cluster.failed() => return Err(failure),
         }
-        cluster.stop().await;
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     fn announce(&self, cluster: &LocalCluster, output: &mut Output) -> Result<(), CommandError> {
