@@ -55,7 +55,10 @@ const CHUNK: usize = 8 << 20;
 
 fn store(c: &mut Criterion) {
     let mut group = c.benchmark_group("store");
-    group.sample_size(10).measurement_time(Duration::from_secs(3)).throughput(Throughput::Bytes(CHUNK as u64));
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(3))
+        .throughput(Throughput::Bytes(CHUNK as u64));
     for mode in [IoMode::Uring, IoMode::Posix] {
         let Ok(body) = mode.resolve() else {
             println!("store/{mode}: does not work here");
@@ -82,7 +85,8 @@ fn write_chunks(body: &Body, rounds: u64) -> Duration {
         for n in 1..=rounds {
             let begun = io.now();
             let generation = GenerationStamp(1);
-            let mut writer = store.create(CLUSTER, ChunkId(n), generation, CHUNK as u64).await.expect("create");
+            let mut writer =
+                store.create(CLUSTER, ChunkId(n), generation, CHUNK as u64).await.expect("create");
             for _ in 0..CHUNK / FRAME_PAYLOAD_BYTES_MAX {
                 let writing = writer.append(piece.clone(), 0..piece.len(), crcs.iter().copied());
                 writing.expect("append").await;

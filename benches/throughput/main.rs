@@ -66,6 +66,8 @@ fn run(bytes: u64, rounds: usize) -> anyhow::Result<()> {
         put.push(measure(cluster.pids(), || {
             timed(cluster.client(&["put", "-q", &source.to_string_lossy(), &remote]))
         })?);
+        // Chunks are written past the page cache: bring all replicas into it, whichever will be read.
+        cluster.cache_replicas()?;
         read.push(measure(&[], || pump::cached_read(&source))?);
         get.push(measure(cluster.pids(), || timed(cluster.client(&["get", "-q", &remote, "-"])))?);
         ensure!(cluster.client(&["rm", &remote]).status()?.success(), "rm {remote}");

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use distrifs_proto::frame::{Header, Hop, Op, PAYLOAD_START, WriteOpen, verify};
+use distrifs_proto::frame::{Header, Hop, Op, PAYLOAD_START, WriteOpen, patience, verify};
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::FRAME_CONTROL_BYTES_MAX;
 use distrifs_proto::types::{Crc32c, FileId, NodeId};
@@ -157,7 +157,7 @@ async fn stream(
 ) -> Result<Crc32c, Stopped> {
     let timeout = context.config.socket_timeout;
     // A hop that waits for the next one has the same patience and knows better whom to blame: it speaks first.
-    let silence = if plan.hops.len() > 1 { timeout + timeout / 4 } else { timeout };
+    let silence = patience(timeout, plan.hops.len().saturating_sub(1));
     let connected = context.pool.connect(&plan.hops[0], timeout).await;
     let fresh = |request| WriterState::new(request, plan.chunk, plan.nodes(), silence, Instant::now());
     let mut connection = connected.map_err(|error| fresh(0).on_lost(&error.to_string()))?;

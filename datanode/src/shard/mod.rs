@@ -29,7 +29,6 @@ use distrifs_proto::types::{ChunkId, GenerationStamp};
 use tokio::sync::mpsc;
 
 use crate::node::{Counters, Node};
-use crate::pipeline::Pipeline;
 use buffers::Buffers;
 use peer::PeerPool;
 use reader_cache::ReaderCache;
@@ -158,16 +157,6 @@ impl Shard {
         if error.suspects_folder() && self.node.disks[disk].is_healthy() {
             tracing::error!(folder = %self.disks[disk].root().display(), %error, "takes no more writes");
             self.node.disks[disk].suspect();
-        }
-    }
-
-    /// Blames the next hop once it owes something and was silent for too long.
-    fn watch(&self, pipeline: &mut Pipeline, owing_since: Option<Duration>) {
-        if let Some(heard) = owing_since {
-            let silent = self.io.now().saturating_sub(heard);
-            if silent > self.socket_timeout {
-                pipeline.downstream_lost(&format!("silent for {} s", silent.as_secs()));
-            }
         }
     }
 }

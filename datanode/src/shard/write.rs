@@ -14,7 +14,7 @@ use distrifs_engine::io::{Buf, Io, RecvHalf, SendHalf, Shared};
 use distrifs_engine::store::{ChunkWriter, ReplicaInfo, StoreError};
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{
-    ErrorBody, FrameError, HEADER_BYTES, Header, Hop, Op, Placement, WriteAck, WriteOpen, block_crc,
+    self, ErrorBody, FrameError, HEADER_BYTES, Header, Hop, Op, Placement, WriteAck, WriteOpen, block_crc,
 };
 use distrifs_proto::limits::BLOCK_BYTES;
 use tokio::sync::{mpsc, oneshot};
@@ -55,6 +55,8 @@ struct Downstream {
     link_parts: LinkParts,
     /// When the hop last took bytes or said something.
     heard: Rc<Cell<Duration>>,
+    /// How long it may be silent while it owes something.
+    patience: Duration,
     /// Frames it has not taken yet.
     queued: Rc<Cell<usize>>,
     answered: bool,
@@ -146,6 +148,7 @@ impl<'a> Write<'a> {
         let cluster = shard.node.cluster.get().copied().unwrap_or_default();
         let mut link: PeerLink = shard.peers.link(next, cluster).await?;
         let rest: Vec<Hop> = rest.to_vec();
+        let patience = frame::patience(shard.socket_timeout, rest.len());
         let body = WriteOpen { reserve: open.reserve, hops: rest }.encode();
         send_control(&mut link.send, *request, &body).await?;
         let (send, answers, link_parts) = link.into_parts();
@@ -165,11 +168,11 @@ impl<'a> Write<'a> {
             );
         });
         let (frames, done) = (Some(frames), Some(done));
-        Ok(Some(Downstream { frames, answers, done, link_parts, heard, queued, answered: false }))
+        Ok(Some(Downstream { frames, answers, done, link_parts, heard, patience, queued, answered: false }))
     }
 
     async fn run(&mut self, recv: &mut RecvHalf, send: &mut SendHalf) -> Outcome {
-        let io = self.shard.io.clone();
+        let io = &self.shard.io;
         let mut scratch = None;
         let mut upstream_heard = io.now();
         while !self.pipeline.ended() {
@@ -194,9 +197,9 @@ impl<'a> Write<'a> {
             tokio::select! {
                 biased;
                 answer = next_answer(&mut self.downstream) => {
-                    note_answer(&io, &mut self.pipeline, &mut self.downstream, answer);
+                    note_answer(io, &mut self.pipeline, &mut self.downstream, answer);
                 }
-                committed = next_commit(&mut self.commit) => self.note_commit(committed).await,
+                committed = next_commit(&mut self.commit) => self.note_commit(committed),
                 () = io.sleep(PROGRESS_INTERVAL) => {
                     if io.now() > deadline {
                         let text = format!("the disk did not finish within {COMMIT_TIMEOUT:?}");
@@ -204,7 +207,7 @@ impl<'a> Write<'a> {
                     } else if say_progress(send, &self.request).await.is_err() {
                         return Outcome::Gone;
                     }
-                    self.shard.watch(&mut self.pipeline, self.downstream.as_ref().and_then(Downstream::owing_since));
+                    watch(io, &mut self.pipeline, self.downstream.as_ref());
                 }
             }
         }
@@ -233,7 +236,7 @@ impl<'a> Write<'a> {
                     if idle || say_progress(send, &self.request).await.is_err() {
                         return Step::Ends(Outcome::Gone);
                     }
-                    self.shard.watch(&mut self.pipeline, self.downstream.as_ref().and_then(Downstream::owing_since));
+                    watch(io, &mut self.pipeline, self.downstream.as_ref());
                 }
             }
             if self.writer.as_ref().is_some_and(ChunkWriter::has_failed) {
@@ -287,6 +290,10 @@ impl<'a> Write<'a> {
         if let Some(downstream) = &self.downstream
             && let Some(frames) = &downstream.frames
         {
+            if downstream.queued.get() == 0 {
+                // It owes something from now on, however long the upstream had nothing for it.
+                downstream.heard.set(self.shard.io.now());
+            }
             downstream.queued.set(downstream.queued.get() + 1);
             // A forwarder that has ended says why through its answers or its result.
             let _ = frames.send((frame, place.frame())).await;
@@ -298,28 +305,29 @@ impl<'a> Write<'a> {
     fn begin_commit(&mut self) {
         if let Some(downstream) = &mut self.downstream {
             downstream.frames = None;
+            downstream.heard.set(self.shard.io.now());
         }
         let writer = self.writer.take().expect("a chunk is committed once");
         let (tell, told) = oneshot::channel();
-        let in_flight = self.in_flight.clone();
+        let (shard, disk, in_flight) = (self.shard.clone(), self.disk, self.in_flight.clone());
         self.shard.io.spawn(async move {
             in_flight.drained().await;
-            // Whoever waited may be gone; the chunk is durable all the same, and the master's gc finds it.
-            let _ = tell.send(writer.commit().await);
+            let committed = writer.commit().await;
+            // Told from here: the replica counts whether or not the upstream still waits for it.
+            match &committed {
+                Ok(replica) => shard.tell(ShardEvent::Committed { replica: *replica, disk }).await,
+                Err(error) => shard.judge(disk, error),
+            }
+            // Whoever waited may be gone; the master's gc finds the replica.
+            let _ = tell.send(committed);
         });
         self.commit = Some(told);
     }
 
-    async fn note_commit(&mut self, committed: Option<Result<ReplicaInfo, StoreError>>) {
+    fn note_commit(&mut self, committed: Option<Result<ReplicaInfo, StoreError>>) {
         match committed {
-            Some(Ok(replica)) => {
-                self.pipeline.committed(replica.length, replica.crc);
-                self.shard.tell(ShardEvent::Committed { replica, disk: self.disk }).await;
-            }
-            Some(Err(error)) => {
-                self.shard.judge(self.disk, &error);
-                self.pipeline.local_failed(error.code(), error.to_string());
-            }
+            Some(Ok(replica)) => self.pipeline.committed(replica.length, replica.crc),
+            Some(Err(error)) => self.pipeline.local_failed(error.code(), error.to_string()),
             None => {
                 self.pipeline.local_failed(ErrorCode::Internal, "the commit ended without a result".into());
             }
@@ -330,7 +338,7 @@ impl<'a> Write<'a> {
     async fn commit_failure(&mut self) -> ErrorBody {
         self.begin_commit();
         let committed = next_commit(&mut self.commit).await;
-        self.note_commit(committed).await;
+        self.note_commit(committed);
         match self.pipeline.verdict() {
             Verdict::Fail(error) => error,
             _ => ErrorBody {
@@ -360,11 +368,13 @@ impl<'a> Write<'a> {
     }
 }
 
-impl Downstream {
-    /// When it was last heard, if it still owes something.
-    fn owing_since(&self) -> Option<Duration> {
-        let owes = self.queued.get() > 0 || self.frames.is_none();
-        (owes && !self.answered).then(|| self.heard.get())
+/// Blames the next hop once it owes something and was silent for too long.
+fn watch(io: &Io, pipeline: &mut Pipeline, downstream: Option<&Downstream>) {
+    let Some(downstream) = downstream else { return };
+    let owes = downstream.queued.get() > 0 || downstream.frames.is_none();
+    let silent = io.now().saturating_sub(downstream.heard.get());
+    if owes && !downstream.answered && silent > downstream.patience {
+        pipeline.downstream_lost(&format!("silent for {} s", silent.as_secs()));
     }
 }
 

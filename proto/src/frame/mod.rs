@@ -21,10 +21,12 @@
 
 mod body;
 mod header;
+mod patience;
 mod placement;
 
 pub use body::{ErrorBody, Hello, Hop, WriteAck, WriteOpen};
 pub use header::{HEADER_BYTES, Header, Op};
+pub use patience::patience;
 pub use placement::{FRAME_BUFFER_BYTES, PAYLOAD_START, Placement, block_crc, seal, seal_with, verify};
 
 use crate::types::Crc32c;
