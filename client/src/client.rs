@@ -123,7 +123,8 @@ impl Client {
         Ok(reply.into())
     }
 
-    /// Writes a file. It appears whole, or not at all when this fails.
+    /// Writes a file. It appears whole, or not at all when this fails. Dropped on the way it leaves an unfinished
+    /// file that nobody sees, until its lease ends.
     ///
     /// # Errors
     /// As the master refuses it, [`ClientError::NotWritten`], or an error of the source.

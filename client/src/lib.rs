@@ -7,9 +7,14 @@
 //! - A [`get`](Client::get) writes only bytes that passed their checksums, whatever the replicas send.
 //! - Every call ends within deadlines that derive from [`ClientConfig::socket_timeout`].
 //!
-//! Map: `master_link` speaks to the masters, `connection` and `pool` to the datanodes. `put` drives
-//! `chunk_writer`, which follows the pure `writer_state`; `get` drives `chunk_reader`, which follows the pure
-//! `reader_state`.
+//! | where is ...? | |
+//! |---|---|
+//! | the leader found, a call tried again | `master_link`, `retry` |
+//! | a TCP connection, frames off it, idle ones kept | `connection`, `pool`, `buffer` |
+//! | whom to blame, when to plan anew (pure) | `writer_state` |
+//! | one chunk written; a whole file | `chunk_writer`, `source`; `put`, `plan`, `lease` |
+//! | which replica next, which frame is sound (pure) | `reader_state` |
+//! | one chunk read; a whole file | `chunk_reader`, `sink`, `reports`; `get`, `read_plan` |
 
 mod buffer;
 mod chunk_reader;
