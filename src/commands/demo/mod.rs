@@ -273,7 +273,10 @@ impl Stage<'_> {
             record(&mut stats, began);
         }
         let counts = (puts.len(), reads.len(), stats.len());
-        self.say(format_args!("timed {} small puts, {} small reads, {} stats", counts.0, counts.1, counts.2))?;
+        self.say(format_args!(
+            "timed {} small puts, {} small reads, {} stats",
+            counts.0, counts.1, counts.2
+        ))?;
         Ok(vec![
             Latency::new("put 4 KiB, fsynced on 3 disks", &puts),
             Latency::new("get 4 KiB of the large file", &reads),
