@@ -1,6 +1,8 @@
 //! What was acknowledged survives the death of every process at the same instant.
 
-use distrifs_testkit::{Cluster, random_bytes};
+use std::sync::Mutex;
+
+use distrifs_testkit::{Cluster, random_bytes, run, wait_until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_distrifs");
 
@@ -49,4 +51,54 @@ fn a_replacing_put_that_fails_leaves_the_old_file() {
     assert!(cluster.run(&["cat", "/f"]).ok().stdout == old, "read with all of them");
     let _ = cluster.run_with_stdin(&["put", "-f", "-", "/f"], b"new").ok();
     assert_eq!(cluster.run(&["cat", "/f"]).ok().stdout, b"new");
+}
+
+#[test]
+fn a_kill_in_the_middle_of_many_puts_takes_none_that_was_acknowledged() {
+    const WRITERS: u64 = 3;
+    const PUTS_EACH: u64 = 200;
+    const ACKNOWLEDGED_BEFORE_THE_KILL: usize = 20;
+
+    let mut cluster = Cluster::start(BINARY);
+    let acknowledged: Mutex<Vec<(String, Vec<u8>)>> = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            let puts: Vec<_> = (0..PUTS_EACH)
+                .map(|number| {
+                    let path = format!("/{writer}-{number}");
+                    let bytes = random_bytes(usize::try_from(number % 7).expect("small") * 50_000, number);
+                    let mut command = cluster.command();
+                    // Once all is dead, nobody waits for it to come back.
+                    command.envs([("DISTRIFS_SOCKET_TIMEOUT", "1"), ("DISTRIFS_CLIENT_RETRY", "0")]);
+                    command.args(["put", "-", &path]);
+                    (path, bytes, command)
+                })
+                .collect();
+            let acknowledged = &acknowledged;
+            scope.spawn(move || {
+                for (path, bytes, mut command) in puts {
+                    if run(&mut command, &bytes).status != 0 {
+                        return;
+                    }
+                    acknowledged.lock().expect("no writer panicked").push((path, bytes));
+                }
+            });
+        }
+        let count = || acknowledged.lock().expect("no writer panicked").len();
+        wait_until("some puts are acknowledged", || count() >= ACKNOWLEDGED_BEFORE_THE_KILL);
+        cluster.kill_all();
+    });
+    let acknowledged = acknowledged.into_inner().expect("no writer panicked");
+    let all = usize::try_from(WRITERS * PUTS_EACH).expect("small");
+    assert!(acknowledged.len() < all, "the kill came in the middle");
+    cluster.restart_all();
+    for (path, bytes) in &acknowledged {
+        assert!(cluster.run(&["cat", path]).ok().stdout == *bytes, "{path} was acknowledged");
+    }
+    // A file whose put was cut off is there whole, or it is not there.
+    for entry in cluster.run(&["ls", "--json", "/"]).ok().json() {
+        let path = entry["path"].as_str().expect("a path");
+        let whole = cluster.run(&["cat", path]).ok().stdout;
+        assert_eq!(entry["crc32c"], format!("{:08x}", crc32c::crc32c(&whole)), "{path}");
+    }
 }

@@ -272,7 +272,11 @@ impl Stage<'_> {
             self.client.stat(REMOTE).await?;
             record(&mut stats, began);
         }
-        self.say(format_args!("timed {SMALL_PUTS} small puts, {SMALL_READS} small reads, {STATS} stats"))?;
+        let counts = (puts.len(), reads.len(), stats.len());
+        self.say(format_args!(
+            "timed {} small puts, {} small reads, {} stats",
+            counts.0, counts.1, counts.2
+        ))?;
         Ok(vec![
             Latency::new("put 4 KiB, fsynced on 3 disks", &puts),
             Latency::new("get 4 KiB of the large file", &reads),
