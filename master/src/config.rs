@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use distrifs_engine::log::LogMode;
+use distrifs_engine::io::IoMode;
 use distrifs_proto::limits::{
     BLOCK_BYTES, CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, REPLICATION_DEFAULT, REPLICATION_MAX,
 };
@@ -25,7 +25,7 @@ pub struct MasterConfig {
     /// The leader's lock (`DISTRIFS_MASTER_LOCK_PATH`); `None`: `leader.lock` in the data folder.
     pub lock_path: Option<PathBuf>,
     /// How the log reaches the disk.
-    pub log_mode: LogMode,
+    pub log_mode: IoMode,
     /// The user that runs the master: the superuser, beside `root`.
     pub superuser: String,
     /// The chunk size of files whose creator names none.
@@ -57,7 +57,7 @@ impl MasterConfig {
             http: Some(local(9001)),
             wal_dir: None,
             lock_path: None,
-            log_mode: LogMode::Auto,
+            log_mode: IoMode::Auto,
             superuser: superuser.into(),
             chunk_size: CHUNK_BYTES_DEFAULT,
             replication: REPLICATION_DEFAULT,

@@ -31,6 +31,6 @@ mod wal;
 mod writer;
 
 pub use config::MasterConfig;
-pub use distrifs_engine::log::LogMode;
+pub use distrifs_engine::io::IoMode;
 pub use error::{MasterFailure, StartError};
 pub use master::Master;

@@ -15,12 +15,13 @@ use super::limits::{
     GROUP_RECORDS_MAX, QUEUE_APPENDS_MAX, QUEUE_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
     append_bytes_max, encoded_bytes,
 };
-use super::options::{LogMode, LogOptions};
+use super::options::LogOptions;
 use super::prepare::prepare_segment;
 use super::queue::{Append, Request};
 use super::recovery::Recovered;
 use super::stats::{Counters, LogStats};
 use super::writer::{Farewell, Start, Writer};
+use crate::io::IoMode;
 
 /// A running log. Clones are the same log; when the last one is dropped its thread finishes what was taken in
 /// and ends.
@@ -44,9 +45,9 @@ impl Log {
     /// [`LogError::Io`]: nothing was started.
     pub fn start(mut options: LogOptions, recovered: Recovered) -> Result<Self, LogError> {
         let body = match options.mode {
-            LogMode::Posix => Body::Posix,
-            LogMode::Uring => probe_uring().map(|()| Body::Uring).map_err(LogError::NoUring)?,
-            LogMode::Auto => match probe_uring() {
+            IoMode::Posix => Body::Posix,
+            IoMode::Uring => probe_uring().map(|()| Body::Uring).map_err(LogError::NoUring)?,
+            IoMode::Auto => match probe_uring() {
                 Ok(()) => Body::Uring,
                 Err(reason) => {
                     tracing::info!(reason, "no io_uring: the log writes by pwrite");

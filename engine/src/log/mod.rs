@@ -36,6 +36,6 @@ pub use limits::{
     GROUP_BYTES_MAX, GROUP_RECORDS_MAX, QUEUE_APPENDS_MAX, QUEUE_BYTES_MAX, SEGMENT_BYTES_DEFAULT,
     SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MAX,
 };
-pub use options::{BadMode, LogMode, LogOptions};
+pub use options::LogOptions;
 pub use recovery::{CutTail, Recovered, Replay, recover};
 pub use stats::LogStats;

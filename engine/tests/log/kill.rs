@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use distrifs_engine::log::LogMode;
+use distrifs_engine::io::IoMode;
 use tokio::task::JoinSet;
 
 use super::{MODES, open, record, runtime, start};
@@ -18,7 +18,7 @@ const TASKS: usize = 8;
 #[ignore = "started by the test below"]
 fn child_appends_until_it_is_killed() {
     let (Ok(dir), Ok(mode)) = (std::env::var(DIR), std::env::var(MODE)) else { return };
-    let log = start(&PathBuf::from(dir), mode.parse::<LogMode>().expect("a mode"));
+    let log = start(&PathBuf::from(dir), mode.parse::<IoMode>().expect("a mode"));
     runtime().block_on(async {
         let mut tasks = JoinSet::new();
         for task in 0..TASKS {

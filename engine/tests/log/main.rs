@@ -7,20 +7,21 @@ mod start;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use distrifs_engine::log::{Log, LogMode, LogOptions, RecoverError, Recovered, recover};
+use distrifs_engine::io::IoMode;
+use distrifs_engine::log::{Log, LogOptions, RecoverError, Recovered, recover};
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
 const CLUSTER: ClusterId = ClusterId(0xd15c);
 const SEGMENT_BYTES: u64 = 64 << 10;
 
 /// `Auto` is io_uring wherever it is to be had.
-const MODES: [LogMode; 2] = [LogMode::Posix, LogMode::Auto];
+const MODES: [IoMode; 2] = [IoMode::Posix, IoMode::Auto];
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
 }
 
-fn options(dir: &Path, mode: LogMode) -> LogOptions {
+fn options(dir: &Path, mode: IoMode) -> LogOptions {
     LogOptions { mode, segment_bytes: SEGMENT_BYTES, ..LogOptions::new(dir.to_owned(), CLUSTER, Epoch(1)) }
 }
 
@@ -45,7 +46,7 @@ fn open(dir: &Path) -> (Vec<Vec<u8>>, Recovered) {
     }
 }
 
-fn start(dir: &Path, mode: LogMode) -> Log {
+fn start(dir: &Path, mode: IoMode) -> Log {
     Log::start(options(dir, mode), open(dir).1).expect("a log")
 }
 

@@ -1,6 +1,7 @@
 //! Starting, closing and starting again.
 
-use distrifs_engine::log::{Log, LogError, LogMode, LogOptions, RecoverError, recover};
+use distrifs_engine::io::IoMode;
+use distrifs_engine::log::{Log, LogError, LogOptions, RecoverError, recover};
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
 use super::{CLUSTER, MODES, open, options, record, runtime, segments, start, try_open};
@@ -49,12 +50,12 @@ fn a_dropped_log_has_everything_too() {
 fn io_uring_is_used_where_it_is_to_be_had_and_refused_where_it_is_not() {
     let dir = tempfile::tempdir().expect("a folder");
     let automatic = {
-        let log = start(dir.path(), LogMode::Auto);
+        let log = start(dir.path(), IoMode::Auto);
         let body = log.stats().body;
         runtime().block_on(log.close()).expect("a clean end");
         body
     };
-    match Log::start(options(dir.path(), LogMode::Uring), open(dir.path()).1) {
+    match Log::start(options(dir.path(), IoMode::Uring), open(dir.path()).1) {
         Ok(log) => {
             assert_eq!((automatic, log.stats().body), ("io_uring", "io_uring"));
             runtime().block_on(log.close()).expect("a clean end");
@@ -70,7 +71,7 @@ fn io_uring_is_used_where_it_is_to_be_had_and_refused_where_it_is_not() {
 #[test]
 fn a_folder_in_use_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
-    let log = start(dir.path(), LogMode::Posix);
+    let log = start(dir.path(), IoMode::Posix);
     assert!(matches!(try_open(dir.path()), Err(RecoverError::InUse { .. })));
     runtime().block_on(log.close()).expect("a clean end");
     assert!(try_open(dir.path()).is_ok(), "a closed log has let go");
@@ -109,7 +110,7 @@ fn the_segment_in_use_is_open_for_durable_writes() {
 #[test]
 fn a_log_is_continued_only_where_it_was_recovered() {
     let (one, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let elsewhere = Log::start(options(other.path(), LogMode::Posix), open(one.path()).1);
+    let elsewhere = Log::start(options(other.path(), IoMode::Posix), open(one.path()).1);
     assert!(matches!(elsewhere, Err(LogError::BadOptions(_))));
     assert_eq!(std::fs::read_dir(other.path()).expect("the folder").count(), 0);
 }
@@ -117,13 +118,13 @@ fn a_log_is_continued_only_where_it_was_recovered() {
 #[test]
 fn another_cluster_and_an_older_epoch_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
-    let newer = LogOptions { epoch: Epoch(5), ..options(dir.path(), LogMode::Posix) };
+    let newer = LogOptions { epoch: Epoch(5), ..options(dir.path(), IoMode::Posix) };
     let log = Log::start(newer, open(dir.path()).1).expect("a log");
     runtime().block_on(log.append(vec![record(1)])).expect("an append");
     runtime().block_on(log.close()).expect("a clean end");
 
     let other = recover(dir.path(), ClusterId(9), &mut |_, _, _| Ok(()));
     assert!(matches!(other, Err(RecoverError::WrongCluster { found: CLUSTER, .. })));
-    let older = Log::start(options(dir.path(), LogMode::Posix), open(dir.path()).1);
+    let older = Log::start(options(dir.path(), IoMode::Posix), open(dir.path()).1);
     assert!(matches!(older, Err(LogError::StaleEpoch { asked: Epoch(1), found: Epoch(5) })));
 }
