@@ -88,7 +88,7 @@ impl Client {
         self.context.master.rename(source, message).await.map(|_| ())
     }
 
-    /// Removes a file, an empty directory, or with `recursive` a whole tree.
+    /// Removes a file, or with `recursive` a whole tree; a directory without it is refused, even an empty one.
     ///
     /// # Errors
     /// As the master refuses it, or [`ClientError::NoMaster`].

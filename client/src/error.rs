@@ -24,8 +24,8 @@ pub enum ClientError {
     },
     /// No master gave an answer in time.
     #[error(
-        "{path}: no master answered within {} s: {last}; asked {masters}: check the address and that it runs",
-        waited.as_secs()
+        "{path}: no master answered within {:.1} s: {last}; asked {masters}: check the address and that it runs",
+        waited.as_secs_f64()
     )]
     NoMaster {
         /// What the call was about.

@@ -25,7 +25,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     file.sync_all()?;
     drop(file);
     fs::rename(&temporary, path)?;
-    sync_dir(dir)
+    sync_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
 }
 
 /// Makes the entries of a directory durable.

@@ -10,9 +10,10 @@
 //! It is written last when a folder is formatted: a folder without it was never used.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::path::Path;
 
+use distrifs_engine::durable_file;
 use distrifs_proto::types::{ClusterId, Crc32c};
 use rustix::fs::{FlockOperation, flock};
 
@@ -24,7 +25,7 @@ const MAGIC: &str = "distrifs-master";
 /// Our small files are shorter; a longer one is none of ours.
 const SMALL_FILE_BYTES_MAX: u64 = 4096;
 /// What may be in a folder that is still to be formatted.
-const HARMLESS: [&str; 5] = ["leader.lock", "lost+found", "epoch", "epoch.tmp", "VERSION.tmp"];
+const HARMLESS: [&str; 5] = ["leader.lock", "lost+found", "epoch", "epoch.new", "VERSION.new"];
 
 /// The lock of the leader, held while this lives.
 #[derive(Debug)]
@@ -142,24 +143,11 @@ pub(crate) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, StartError> {
 
 /// Replaces a small file so that after a crash it has the old content or the new, and after success the new.
 pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StartError> {
-    let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
-    let temporary = PathBuf::from(temporary);
-    let write = || {
-        let mut file = File::create(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(|source| refused(&temporary, "write", source))?;
-    fs::rename(&temporary, path).map_err(|source| refused(path, "put in place", source))?;
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => sync_folder(parent),
-        _ => sync_folder(Path::new(".")),
-    }
+    durable_file::replace(path, bytes).map_err(|source| refused(path, "replace", source))
 }
 
 fn sync_folder(path: &Path) -> Result<(), StartError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(|source| refused(path, "sync", source))
+    durable_file::sync_dir(path).map_err(|source| refused(path, "sync", source))
 }
 
 fn refused(path: &Path, doing: &'static str, source: io::Error) -> StartError {
