@@ -7,9 +7,9 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use distrifs_proto::types::HostPort;
@@ -126,8 +126,8 @@ impl LocalCluster {
     pub(crate) async fn failed(&mut self) -> CommandError {
         loop {
             for daemon in std::iter::once(&mut self.master).chain(&mut self.datanodes) {
-                if let Ok(Some(_)) = daemon.child.try_wait() {
-                    return daemon.last_words();
+                if let Ok(Some(status)) = daemon.child.try_wait() {
+                    return daemon.end(status);
                 }
             }
             tokio::time::sleep(POLL * 10).await;
@@ -252,6 +252,14 @@ impl Daemon {
 
     fn process(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Why it ended by itself. One that was killed had no time for a word: the end of its log tells nothing.
+    fn end(&self, status: ExitStatus) -> CommandError {
+        match status.signal() {
+            Some(signal) => daemon_error(&self.name, format!("killed by signal {signal}")),
+            None => self.last_words(),
+        }
     }
 
     /// Why it ended: its error line where it printed one, else the end of its log.

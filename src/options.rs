@@ -183,15 +183,18 @@ impl Settings {
                 None => sources.text("user")?.map(|found| found.text),
             },
             storage_root: sources.path("storage_root")?,
-            chunk_size: sources.parsed("chunk_size", bytes)?,
-            replication: sources.parsed("replication_factor", number)?,
+            // 0 stands for the master's default on the wire: nobody who sets it means that.
+            chunk_size: sources.parsed("chunk_size", |text| bytes(text).and_then(not_zero))?,
+            replication: sources.parsed("replication_factor", |text| number(text).and_then(not_zero))?,
             heartbeat_interval: seconds("heartbeat_interval", 3)?,
             heartbeat_timeout: seconds("heartbeat_timeout", 9)?,
             block_report_interval: seconds("blockreport_interval", 600)?,
             gc_interval: seconds("gc_interval", 10)?,
             gc_delay: seconds("gc_delay", 60)?,
             pending_timeout: seconds("pending_timeout", 60)?,
-            socket_timeout: seconds("socket_timeout", 12)?,
+            socket_timeout: sources
+                .parsed("socket_timeout", |text| self::seconds(text).and_then(not_zero))?
+                .unwrap_or(Duration::from_secs(12)),
             client_retry: sources.parsed("client_retry", number)?.unwrap_or(5),
             master_wal: sources.path("master_wal")?,
             master_lock_path: sources.path("master_lock_path")?,
@@ -289,6 +292,10 @@ fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.trim().parse().map_err(|_| "expected a whole number in range".to_owned())
 }
 
+fn not_zero<T: PartialEq + Default>(value: T) -> Result<T, String> {
+    if value == T::default() { Err("it must be more than 0".to_owned()) } else { Ok(value) }
+}
+
 /// Seconds, decimals allowed.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     match text.trim().parse::<f64>() {
@@ -377,6 +384,9 @@ mod tests {
             ("DISTRIFS_MASTER_PORT", "70000"),
             ("DISTRIFS_MASTERS", "nohost"),
             ("DISTRIFS_CLIENT_RETRY", "NaN"),
+            ("DISTRIFS_REPLICATION_FACTOR", "0"),
+            ("DISTRIFS_CHUNK_SIZE", "0"),
+            ("DISTRIFS_SOCKET_TIMEOUT", "0"),
         ] {
             let error = resolve(&options(), &[(name, value)]).expect_err(name).to_string();
             assert!(error.starts_with(name) && error.contains(value), "{error}");

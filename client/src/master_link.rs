@@ -85,8 +85,10 @@ impl MasterLink {
         Fut: Future<Output = Result<Response<R>, Status>>,
     {
         let invalid = |what: &str| ClientError::Invalid { path: subject.to_owned(), what: what.to_owned() };
-        let user: MetadataValue<Ascii> =
-            self.config.user.parse().map_err(|_| invalid("the user name has characters beyond ASCII"))?;
+        // Other bytes would travel, and be no name to the master.
+        let user = Some(self.config.user.as_str()).filter(|user| user.is_ascii());
+        let user: Option<MetadataValue<Ascii>> = user.and_then(|user| user.parse().ok());
+        let user = user.ok_or_else(|| invalid("the user name has characters beyond ASCII"))?;
         let channels = self.channels.get_or_init(|| self.connect_lazily());
         if channels.is_empty() {
             return Err(invalid("no master is configured: give --master HOST:PORT"));
@@ -274,5 +276,13 @@ mod tests {
         assert!(link.believe(v1::MkdirReply { epoch: 6 }).is_err());
         assert!(link.believe(v1::MkdirReply { epoch: 8 }).is_ok());
         assert_eq!(link.epoch(), Epoch(8));
+    }
+
+    #[tokio::test]
+    async fn a_user_whose_name_cannot_travel_is_told_so() {
+        let nowhere = vec!["127.0.0.1:1".parse().expect("an address")];
+        let link = MasterLink::new(Arc::new(ClientConfig::new(nowhere, "b\u{f6}b")));
+        let refused = link.stat("/", v1::StatRequest { path: "/".into() }).await.expect_err("refused");
+        assert_eq!(refused.to_string(), "/: the user name has characters beyond ASCII");
     }
 }

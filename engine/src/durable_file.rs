@@ -3,7 +3,7 @@
 //! For the few files outside the data path (identities, epochs): blocking, on the standard library.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -26,6 +26,18 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     drop(file);
     fs::rename(&temporary, path)?;
     sync_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
+}
+
+/// Writes over a file that is there, without needing room on the disk: for a few bytes on a disk that is full.
+/// They lie in the file's one block, mostly in one sector; whoever reads them checks a checksum all the same.
+///
+/// # Errors
+/// As the system says; which content is there is then unknown.
+pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(content)?;
+    file.set_len(content.len() as u64)?;
+    file.sync_all()
 }
 
 /// Makes the entries of a directory durable.

@@ -34,6 +34,8 @@ use crate::{http, sweep, wal};
 
 /// How long requests in flight may take at a clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// For how long after a restart the nodes of the time before are waited for before tombstones are forgotten.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Requests in flight on one connection.
 const STREAMS_MAX: u32 = 4096;
 /// How often an idle connection is asked whether it is alive, and how long it may think.
@@ -245,6 +247,8 @@ fn new_state(
     let timing = Timing {
         heartbeat_interval_ms: ms(config.heartbeat_interval),
         heartbeat_timeout_ms: ms(config.heartbeat_timeout),
+        // The first epoch has no nodes before it.
+        return_ms: if epoch > Epoch(1) { ms(RETURN_TIMEOUT) } else { 0 },
     };
     let cluster = Cluster::new(timing, clock.now_ms());
     State::new(config, cluster_id, epoch, namespace, cluster, clock)

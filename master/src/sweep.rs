@@ -18,6 +18,8 @@ use crate::writer::Proposer;
 const SCAN_MAX: usize = 1 << 17;
 /// Leases are looked through so often while they last.
 const LEASE_LOOKS: u32 = 8;
+/// For how long a tombstone waits for nodes that are away.
+const ABSENT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Gives up the unfinished files whose lease has ended, until `stop` turns true.
 pub(crate) async fn expire_leases(state: Arc<State>, proposer: Proposer, mut stop: watch::Receiver<bool>) {
@@ -62,7 +64,11 @@ fn plan(state: &State, after: &mut ChunkId) -> GcStep {
     let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     let config = &state.config;
     let delay_ms = ms(config.gc_delay);
-    let ages = Ages { delay_ms, straggler_ms: delay_ms.max(ms(config.pending_timeout)) };
+    let ages = Ages {
+        delay_ms,
+        straggler_ms: delay_ms.max(ms(config.pending_timeout)),
+        absent_ms: ms(ABSENT_MAX).max(delay_ms),
+    };
     let (now_ms, wall_ms) = (state.clock.now_ms(), state.clock.wall_ms());
     let namespace = state.namespace();
     let mut cluster = state.cluster();

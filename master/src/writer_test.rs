@@ -35,7 +35,7 @@ fn writer(dir: &Path) -> (Writer, Proposer, Log, Arc<State>) {
     let leadership = Leadership::begin(dir).expect("leads");
     let recovered = recover(&wal, ClusterId(1), &mut |_, _, _| Ok(())).expect("empty");
     let log = Log::start(LogOptions::new(wal, ClusterId(1), Epoch(1)), recovered).expect("starts");
-    let timing = Timing { heartbeat_interval_ms: 1, heartbeat_timeout_ms: 2 };
+    let timing = Timing { heartbeat_interval_ms: 1, heartbeat_timeout_ms: 2, return_ms: 0 };
     let (cluster, namespace) = (Cluster::new(timing, 0), Namespace::new("op"));
     let config = MasterConfig::new(dir, "op");
     let state = State::new(config, ClusterId(1), Epoch(1), namespace, cluster, Clock::new());

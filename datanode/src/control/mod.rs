@@ -6,7 +6,7 @@ mod inventory;
 mod session;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use distrifs_engine::store::{Folder, StoreError, Witness};
 use distrifs_proto::types::{ClusterId, Epoch, HostPort, Lsn};
@@ -51,13 +51,25 @@ impl Control {
     /// Keeps a session with the leader until told to stop.
     pub(crate) async fn run(mut self) -> Result<(), Fatal> {
         let mut pause = RETRY_PAUSE_MIN;
+        let mut taken_since = None;
         for turn in 0.. {
             if *self.stop.borrow() {
                 break;
             }
             let master = self.masters[turn % self.masters.len()].clone();
-            match self.session(&master).await {
+            let ended = self.session(&master).await;
+            if !matches!(ended, Ok(SessionEnd::Taken(_))) {
+                taken_since = None;
+            }
+            match ended {
                 Ok(SessionEnd::Stopped) => break,
+                Ok(SessionEnd::Taken(text)) => {
+                    if taken_since.get_or_insert_with(Instant::now).elapsed() >= self.socket_timeout {
+                        return Err(Fatal::Refused { master, text });
+                    }
+                    tracing::warn!(%master, text, "waits for the master to notice that this is not so");
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                }
                 Ok(SessionEnd::Lost { text, was_registered }) => {
                     tracing::warn!(%master, text, "no session with the master");
                     pause = if was_registered { RETRY_PAUSE_MIN } else { (pause * 2).min(RETRY_PAUSE_MAX) };

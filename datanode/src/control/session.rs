@@ -26,7 +26,13 @@ const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// How a session ended without the datanode having to end.
 pub(super) enum SessionEnd {
     Stopped,
-    Lost { text: String, was_registered: bool },
+    /// The master holds this node for alive elsewhere: a copied folder, or a session of before that broke in
+    /// silence, as in a power cut, and will be found dead.
+    Taken(String),
+    Lost {
+        text: String,
+        was_registered: bool,
+    },
 }
 
 /// An open session.
@@ -41,6 +47,7 @@ struct Session {
 /// Why a session is over.
 enum Over {
     Lost(String),
+    Taken(String),
     Fatal(Fatal),
 }
 
@@ -69,6 +76,7 @@ impl Control {
         };
         match over {
             Over::Lost(text) => Ok(SessionEnd::Lost { text, was_registered }),
+            Over::Taken(text) => Ok(SessionEnd::Taken(text)),
             Over::Fatal(fatal) => Err(fatal),
         }
     }
@@ -257,7 +265,8 @@ impl Session {
 fn refusal(master: &HostPort, status: &Status) -> Over {
     let text = grpc::text_of(status);
     match grpc::code_of(status) {
-        ErrorCode::WrongCluster | ErrorCode::AlreadyExists | ErrorCode::InvalidArgument => {
+        ErrorCode::AlreadyExists => Over::Taken(text),
+        ErrorCode::WrongCluster | ErrorCode::InvalidArgument => {
             Over::Fatal(Fatal::Refused { master: master.clone(), text })
         }
         _ => Over::Lost(text),

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use distrifs_proto::ErrorCode;
+use distrifs_proto::grpc::status;
 use distrifs_proto::grpc::v1::datanode_service_server::{DatanodeService, DatanodeServiceServer};
 use distrifs_proto::grpc::v1::from_datanode::Body as Heard;
 use distrifs_proto::grpc::v1::to_datanode::Body as Said;
@@ -29,6 +32,7 @@ pub(crate) struct FakeMaster {
     cluster: ClusterId,
     epoch: u64,
     nodes: Nodes,
+    refusals: Arc<AtomicU32>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -36,6 +40,8 @@ struct Service {
     cluster: ClusterId,
     epoch: u64,
     nodes: Nodes,
+    /// Registrations still to be refused as that of a node that is alive elsewhere.
+    refusals: Arc<AtomicU32>,
 }
 
 impl FakeMaster {
@@ -47,7 +53,9 @@ impl FakeMaster {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().into();
         let nodes = Nodes::default();
-        let service = DatanodeServiceServer::new(Service { cluster, epoch, nodes: nodes.clone() });
+        let refusals = Arc::new(AtomicU32::new(0));
+        let service = Service { cluster, epoch, nodes: nodes.clone(), refusals: refusals.clone() };
+        let service = DatanodeServiceServer::new(service);
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
             tonic::transport::Server::builder()
@@ -56,11 +64,16 @@ impl FakeMaster {
                 .await
                 .unwrap();
         });
-        Self { address, cluster, epoch, nodes, server }
+        Self { address, cluster, epoch, nodes, refusals, server }
     }
 
     pub(crate) fn address(&self) -> HostPort {
         self.address.clone()
+    }
+
+    /// The next so many registrations are refused as if the node were alive at another address.
+    pub(crate) fn refuse(&self, count: u32) {
+        self.refusals.store(count, Ordering::SeqCst);
     }
 
     pub(crate) fn cluster(&self) -> ClusterId {
@@ -120,6 +133,10 @@ impl DatanodeService for Service {
             return Err(Status::invalid_argument("no registration"));
         };
         let id = NodeId(register.node_id);
+        let refuse = |left: u32| left.checked_sub(1);
+        if self.refusals.fetch_update(Ordering::SeqCst, Ordering::SeqCst, refuse).is_ok() {
+            return Err(status(ErrorCode::AlreadyExists, "alive elsewhere"));
+        }
         let (say, said) = mpsc::channel(16);
         let (high, low) = self.cluster.to_halves();
         let registered = v1::Registered {

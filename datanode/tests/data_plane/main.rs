@@ -30,7 +30,7 @@ fn bodies() -> Vec<&'static str> {
     }
 }
 
-async fn start(io: &str, root: &Path, master: &FakeMaster) -> Datanode {
+async fn launch(io: &str, root: &Path, master: &FakeMaster) -> Datanode {
     let config = DatanodeConfig {
         data_dirs: vec![root.to_owned()],
         masters: vec![master.address()],
@@ -41,7 +41,11 @@ async fn start(io: &str, root: &Path, master: &FakeMaster) -> Datanode {
         io: io.into(),
         socket_timeout: Duration::from_secs(3),
     };
-    let node = Datanode::start(config).await.unwrap();
+    Datanode::start(config).await.unwrap()
+}
+
+async fn start(io: &str, root: &Path, master: &FakeMaster) -> Datanode {
+    let node = launch(io, root, master).await;
     master.wait_for_report(node.node_id()).await;
     node
 }
@@ -157,6 +161,40 @@ async fn a_restarted_node_reports_what_it_has_and_obeys_deletions() {
         assert!(matches!(peer.write(&stale).await, Answer::Refused(e) if e.code == ErrorCode::StaleEpoch));
         node.stop().await;
     }
+}
+
+/// R21: on a full disk a node goes on, obeys deletions, and remembers what it was shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_on_a_full_disk_obeys_deletions() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = FakeMaster::start(1).await;
+    let node = start("posix", dir.path(), &master).await;
+    let mut peer = Peer::connect(&hop(&node)).await;
+    assert!(matches!(peer.write(&request(7, &bytes(10_000), &[])).await, Answer::Acked(_)));
+    // Whatever is written there finds no space left.
+    std::os::unix::fs::symlink("/dev/full", dir.path().join("WITNESS.new")).unwrap();
+    master.order_deletion(node.node_id(), ChunkId(7), GenerationStamp(1)).await;
+    master.wait_for_removal(node.node_id(), ChunkId(7)).await;
+    let witness = std::fs::read_to_string(dir.path().join("WITNESS")).unwrap();
+    assert!(witness.contains("lsn 5"), "{witness}");
+    node.stop().await;
+    start("posix", dir.path(), &master).await.stop().await;
+}
+
+/// After a power cut the master believes for a while in the connection that is gone; the node that comes back on
+/// another port must not give up before the master does. A copy of a folder in use does give up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_thought_to_be_alive_elsewhere_waits_before_it_gives_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = FakeMaster::start(1).await;
+    master.refuse(2);
+    let node = start("posix", dir.path(), &master).await;
+    node.stop().await;
+
+    master.refuse(u32::MAX);
+    let mut copy = launch("posix", dir.path(), &master).await;
+    let why = tokio::time::timeout(PATIENCE, copy.failed()).await.expect("it gives up");
+    assert!(why.contains("alive elsewhere"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

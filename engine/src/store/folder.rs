@@ -136,7 +136,15 @@ impl Folder {
     pub fn set_witness(&self, seen: Witness) -> Result<(), StoreError> {
         let path = self.root.join(WITNESS_FILE);
         let body = format!("{WITNESS_MAGIC} {LAYOUT_VERSION}\nepoch {}\nlsn {}\n", seen.epoch, seen.lsn);
-        durable_file::replace(&path, close(&body).as_bytes()).map_err(|e| StoreError::io("write", &path, e))
+        let content = close(&body);
+        let written = match durable_file::replace(&path, content.as_bytes()) {
+            // A full disk is an ordinary state: the orders that this is written for may be to delete.
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                durable_file::overwrite(&path, content.as_bytes())
+            }
+            written => written,
+        };
+        written.map_err(|e| StoreError::io("write", &path, e))
     }
 }
 

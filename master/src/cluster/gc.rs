@@ -6,16 +6,18 @@
 //! - for good when a node has seen more than this master knows ([`super::Behind`]).
 //!
 //! An order is repeated until the node reports the replica gone. A tombstone is forgotten when no node is known
-//! to hold a replica and every node that is not dead has reported; one of a chunk that was never completed waits
-//! a while longer, because its writer may still be committing. A node that was away during all of that keeps a
-//! replica that nobody knows: space lost, not data.
+//! to hold a replica and every node that was seen since the start is there and has reported: one that is away
+//! may have committed what it could not report. One of a chunk that was never completed waits a while longer,
+//! because its writer may still be committing; and after a restart of the master all of them wait, because the
+//! nodes of the time before are not known until they are back. Nobody waits for longer than
+//! [`Ages::absent_ms`]: a node that was away during all of that keeps a replica that nobody knows: space lost,
+//! not data.
 
 use std::collections::HashMap;
 
 use distrifs_proto::limits::ORDERS_MAX;
 use distrifs_proto::types::{ChunkId, GenerationStamp};
 
-use super::node::NodeState;
 use super::{Cluster, SessionId};
 use crate::namespace::Tombstone;
 
@@ -31,6 +33,8 @@ pub(crate) struct Ages {
     pub(crate) delay_ms: i64,
     /// Before a chunk that was never completed is forgotten.
     pub(crate) straggler_ms: i64,
+    /// Before it is forgotten although nodes are away.
+    pub(crate) absent_ms: i64,
 }
 
 /// What one step of gc does.
@@ -70,8 +74,8 @@ impl Cluster {
         if !self.deletes(now_ms) {
             return step;
         }
-        let all_reported =
-            self.nodes.iter().all(|node| node.reported || node.state(now_ms, self.timing) == NodeState::Dead);
+        let all_there = !self.returning(now_ms, u64::MAX)
+            && self.nodes.iter().all(|node| node.session.is_some() && node.reported);
         let mut orders: HashMap<SessionId, Vec<(ChunkId, GenerationStamp)>> = HashMap::new();
         for (chunk, tombstone) in tombstones {
             let age = wall_ms.saturating_sub(tombstone.at_ms);
@@ -80,7 +84,8 @@ impl Cluster {
             }
             let held = self.replicas.of(chunk);
             let old_enough = tombstone.completed || age >= ages.straggler_ms;
-            if held.is_empty() && all_reported && old_enough && step.forget.len() < FORGET_MAX {
+            let nobody_missing = all_there || age >= ages.absent_ms;
+            if held.is_empty() && nobody_missing && old_enough && step.forget.len() < FORGET_MAX {
                 step.forget.push(chunk);
             }
             for held in held.iter().filter(|held| held.replica.generation <= tombstone.generation) {

@@ -42,6 +42,8 @@ pub(crate) struct Timing {
     pub(crate) heartbeat_interval_ms: u64,
     /// Silence after which it is dead.
     pub(crate) heartbeat_timeout_ms: u64,
+    /// After a restart: for how long nodes of the time before are waited for. 0 for a cluster that is new.
+    pub(crate) return_ms: u64,
 }
 
 /// A replica as a datanode reports it.
@@ -128,6 +130,11 @@ impl Cluster {
         let mut views: Vec<NodeView> = self.nodes.iter().map(|node| node.view(now_ms, self.timing)).collect();
         views.sort_by_key(|view| view.id);
         views
+    }
+
+    /// Whether nodes of the time before a restart may still be on their way, `within_ms` after the start.
+    fn returning(&self, now_ms: u64, within_ms: u64) -> bool {
+        now_ms.saturating_sub(self.started_ms) < within_ms.min(self.timing.return_ms)
     }
 
     /// Whether a node was registered since the start.

@@ -31,6 +31,16 @@ pub(crate) enum PlacementRefusal {
         /// Replicas asked for.
         wanted: usize,
     },
+    /// The master has just restarted, and the nodes are not back yet.
+    #[error(
+        "the master has just restarted: {roomy} of {wanted} datanodes with room are back: try again shortly"
+    )]
+    Returning {
+        /// Live ones with room.
+        roomy: usize,
+        /// Replicas asked for.
+        wanted: usize,
+    },
     /// Enough live nodes, but not enough with room.
     #[error(
         "write denied: no space left: {roomy} of {live} live datanodes have {bytes} bytes free, {wanted} needed"
@@ -51,6 +61,7 @@ impl PlacementRefusal {
     /// The number that a caller sees.
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
+            Self::Returning { .. } => ErrorCode::Unavailable,
             Self::NotEnoughDatanodes { .. } => ErrorCode::NotEnoughDatanodes,
             Self::NoSpace { .. } => ErrorCode::NoSpace,
         }
@@ -134,6 +145,10 @@ impl Cluster {
             candidates.push(Candidate { index, weight, excluded: wanted.exclude.contains(&node.id) });
         }
         let (roomy, bytes, wanted) = (candidates.len(), wanted.bytes, wanted.replicas);
+        // A put that was under way must not fail for a restart of the master alone.
+        if roomy < wanted && self.returning(now_ms, self.timing.heartbeat_timeout_ms) {
+            return Err(PlacementRefusal::Returning { roomy, wanted });
+        }
         if live < wanted {
             return Err(PlacementRefusal::NotEnoughDatanodes { live, wanted });
         }

@@ -8,9 +8,9 @@ use super::{
 };
 use crate::namespace::Tombstone;
 
-const TIMING: Timing = Timing { heartbeat_interval_ms: 10, heartbeat_timeout_ms: 30 };
+const TIMING: Timing = Timing { heartbeat_interval_ms: 10, heartbeat_timeout_ms: 30, return_ms: 0 };
 const LEADER: Leader = Leader { cluster: ClusterId(7), epoch: Epoch(5), durable: Lsn(100) };
-const AGES: Ages = Ages { delay_ms: 10, straggler_ms: 50 };
+const AGES: Ages = Ages { delay_ms: 10, straggler_ms: 50, absent_ms: 5000 };
 
 fn registration(id: u64, address: &str) -> Registration {
     Registration {
@@ -235,4 +235,36 @@ fn orders_are_cut_into_messages() {
     let step = it.gc(30, 1000, AGES, (1..=count).map(|chunk| (ChunkId(chunk), tomb(0, true))));
     let lengths: Vec<usize> = step.messages().map(|(_, orders)| orders.len()).collect();
     assert_eq!(lengths, [ORDERS_MAX, 1]);
+}
+
+#[test]
+fn a_tombstone_waits_for_a_node_that_is_away_but_not_for_ever() {
+    let (mut it, s) = cluster(2, 100, |_| String::new());
+    it.session_ended(s[1]);
+    it.changed(200, s[0], &[], &[]).expect("fine");
+    let list = || [(ChunkId(1), tomb(0, true))].into_iter();
+    let forgets = |it: &Cluster, wall_ms| !it.gc(200, wall_ms, AGES, list()).forget.is_empty();
+    assert!(!forgets(&it, 1000), "the dead node may have committed what it did not report");
+    assert!(forgets(&it, 5000), "too long ago");
+    let back = it.register(200, LEADER, registration(2, "n2:1")).expect("rejoins");
+    it.report_part(200, back, &[replica(1)], (true, true), |_| Verdict::Fine).expect("fine");
+    let step = it.gc(200, 1000, AGES, list());
+    assert_eq!(step.orders, [(back, vec![(ChunkId(1), GenerationStamp(1))])]);
+    it.changed(200, back, &[], &[ChunkId(1)]).expect("fine");
+    assert!(forgets(&it, 1000));
+}
+
+#[test]
+fn after_a_restart_the_nodes_are_waited_for() {
+    let mut it = Cluster::new(Timing { return_ms: 1000, ..TIMING }, 0);
+    let list = || [(ChunkId(1), tomb(0, true))].into_iter();
+    assert!(it.gc(999, 4000, AGES, list()).forget.is_empty(), "nobody is back yet");
+    assert_eq!(it.gc(1000, 4000, AGES, list()).forget, [ChunkId(1)]);
+    let early = it.place(29, wanted(1, 10, &[]), 0).expect_err("nobody is back yet");
+    assert!(early.code().retryable(), "{early}");
+    let late = it.place(30, wanted(1, 10, &[]), 0).expect_err("nobody came back");
+    assert_eq!(late.code(), ErrorCode::NotEnoughDatanodes);
+    let session = it.register(5, LEADER, registration(1, "n1:1")).expect("joins");
+    it.heartbeat(5, session, load(100));
+    assert!(it.place(5, wanted(1, 10, &[]), 0).is_ok());
 }
