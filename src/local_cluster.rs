@@ -63,6 +63,14 @@ pub(crate) struct LocalCluster {
     address: HostPort,
 }
 
+/// Who ended by itself, and why.
+pub(crate) enum Death {
+    /// Nothing works without it.
+    Master(CommandError),
+    /// What a cluster is made for.
+    Datanode(CommandError),
+}
+
 impl LocalCluster {
     /// Starts the master, then all datanodes at once, and waits until each serves.
     pub(crate) async fn start(config: &LocalClusterConfig) -> Result<Self, CommandError> {
@@ -122,12 +130,16 @@ impl LocalCluster {
         std::mem::take(&mut daemon.name)
     }
 
-    /// Resolves when a daemon ended by itself, with what it said.
-    pub(crate) async fn failed(&mut self) -> CommandError {
+    /// Resolves when a daemon ended by itself. A datanode is taken out; the others serve on.
+    pub(crate) async fn death(&mut self) -> Death {
         loop {
-            for daemon in std::iter::once(&mut self.master).chain(&mut self.datanodes) {
-                if let Ok(Some(status)) = daemon.child.try_wait() {
-                    return daemon.end(status);
+            if let Ok(Some(status)) = self.master.child.try_wait() {
+                return Death::Master(self.master.end(status));
+            }
+            for at in 0..self.datanodes.len() {
+                if let Ok(Some(status)) = self.datanodes[at].child.try_wait() {
+                    let datanode = self.datanodes.remove(at);
+                    return Death::Datanode(datanode.end(status));
                 }
             }
             tokio::time::sleep(POLL * 10).await;

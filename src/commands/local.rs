@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::local_cluster::{LocalCluster, LocalClusterConfig};
+use crate::local_cluster::{Death, LocalCluster, LocalClusterConfig};
 use crate::output::Output;
 use crate::signals::EndSignals;
 
@@ -67,9 +67,17 @@ impl Local {
             _ = signals.next() => return Ok(()),
         };
         self.announce(&cluster, output)?;
-        let failure = tokio::select! {
-            _ = signals.next() => None,
-            failure = cluster.failed() => Some(failure),
+        let failure = loop {
+            let death = tokio::select! {
+                _ = signals.next() => break None,
+                death = cluster.death() => death,
+            };
+            match death {
+                Death::Datanode(error) if !cluster.datanodes().is_empty() => {
+                    eprintln!("distrifs: local: {error}; the others serve on, a new start brings it back");
+                }
+                Death::Datanode(error) | Death::Master(error) => break Some(error),
+            }
         };
         // A second signal does not wait: dropped, the cluster is killed.
         tokio::select! {
