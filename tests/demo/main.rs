@@ -84,8 +84,8 @@ fn a_local_cluster_has_all_its_files_when_it_is_started_again() {
         if round == 1 {
             // A datanode dies: the others serve on.
             let pid = serving["datanodes"][0]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-            let pid = pid.and_then(rustix::process::Pid::from_raw).expect("a process");
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
+            let pid = pid.and_then(Pid::from_raw).expect("a process");
+            kill_process(pid, Signal::KILL).expect("it runs");
             wait_until("the cluster has noticed", || !runs(pid.as_raw_pid().unsigned_abs().into()));
             assert!(client(&["cat", "/f"], b"").ok().stdout == bytes, "a datanode is dead");
             assert!(cluster.try_wait().expect("its state").is_none(), "the cluster ended with one datanode");
