@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod fake_master;
+mod misbehaviour;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use distrifs_datanode::{Datanode, DatanodeConfig};
 use distrifs_engine::io::probe_uring;
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::Hop;
-use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, NodeId};
+use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, HostPort, NodeId};
 use fake_master::FakeMaster;
 use wire::{Answer, Peer, WriteRequest};
 
@@ -31,11 +32,15 @@ fn bodies() -> Vec<&'static str> {
 }
 
 async fn start(io: &str, root: &Path, master: &FakeMaster) -> Datanode {
+    start_with_http(io, root, master, None).await
+}
+
+async fn start_with_http(io: &str, root: &Path, master: &FakeMaster, http: Option<HostPort>) -> Datanode {
     let config = DatanodeConfig {
         data_dirs: vec![root.to_owned()],
         masters: vec![master.address()],
         listen: "127.0.0.1:0".parse().unwrap(),
-        http: None,
+        http,
         rack: "r1".into(),
         shards: Some(2),
         io: io.into(),
