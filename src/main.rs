@@ -4,6 +4,7 @@
 
 mod commands;
 mod context;
+mod descriptors;
 mod error;
 mod exit_status;
 mod local_cluster;
@@ -24,6 +25,7 @@ use crate::commands::Command;
 use crate::context::Context;
 use crate::error::{CommandError, report};
 use crate::exit_status::ExitStatus;
+use crate::logging::Speaker;
 use crate::options::{GlobalOptions, Settings};
 use crate::signals::EndSignals;
 
@@ -85,7 +87,11 @@ fn usage_error(error: &clap::Error) -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitStatus, CommandError> {
     let settings = Settings::resolve(&cli.options, &|name| std::env::var_os(name))?;
-    logging::start(cli.command.speaker(), cli.options.quiet, cli.options.verbose);
+    let speaker = cli.command.speaker();
+    logging::start(speaker, cli.options.quiet, cli.options.verbose);
+    if speaker == Speaker::Daemon {
+        descriptors::raise_limit();
+    }
     let context = Context { settings, options: cli.options };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -2,7 +2,7 @@
 //! one fails. The decisions are [`WriterState`]'s.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use distrifs_proto::frame::{Header, Hop, Op, PAYLOAD_START, WriteOpen, patience, verify};
 use distrifs_proto::grpc::v1;
@@ -24,6 +24,9 @@ use crate::writer_state::{Attempts, Failure, Next, WriterState};
 
 /// Nodes that a put remembers to have failed; the oldest is forgotten.
 const EXCLUDED_MAX: usize = 64;
+
+/// Nodes whose places for writes are all taken are waited for, for so many socket timeouts: five minutes by default.
+const BUSY_TIMEOUTS_MAX: u32 = 25;
 
 /// The unfinished file that chunks are written for; shared by its writers.
 #[derive(Debug)]
@@ -84,8 +87,9 @@ pub(crate) async fn write_chunk(
     planned: Option<Plan>,
     meter: Arc<Meter>,
 ) -> Result<v1::WrittenChunk> {
-    let mut attempts = Attempts::new(context.config.retries);
-    let mut pauses = Retry::new(context.config.socket_timeout, 1);
+    let busy_max = context.config.socket_timeout.saturating_mul(BUSY_TIMEOUTS_MAX);
+    let mut attempts = Attempts::new(context.config.retries, busy_max);
+    let mut pauses = Retry::new(Duration::MAX, 1);
     let begun = Instant::now();
     // Replayed bytes count once.
     let mut told = 0;
@@ -111,7 +115,7 @@ pub(crate) async fn write_chunk(
         if let Some(node) = failure.blame {
             file.exclude(node);
         }
-        match attempts.on_failure(&failure) {
+        match attempts.on_failure(&failure, Instant::now()) {
             Next::GiveUp { tries } => {
                 let (path, last) = (file.path.clone(), failure.text);
                 return Err(ClientError::NotWritten { path, index, tries, code: failure.code, last });

@@ -19,6 +19,9 @@ use crate::status::Node;
 const SOCKET_BUFFER_BYTES: usize = 1 << 20;
 /// A host that is off sends nothing back; another one is tried sooner than it takes to be sure.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+/// Far beyond any patience with a transfer: a node that takes nothing because one behind it stands still must get
+/// to name that one before the kernel cuts the link.
+const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection to one datanode; carries one request at a time.
 #[derive(Debug)]
@@ -58,7 +61,7 @@ impl Connection {
                 socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
                 socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
                 // On a half-open link sends succeed; this bounds for how long.
-                socket.set_tcp_user_timeout(Some(patience))?;
+                socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
                 match TcpSocket::from_std_stream(socket.into()).connect(address).await {
                     Ok(stream) => return Ok(stream),
                     Err(error) => last = error,

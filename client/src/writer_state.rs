@@ -181,6 +181,8 @@ impl WriterState {
 pub(crate) struct Attempts {
     made: u32,
     retries: u32,
+    busy_max: Duration,
+    busy_since: Option<Instant>,
 }
 
 /// What to do after a pipeline failed.
@@ -193,13 +195,22 @@ pub(crate) enum Next {
 }
 
 impl Attempts {
-    /// At most `retries` plans after the first.
-    pub(crate) fn new(retries: u32) -> Self {
-        Self { made: 0, retries }
+    /// At most `retries` plans after the first. Nodes that are busy are no failure of a plan: they are waited for,
+    /// `busy_max` at a stretch.
+    pub(crate) fn new(retries: u32, busy_max: Duration) -> Self {
+        Self { made: 0, retries, busy_max, busy_since: None }
     }
 
     /// A pipeline failed.
-    pub(crate) fn on_failure(&mut self, failure: &Failure) -> Next {
+    pub(crate) fn on_failure(&mut self, failure: &Failure, now: Instant) -> Next {
+        if failure.code == ErrorCode::Busy && self.retries > 0 {
+            let since = *self.busy_since.get_or_insert(now);
+            if now.saturating_duration_since(since) < self.busy_max {
+                return Next::Replan { pause: true };
+            }
+        } else {
+            self.busy_since = None;
+        }
         self.made += 1;
         if self.made > self.retries {
             return Next::GiveUp { tries: self.made };
@@ -320,11 +331,28 @@ mod tests {
     #[test]
     fn a_chunk_is_replanned_so_often_and_no_more() {
         let failure = |blame| Failure { code: ErrorCode::Disk, text: String::new(), blame };
-        let mut attempts = Attempts::new(2);
-        assert_eq!(attempts.on_failure(&failure(Some(NodeId(1)))), Next::Replan { pause: false });
-        assert_eq!(attempts.on_failure(&failure(None)), Next::Replan { pause: true });
-        assert_eq!(attempts.on_failure(&failure(None)), Next::GiveUp { tries: 3 });
-        assert_eq!(Attempts::new(0).on_failure(&failure(None)), Next::GiveUp { tries: 1 });
+        let now = Instant::now();
+        let mut attempts = Attempts::new(2, SILENCE);
+        assert_eq!(attempts.on_failure(&failure(Some(NodeId(1))), now), Next::Replan { pause: false });
+        assert_eq!(attempts.on_failure(&failure(None), now), Next::Replan { pause: true });
+        assert_eq!(attempts.on_failure(&failure(None), now), Next::GiveUp { tries: 3 });
+        assert_eq!(Attempts::new(0, SILENCE).on_failure(&failure(None), now), Next::GiveUp { tries: 1 });
+    }
+
+    #[test]
+    fn busy_nodes_are_waited_for_but_not_for_ever() {
+        let busy = Failure { code: ErrorCode::Busy, text: String::new(), blame: None };
+        let (start, mut attempts) = (Instant::now(), Attempts::new(1, SILENCE));
+        for second in 0..SILENCE.as_secs() {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(attempts.on_failure(&busy, now), Next::Replan { pause: true }, "{second}");
+        }
+        let mut rounds = 0;
+        while attempts.on_failure(&busy, start + SILENCE) != (Next::GiveUp { tries: 2 }) {
+            rounds += 1;
+            assert!(rounds < 3, "waits for ever");
+        }
+        assert_eq!(Attempts::new(0, SILENCE).on_failure(&busy, start), Next::GiveUp { tries: 1 });
     }
 
     proptest! {

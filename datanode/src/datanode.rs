@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use distrifs_engine::io::{Body, IoMode, block_on};
 use distrifs_engine::store::{ChunkStore, Folder, Inventory as FolderInventory, StoreError, Witness};
@@ -22,6 +24,11 @@ use crate::{acceptor, http};
 const LISTEN_BACKLOG: i32 = 1024;
 /// Events of the shards that wait for the control plane.
 const EVENTS_MAX: usize = 4096;
+/// How long the control plane and http may take to end; a client in the middle of a request is not waited for.
+const TASK_STOP_MAX: Duration = Duration::from_secs(2);
+/// How long the shards may take to end: their grace for open writes, and some for the operations in flight.
+const SHARD_STOP_MAX: Duration = Duration::from_secs(10);
+const STOP_POLL: Duration = Duration::from_millis(5);
 
 /// Why a datanode did not start.
 #[derive(Debug, thiserror::Error)]
@@ -122,11 +129,15 @@ impl Datanode {
             socket_timeout: config.socket_timeout,
             stop: stopped.clone(),
         };
+        let running = tokio::spawn(control.run());
         let mut tasks = vec![tokio::spawn(async move {
-            if let Err(fatal) = control.run().await {
-                // The first reason is told; a second one finds the place taken.
-                let _ = fail.try_send(fatal.to_string());
-            }
+            let reason = match running.await {
+                Ok(Ok(())) => return,
+                Ok(Err(fatal)) => fatal.to_string(),
+                Err(error) => format!("control plane: {error}"),
+            };
+            // The first reason is told; a second one finds the place taken.
+            let _ = fail.try_send(reason);
         })];
         let system = |source| StartError::System { what: "listener", source };
         let listener = tokio::net::TcpListener::from_std(listener).map_err(system)?;
@@ -179,14 +190,20 @@ impl Datanode {
         for shard in &self.shards {
             let _ = shard.send(ShardCommand::Stop).await;
         }
-        let threads = self.threads;
-        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|t| drop(t.join())));
-        if joined.await.is_err() {
-            tracing::error!("a shard panicked");
+        // Not joined: a disk that never answers must not keep the process, which ends with or without that shard.
+        let deadline = Instant::now() + SHARD_STOP_MAX;
+        while self.threads.iter().any(|thread| !thread.is_finished()) {
+            if Instant::now() > deadline {
+                tracing::error!("a disk operation does not end: it is left behind");
+                break;
+            }
+            tokio::time::sleep(STOP_POLL).await;
         }
-        for task in self.tasks {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a task of the control plane ended badly");
+        for mut task in self.tasks {
+            match tokio::time::timeout(TASK_STOP_MAX, &mut task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a task of the control plane ended badly"),
+                Err(_) => task.abort(),
             }
         }
     }
@@ -288,15 +305,25 @@ fn start_shards(
             socket_timeout: config.socket_timeout,
         };
         let (body, fail) = (body.clone(), fail.clone());
-        let spawned = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
-            if let Err(error) = shard::run(body, shard_config, commands) {
-                let _ = fail.try_send(format!("shard {index}: {error}"));
-            }
-        });
+        let spawned = std::thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(move || told(index, &fail, || shard::run(body, shard_config, commands)));
         threads.push(spawned.map_err(|source| StartError::System { what: "shard thread", source })?);
         shards.push(command);
     }
     Ok((shards, threads))
+}
+
+/// Runs a shard and tells how it failed. A panic too: a datanode that goes on without one of its shards would refuse
+/// every connection that is that one's turn.
+fn told(index: usize, fail: &mpsc::Sender<String>, shard: impl FnOnce() -> io::Result<()>) {
+    let reason = match catch_unwind(AssertUnwindSafe(shard)) {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "panicked; the lines above say where".into(),
+    };
+    // The first reason is told; a second one finds the place taken.
+    let _ = fail.try_send(format!("shard {index}: {reason}"));
 }
 
 /// Takes an address. Without SO_REUSEPORT, so that a port in use is noticed.
@@ -321,4 +348,20 @@ fn advertised(configured: &HostPort, bound: SocketAddr) -> HostPort {
         return HostPort { host: name, port: bound.port() };
     }
     configured.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_fails_or_panics_is_told() {
+        let (fail, mut reasons) = mpsc::channel(1);
+        told(0, &fail, || Ok(()));
+        assert!(reasons.try_recv().is_err());
+        told(1, &fail, || Err(io::Error::other("no ring")));
+        assert_eq!(reasons.try_recv().as_deref(), Ok("shard 1: no ring"));
+        told(2, &fail, || panic!("a broken promise"));
+        assert!(reasons.try_recv().is_ok_and(|reason| reason.starts_with("shard 2: panicked")));
+    }
 }

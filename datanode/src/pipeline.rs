@@ -6,7 +6,7 @@
 
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{ErrorBody, Header, Hop, Op, WriteAck, WriteOpen};
-use distrifs_proto::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX};
+use distrifs_proto::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX, REPLICATION_MAX};
 use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, NodeId};
 
 /// The state of one hop.
@@ -19,7 +19,8 @@ pub(crate) struct Pipeline {
     ended: bool,
     local: Part<(u64, Crc32c)>,
     downstream: Part<WriteAck>,
-    next_node: Option<NodeId>,
+    /// The hops behind, in order.
+    behind: Vec<NodeId>,
 }
 
 #[derive(Debug)]
@@ -63,11 +64,14 @@ impl Pipeline {
             let text = format!("{} bytes to reserve: 1 to {CHUNK_BYTES_MAX}", open.reserve);
             return fail(ErrorCode::Protocol, text);
         }
+        if open.hops.len() >= REPLICATION_MAX as usize {
+            let text = format!("a pipeline of {} nodes: the limit is {REPLICATION_MAX}", open.hops.len() + 1);
+            return fail(ErrorCode::Protocol, text);
+        }
         let repeated = |i: usize, hop: &Hop| open.hops[..i].iter().any(|other| other.node == hop.node);
         if open.hops.iter().enumerate().any(|(i, hop)| hop.node == node || repeated(i, hop)) {
             return fail(ErrorCode::Protocol, "a node appears twice in the pipeline".into());
         }
-        let next_node = open.hops.first().map(|hop| hop.node);
         Ok(Self {
             node,
             request: *header,
@@ -76,7 +80,7 @@ impl Pipeline {
             ended: false,
             local: Part::Pending,
             downstream: Part::Pending,
-            next_node,
+            behind: open.hops.iter().map(|hop| hop.node).collect(),
         })
     }
 
@@ -128,9 +132,26 @@ impl Pipeline {
         self.local = Part::Failed(ErrorBody { code, node: self.node, text });
     }
 
+    /// How many hops stand behind this one.
+    #[must_use]
+    pub(crate) fn hops_below(&self) -> u64 {
+        self.behind.len() as u64
+    }
+
+    /// Whether an answer is about this chunk.
+    #[must_use]
+    pub(crate) fn is_of_request(&self, answer: &Header) -> bool {
+        let r = &self.request;
+        (answer.request_id, answer.chunk, answer.generation) == (r.request_id, r.chunk, r.generation)
+    }
+
     /// The hop behind answered.
     pub(crate) fn downstream_acked(&mut self, ack: WriteAck) {
-        self.downstream = Part::Done(ack);
+        if ack.nodes == self.behind {
+            self.downstream = Part::Done(ack);
+        } else {
+            self.downstream_lost("acknowledged for other nodes than those of the pipeline");
+        }
     }
 
     /// The hop behind, or one further on, says that it failed.
@@ -140,7 +161,7 @@ impl Pipeline {
 
     /// The hop behind cannot be reached, went silent or went away.
     pub(crate) fn downstream_lost(&mut self, why: &str) {
-        let node = self.next_node.unwrap_or(self.node);
+        let node = self.behind.first().copied().unwrap_or(self.node);
         let text = format!("node {node}: {why}");
         self.downstream = Part::Failed(ErrorBody { code: ErrorCode::HopFailed, node, text });
     }
@@ -157,7 +178,7 @@ impl Pipeline {
         }
         let Part::Done((length, crc)) = self.local else { return Verdict::Pending };
         let mut nodes = vec![self.node];
-        match (&self.downstream, self.next_node) {
+        match (&self.downstream, self.behind.first()) {
             (_, None) => {}
             (Part::Done(ack), Some(next)) => {
                 if (ack.length, ack.crc) != (length, crc) {
@@ -165,7 +186,7 @@ impl Pipeline {
                         "node {next} committed {} bytes with checksum {}, node {} {length} with {crc}",
                         ack.length, ack.crc, self.node
                     );
-                    return Verdict::Fail(ErrorBody { code: ErrorCode::Corrupt, node: next, text });
+                    return Verdict::Fail(ErrorBody { code: ErrorCode::Corrupt, node: *next, text });
                 }
                 nodes.extend(&ack.nodes);
             }
@@ -217,6 +238,27 @@ mod tests {
             let refused = Pipeline::open(NodeId(1), &request(), &open_with(hops), Epoch(0));
             assert_eq!(refused.unwrap_err().code, ErrorCode::Protocol, "{hops:?}");
         }
+    }
+
+    #[test]
+    fn an_acknowledgement_is_believed_of_the_own_pipeline_only() {
+        for nodes in [&[][..], &[2], &[3, 2], &[2, 3, 4], &[9; 16]] {
+            let mut p = pipeline(&[2, 3]);
+            p.committed(7, Crc32c(8));
+            let nodes = nodes.iter().map(|&n| NodeId(n)).collect();
+            p.downstream_acked(WriteAck { length: 7, crc: Crc32c(8), nodes });
+            assert!(matches!(p.verdict(), Verdict::Fail(e) if e.node == NodeId(2)));
+        }
+        let other = Header { chunk: ChunkId(6), ..request() };
+        assert!(pipeline(&[2]).is_of_request(&request()) && !pipeline(&[2]).is_of_request(&other));
+    }
+
+    #[test]
+    fn a_pipeline_longer_than_any_replication_is_refused() {
+        let hops: Vec<u64> = (2..=17).collect();
+        assert!(Pipeline::open(NodeId(1), &request(), &open_with(&hops[..15]), Epoch(0)).is_ok());
+        let refused = Pipeline::open(NodeId(1), &request(), &open_with(&hops), Epoch(0)).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Protocol);
     }
 
     #[test]

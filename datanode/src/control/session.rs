@@ -16,7 +16,7 @@ use tonic::transport::Endpoint;
 use tonic::{Status, Streaming};
 
 use super::{Control, Fatal, inventory};
-use crate::shard::{ShardCommand, ShardEvent};
+use crate::shard::{SHARD_QUEUE_FOR_CONNECTIONS, ShardCommand, ShardEvent};
 
 /// Messages to the master that wait for the network.
 const OUTBOUND_MAX: usize = 16;
@@ -178,7 +178,9 @@ impl Control {
         for shard in &self.shards {
             // The shards tell this task what they did: waiting for one that is busy could stop both. The order
             // comes again.
-            if shard.try_send(ShardCommand::Delete { chunk, up_to, disk, by_shard }).is_err() {
+            let has_room = shard.capacity() > SHARD_QUEUE_FOR_CONNECTIONS;
+            let delete = ShardCommand::Delete { chunk, up_to, disk, by_shard };
+            if !has_room || shard.try_send(delete).is_err() {
                 tracing::debug!(%chunk, "a shard is busy: the deletion waits for the next order");
             }
         }

@@ -37,6 +37,10 @@ use reader_cache::ReaderCache;
 const CONNECTIONS_MAX: usize = 4096;
 /// Messages that wait for a shard.
 pub(crate) const SHARD_QUEUE_MAX: usize = 1024;
+/// Of these, so many are kept free of deletions: a connection that finds no place is refused.
+pub(crate) const SHARD_QUEUE_FOR_CONNECTIONS: usize = SHARD_QUEUE_MAX / 2;
+/// Deletions that wait for their turn.
+const DELETIONS_MAX: usize = 4096;
 /// How long writes in progress may still take when the datanode stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -100,13 +104,15 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
         socket_timeout: config.socket_timeout,
         io,
     });
+    let (delete, deletions) = mpsc::channel(DELETIONS_MAX);
+    shard.io.spawn(shard.clone().delete_all(deletions));
     while let Some(command) = commands.recv().await {
         match command {
             ShardCommand::Serve(socket) => shard.accept(socket),
             ShardCommand::Delete { chunk, up_to, disk, by_shard } => {
                 shard.readers.borrow_mut().remove(chunk);
-                if by_shard == config.index {
-                    shard.delete(chunk, up_to, disk).await;
+                if by_shard == config.index && delete.try_send((chunk, up_to, disk)).is_err() {
+                    tracing::debug!(%chunk, "many deletions wait: this one waits for the next order");
                 }
             }
             ShardCommand::Stop => break,
@@ -135,7 +141,14 @@ impl Shard {
         });
     }
 
-    /// Deletes one after the other: deletions must not crowd out reads and writes.
+    /// Deletes one after the other: deletions must not crowd out reads and writes. Beside the commands: connections
+    /// must not wait for deletions.
+    async fn delete_all(self: Rc<Self>, mut deletions: mpsc::Receiver<(ChunkId, GenerationStamp, usize)>) {
+        while let Some((chunk, up_to, disk)) = deletions.recv().await {
+            self.delete(chunk, up_to, disk).await;
+        }
+    }
+
     async fn delete(&self, chunk: ChunkId, up_to: GenerationStamp, disk: usize) {
         match self.disks[disk].delete(chunk, up_to).await {
             Ok(()) => self.tell(ShardEvent::Deleted { chunk }).await,

@@ -60,6 +60,8 @@ struct Downstream {
     /// Frames it has not taken yet.
     queued: Rc<Cell<usize>>,
     answered: bool,
+    /// Dropped with the chunk: a forwarder that is stuck in a send must not keep the chunk's buffers.
+    _in_use: oneshot::Sender<()>,
 }
 
 /// One chunk at this hop.
@@ -156,19 +158,29 @@ impl<'a> Write<'a> {
         let queued = Rc::new(Cell::new(0));
         let (frames, queue) = mpsc::channel(FORWARD_QUEUE_MAX);
         let (tell, done) = oneshot::channel();
+        let (in_use, given_up) = oneshot::channel();
         let (io, now_heard, still_queued) = (shard.io.clone(), heard.clone(), queued.clone());
         shard.io.spawn(async move {
             // Whoever waited may be gone: then the half is dropped here, and the connection closes.
             let _ = tell.send(
-                forward(queue, send, || {
+                forward(queue, send, given_up, || {
                     now_heard.set(io.now());
                     still_queued.set(still_queued.get() - 1);
                 })
                 .await,
             );
         });
-        let (frames, done) = (Some(frames), Some(done));
-        Ok(Some(Downstream { frames, answers, done, link_parts, heard, patience, queued, answered: false }))
+        Ok(Some(Downstream {
+            frames: Some(frames),
+            answers,
+            done: Some(done),
+            link_parts,
+            heard,
+            patience,
+            queued,
+            answered: false,
+            _in_use: in_use,
+        }))
     }
 
     async fn run(&mut self, recv: &mut RecvHalf, send: &mut SendHalf) -> Outcome {
@@ -188,6 +200,8 @@ impl<'a> Write<'a> {
         }
         self.begin_commit();
         let deadline = io.now() + COMMIT_TIMEOUT;
+        // Outlives the answers: whoever answers once a second must not keep this hop silent.
+        let mut tick = pin!(io.sleep(PROGRESS_INTERVAL));
         loop {
             match self.pipeline.verdict() {
                 Verdict::Ack(ack) => return Outcome::Done(ack),
@@ -197,14 +211,18 @@ impl<'a> Write<'a> {
             tokio::select! {
                 biased;
                 answer = next_answer(&mut self.downstream) => {
-                    note_answer(io, &mut self.pipeline, &mut self.downstream, answer);
+                    let below = note_answer(io, &mut self.pipeline, &mut self.downstream, answer);
+                    if relay_progress(send, &self.request, below).await.is_err() {
+                        return Outcome::Gone;
+                    }
                 }
                 committed = next_commit(&mut self.commit) => self.note_commit(committed),
-                () = io.sleep(PROGRESS_INTERVAL) => {
+                () = &mut tick => {
+                    tick.set(io.sleep(PROGRESS_INTERVAL));
                     if io.now() > deadline {
                         let text = format!("the disk did not finish within {COMMIT_TIMEOUT:?}");
                         self.pipeline.local_failed(ErrorCode::Disk, text);
-                    } else if say_progress(send, &self.request).await.is_err() {
+                    } else if say_progress(send, &self.request, self.pipeline.hops_below()).await.is_err() {
                         return Outcome::Gone;
                     }
                     watch(io, &mut self.pipeline, self.downstream.as_ref());
@@ -224,16 +242,22 @@ impl<'a> Write<'a> {
         let io = &self.shard.io;
         // Polled to its end unless the chunk ends here: a receive that was dropped may have taken bytes.
         let mut next = pin!(next_frame(recv, scratch, &self.buffers));
+        let mut tick = pin!(io.sleep(PROGRESS_INTERVAL));
         loop {
             tokio::select! {
                 biased;
                 answer = next_answer(&mut self.downstream) => {
-                    note_answer(io, &mut self.pipeline, &mut self.downstream, answer);
+                    let below = note_answer(io, &mut self.pipeline, &mut self.downstream, answer);
+                    if relay_progress(send, &self.request, below).await.is_err() {
+                        return Step::Ends(Outcome::Gone);
+                    }
                 }
                 received = &mut next => return Step::Received(received),
-                () = io.sleep(PROGRESS_INTERVAL) => {
+                () = &mut tick => {
+                    tick.set(io.sleep(PROGRESS_INTERVAL));
                     let idle = io.now() - upstream_heard > UPSTREAM_IDLE_TIMEOUT;
-                    if idle || say_progress(send, &self.request).await.is_err() {
+                    let below = self.pipeline.hops_below();
+                    if idle || say_progress(send, &self.request, below).await.is_err() {
                         return Step::Ends(Outcome::Gone);
                     }
                     watch(io, &mut self.pipeline, self.downstream.as_ref());
@@ -361,7 +385,8 @@ impl<'a> Write<'a> {
         // Only a connection whose chunk was acknowledged is in a known state.
         if let (true, Some(mut downstream)) = (acknowledged, self.downstream.take())
             && let Some(done) = downstream.done.take()
-            && let Ok(Ok(send)) = done.await
+            // A hop that acknowledged has taken everything; one that did not tell the truth is not waited for.
+            && let Ok(Ok(Ok(send))) = self.shard.io.timeout(PROGRESS_INTERVAL, done).await
         {
             self.shard.peers.keep(PeerLink::from_parts(send, downstream.answers, downstream.link_parts));
         }
@@ -412,10 +437,16 @@ async fn next_frame(
 async fn forward(
     mut queue: mpsc::Receiver<(Shared, Range<usize>)>,
     mut send: SendHalf,
+    mut given_up: oneshot::Receiver<()>,
     taken: impl Fn(),
 ) -> Result<SendHalf, std::io::Error> {
     while let Some((frame, range)) = queue.recv().await {
-        send.send_all(frame, range).await?;
+        tokio::select! {
+            biased;
+            sent = send.send_all(frame, range) => sent?,
+            // An unknown part is sent: the connection closes here.
+            _ = &mut given_up => return Err(std::io::ErrorKind::ConnectionAborted.into()),
+        }
         taken();
     }
     Ok(send)
@@ -443,16 +474,27 @@ async fn next_commit(
     }
 }
 
+/// Takes an answer of the hop behind; of a progress, how many hops stand below the one that works.
 fn note_answer(
     io: &Io,
     pipeline: &mut Pipeline,
     downstream: &mut Option<Downstream>,
     answer: Option<Answer>,
-) {
-    let Some(downstream) = downstream else { return };
+) -> Option<u64> {
+    let downstream = downstream.as_mut()?;
     downstream.heard.set(io.now());
     let answered = match answer {
-        Some(Ok((header, _))) if header.op == Op::WriteProgress => return,
+        Some(Ok((header, _))) if header.op == Op::WriteProgress && header.offset < pipeline.hops_below() => {
+            return Some(header.offset);
+        }
+        // Of another chunk, or of bytes that were never sent: nothing of this one is durable there.
+        Some(Ok((header, _)))
+            if header.op == Op::WriteAck
+                && (!pipeline.is_of_request(&header) || downstream.frames.is_some()) =>
+        {
+            pipeline.downstream_lost("acknowledged what it was not sent");
+            Ok(())
+        }
         Some(Ok((header, body))) if header.op == Op::WriteAck => WriteAck::decode(&body).map(|ack| {
             pipeline.downstream_acked(ack);
         }),
@@ -476,11 +518,21 @@ fn note_answer(
         pipeline.downstream_lost(&error.to_string());
     }
     downstream.answered = true;
+    None
 }
 
-async fn say_progress(send: &mut SendHalf, request: &Header) -> std::io::Result<()> {
-    let frame = request.answer(Op::WriteProgress).encode();
+/// Says upstream that a hop with `below` further ones below it is at work.
+async fn say_progress(send: &mut SendHalf, request: &Header, below: u64) -> std::io::Result<()> {
+    let frame = Header { offset: below, ..request.answer(Op::WriteProgress) }.encode();
     let mut buffer = Buf::alloc(HEADER_BYTES);
     buffer[..HEADER_BYTES].copy_from_slice(&frame);
     send.send_all(buffer.share(), 0..HEADER_BYTES).await
+}
+
+/// Passes on what a hop further down said, so that the client knows of each that it works.
+async fn relay_progress(send: &mut SendHalf, request: &Header, below: Option<u64>) -> std::io::Result<()> {
+    match below {
+        Some(below) => say_progress(send, request, below).await,
+        None => Ok(()),
+    }
 }

@@ -99,8 +99,18 @@ impl FakeMaster {
     }
 
     pub(crate) async fn order_deletion(&self, node: NodeId, chunk: ChunkId, generation: GenerationStamp) {
+        self.order_deletions(node, &[chunk], generation).await;
+    }
+
+    pub(crate) async fn order_deletions(
+        &self,
+        node: NodeId,
+        chunks: &[ChunkId],
+        generation: GenerationStamp,
+    ) {
         let orders = self.nodes.lock().unwrap()[&node].orders.clone().unwrap();
-        let delete = vec![v1::DeleteReplica { chunk_id: chunk.0, generation: generation.0 }];
+        let delete = |chunk: &ChunkId| v1::DeleteReplica { chunk_id: chunk.0, generation: generation.0 };
+        let delete = chunks.iter().map(delete).collect();
         let body = Some(Said::Orders(v1::Orders { delete }));
         orders.send(Ok(ToDatanode { epoch: self.epoch, lsn: 5, body })).await.unwrap();
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod fake_master;
+mod misbehaviour;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use distrifs_datanode::{Datanode, DatanodeConfig};
 use distrifs_engine::io::probe_uring;
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::Hop;
-use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, NodeId};
+use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, HostPort, NodeId};
 use fake_master::FakeMaster;
 use wire::{Answer, Peer, WriteRequest};
 
@@ -30,12 +31,12 @@ fn bodies() -> Vec<&'static str> {
     }
 }
 
-async fn launch(io: &str, root: &Path, master: &FakeMaster) -> Datanode {
+async fn launch(io: &str, root: &Path, master: &FakeMaster, http: Option<HostPort>) -> Datanode {
     let config = DatanodeConfig {
         data_dirs: vec![root.to_owned()],
         masters: vec![master.address()],
         listen: "127.0.0.1:0".parse().unwrap(),
-        http: None,
+        http,
         rack: "r1".into(),
         shards: Some(2),
         io: io.into(),
@@ -45,7 +46,11 @@ async fn launch(io: &str, root: &Path, master: &FakeMaster) -> Datanode {
 }
 
 async fn start(io: &str, root: &Path, master: &FakeMaster) -> Datanode {
-    let node = launch(io, root, master).await;
+    start_with_http(io, root, master, None).await
+}
+
+async fn start_with_http(io: &str, root: &Path, master: &FakeMaster, http: Option<HostPort>) -> Datanode {
+    let node = launch(io, root, master, http).await;
     master.wait_for_report(node.node_id()).await;
     node
 }
@@ -192,7 +197,7 @@ async fn a_node_that_is_thought_to_be_alive_elsewhere_waits_before_it_gives_up()
     node.stop().await;
 
     master.refuse(u32::MAX);
-    let mut copy = launch("posix", dir.path(), &master).await;
+    let mut copy = launch("posix", dir.path(), &master, None).await;
     let why = tokio::time::timeout(PATIENCE, copy.failed()).await.expect("it gives up");
     assert!(why.contains("alive elsewhere"), "{why}");
 }

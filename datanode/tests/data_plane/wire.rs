@@ -5,9 +5,9 @@ use distrifs_proto::frame::{
     self, ErrorBody, HEADER_BYTES, Header, Hello, Hop, Op, PAYLOAD_START, Placement, WriteAck, WriteOpen,
 };
 use distrifs_proto::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX, FRAME_PAYLOAD_BYTES_MAX};
-use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp};
+use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 pub(crate) struct WriteRequest {
     pub(crate) chunk: ChunkId,
@@ -32,13 +32,14 @@ pub(crate) struct Peer {
 impl Peer {
     pub(crate) async fn connect(hop: &Hop) -> Self {
         let stream = TcpStream::connect((hop.address.host.as_str(), hop.address.port)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         let mut peer = Self { stream, requests: 0 };
         let hello = Hello { node: hop.node, cluster: ClusterId(0), token: Vec::new() };
         peer.send(Header::new(Op::Hello, 0), &hello.encode(), false).await;
         peer
     }
 
-    async fn send(&mut self, mut header: Header, payload: &[u8], damaged: bool) {
+    pub(crate) async fn send(&mut self, mut header: Header, payload: &[u8], damaged: bool) {
         if header.op.has_payload() {
             header.length = payload.len() as u32;
         }
@@ -66,14 +67,19 @@ impl Peer {
     }
 
     pub(crate) async fn write(&mut self, request: &WriteRequest) -> Answer {
-        self.write_with(request, false).await
+        self.write_with(request, false).await.0
     }
 
     pub(crate) async fn write_damaged(&mut self, request: &WriteRequest) -> Answer {
-        self.write_with(request, true).await
+        self.write_with(request, true).await.0
     }
 
-    async fn write_with(&mut self, request: &WriteRequest, damaged: bool) -> Answer {
+    /// The answer, and what the frames of progress before it said.
+    pub(crate) async fn write_watched(&mut self, request: &WriteRequest) -> (Answer, Vec<u64>) {
+        self.write_with(request, false).await
+    }
+
+    async fn write_with(&mut self, request: &WriteRequest, damaged: bool) -> (Answer, Vec<u64>) {
         let open = self.open(request).await;
         let pieces = request.content.chunks(FRAME_PAYLOAD_BYTES_MAX).enumerate();
         let last = request.content.len().div_ceil(FRAME_PAYLOAD_BYTES_MAX) - 1;
@@ -82,20 +88,22 @@ impl Peer {
             let offset = (i * FRAME_PAYLOAD_BYTES_MAX) as u64;
             self.send(Header { op: Op::WriteData, flags, offset, ..open }, piece, damaged && i == last).await;
         }
-        loop {
+        let mut progress = Vec::new();
+        let answer = loop {
             match self.answer().await {
-                Some((header, _)) if header.op == Op::WriteProgress => {}
+                Some((header, _)) if header.op == Op::WriteProgress => progress.push(header.offset),
                 Some((header, body)) if header.op == Op::WriteAck => {
                     assert_eq!(header.request_id, open.request_id);
-                    return Answer::Acked(WriteAck::decode(&body).unwrap());
+                    break Answer::Acked(WriteAck::decode(&body).unwrap());
                 }
                 Some((header, body)) if header.op == Op::Error => {
-                    return Answer::Refused(ErrorBody::decode(&body).unwrap());
+                    break Answer::Refused(ErrorBody::decode(&body).unwrap());
                 }
                 Some((header, _)) => panic!("{header:?} to a write"),
-                None => return Answer::Closed,
+                None => break Answer::Closed,
             }
-        }
+        };
+        (answer, progress)
     }
 
     /// Opens the chunk and sends its first bytes only.
@@ -150,6 +158,39 @@ impl Peer {
         let mut buffer = vec![0; place.payload.end];
         self.stream.read_exact(&mut buffer[place.body()]).await.ok()?;
         Some((header, buffer))
+    }
+}
+
+/// A hop of a pipeline whose answers the test gives.
+pub(crate) struct FakeHop {
+    listener: TcpListener,
+    pub(crate) hop: Hop,
+}
+
+impl FakeHop {
+    pub(crate) async fn start(node: NodeId) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().into();
+        Self { listener, hop: Hop { node, address } }
+    }
+
+    /// Takes a connection, and nothing from it.
+    pub(crate) async fn accept(&self) -> Peer {
+        Peer { stream: self.listener.accept().await.unwrap().0, requests: 0 }
+    }
+
+    /// Takes one whole chunk; the header of its opening.
+    pub(crate) async fn take_chunk(&self) -> (Peer, Header) {
+        let mut peer = self.accept().await;
+        let mut open = None;
+        loop {
+            let (header, _) = peer.raw_answer().await.unwrap();
+            match header.op {
+                Op::WriteOpen => open = Some(header),
+                Op::WriteData if header.is_last() => return (peer, open.unwrap()),
+                _ => {}
+            }
+        }
     }
 }
 

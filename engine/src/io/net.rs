@@ -12,8 +12,10 @@ use super::{posix, sim, uring};
 pub const LISTEN_BACKLOG: u32 = 1024;
 /// The send and the receive buffer of each connection.
 pub const SOCKET_BUFFER_BYTES: usize = 1 << 20;
-/// A peer that acknowledges nothing for this long is gone: on a half-open link `send` would succeed.
-pub const SOCKET_USER_TIMEOUT: Duration = Duration::from_secs(12);
+/// A peer that acknowledges nothing for this long, or takes nothing, is gone: on a half-open link `send` would
+/// succeed. Far beyond the patience of those who watch a transfer: they know whether a hop that takes nothing
+/// works or is dead, and whom to blame; the kernel knows neither and cuts every link of a pipeline at once.
+pub const SOCKET_USER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits for connections.
 pub struct Listener {

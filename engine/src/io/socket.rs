@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use super::net::{LISTEN_BACKLOG, SOCKET_BUFFER_BYTES, SOCKET_USER_TIMEOUT};
 
@@ -13,6 +13,8 @@ pub(super) fn tune(socket: &impl AsFd) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(SOCKET_USER_TIMEOUT))?;
+    // Nothing is sent on an idle connection: without this one whose peer's machine is off would stay for good.
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(SOCKET_USER_TIMEOUT))?;
     socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)
 }

@@ -55,7 +55,7 @@ async fn scan_dir(
     }
     for (chunk, pair) in pairs {
         let checked = match (pair.data_len, pair.meta) {
-            (Some(len), true) => check_pair(io, root, cluster, chunk, len, number).await,
+            (Some(len), true) => check_pair(io, root, cluster, chunk, len, number).await?,
             (Some(_), false) => Err("its sidecar is missing".into()),
             (None, _) => Err("a sidecar without its chunk".into()),
         };
@@ -71,6 +71,7 @@ async fn scan_dir(
     Ok(())
 }
 
+/// The replica, or why the pair belongs in quarantine.
 async fn check_pair(
     io: &Io,
     root: &Path,
@@ -78,16 +79,25 @@ async fn check_pair(
     chunk: ChunkId,
     data_len: u64,
     number: u64,
-) -> Result<ReplicaInfo, String> {
+) -> Result<Result<ReplicaInfo, String>, StoreError> {
     if layout::chunk_dir(root, chunk) != layout::numbered_dir(root, number) {
-        return Err("it lies in another chunk's directory".into());
+        return Ok(Err("it lies in another chunk's directory".into()));
     }
-    let header = read_header(io, &layout::meta_path(root, chunk)).await.map_err(|e| e.to_string())?;
-    check_place(&header, cluster, chunk).map_err(|e| e.to_string())?;
-    if header.length != data_len {
-        return Err(format!("the data file has {data_len} bytes, its sidecar says {}", header.length));
-    }
-    Ok(header.replica())
+    let header = match read_header(io, &layout::meta_path(root, chunk)).await {
+        Ok(header) => header,
+        Err(error @ (StoreError::Corrupt { .. } | StoreError::NoSuchChunk { .. })) => {
+            return Ok(Err(error.to_string()));
+        }
+        // A disk that does not answer says nothing about the replica: it stays where it is.
+        Err(error) => return Err(error),
+    };
+    Ok(match check_place(&header, cluster, chunk) {
+        Err(error) => Err(error.to_string()),
+        Ok(()) if header.length != data_len => {
+            Err(format!("the data file has {data_len} bytes, its sidecar says {}", header.length))
+        }
+        Ok(()) => Ok(header.replica()),
+    })
 }
 
 /// The header alone of the sidecar at `path`.

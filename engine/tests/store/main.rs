@@ -247,3 +247,18 @@ fn a_newer_replica_survives_an_older_deletion_and_another_cluster_is_no_match() 
         assert_eq!(world.list(&root().join("quarantine")).unwrap().len(), 2);
     });
 }
+
+#[test]
+fn a_start_on_a_disk_that_does_not_answer_moves_nothing() {
+    let world = formatted(1);
+    run(&world, async |io| {
+        let store = ChunkStore::attach(io.clone(), root());
+        write(&store, 1).await.unwrap();
+        let before = world.files_now();
+        world.faults().fail(SimOperation::Read, ".meta", 1);
+        let error = store.inventory(CLUSTER).await.unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+        assert_eq!(world.files_now(), before);
+        assert_eq!(store.inventory(CLUSTER).await.unwrap().replicas.len(), 1);
+    });
+}
