@@ -512,3 +512,17 @@ async fn health_and_metrics_are_served() {
     }
     master.stop().await;
 }
+
+#[tokio::test]
+async fn a_master_without_its_log_does_not_start_over() {
+    let folder = folder();
+    let config = config(folder.path());
+    start(config.clone()).await.stop().await;
+    let (log, aside) = (config.wal_dir(), folder.path().join("aside"));
+    std::fs::rename(&log, &aside).expect("moved away");
+    let refused = Master::start(config.clone()).await.expect_err("refused");
+    assert!(matches!(&refused, StartError::Damaged { path, .. } if *path == log), "{refused}");
+    std::fs::remove_dir(&log).expect("it is empty");
+    std::fs::rename(&aside, &log).expect("moved back");
+    start(config).await.stop().await;
+}

@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 use std::rc::Rc;
+use std::time::Duration;
 
 use distrifs_engine::io::{RecvHalf, SendHalf};
 use distrifs_proto::ErrorCode;
@@ -11,6 +12,9 @@ use distrifs_proto::types::ClusterId;
 use super::wire::{WireError, recv_control, recv_header, send_control};
 use super::{Shard, read, write};
 use crate::node::Counters;
+
+/// A connection without a request for so long is closed; callers open another one when they need it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Serves a connection to its end.
 pub(crate) async fn serve(shard: Rc<Shard>, socket: TcpStream) {
@@ -37,16 +41,18 @@ pub(crate) async fn serve(shard: Rc<Shard>, socket: TcpStream) {
 
 async fn requests(shard: &Rc<Shard>, recv: &mut RecvHalf, send: &mut SendHalf) -> Result<(), WireError> {
     let mut scratch = None;
-    let header = match shard.io.timeout(shard.socket_timeout, recv_header(recv, &mut scratch)).await {
-        Ok(header) => header?,
-        // Whoever connects and says nothing is not waited for.
-        Err(_) => return Err(WireError::Closed),
+    let greeting = async {
+        let header = recv_header(recv, &mut scratch).await?;
+        Ok::<_, WireError>((header, greet(shard, recv, &header).await?))
     };
-    if let Err(error) = greet(shard, recv, &header).await? {
+    // Whoever connects and says nothing is not waited for.
+    let greeted = shard.io.timeout(shard.socket_timeout, greeting).await;
+    if let (header, Err(error)) = greeted.map_err(|_| WireError::Closed)?? {
         return refuse(send, &header, &error).await;
     }
     loop {
-        let header = recv_header(recv, &mut scratch).await?;
+        let next = shard.io.timeout(IDLE_TIMEOUT, recv_header(recv, &mut scratch)).await;
+        let header = next.map_err(|_| WireError::Closed)??;
         match header.op {
             Op::Read => match read::serve(shard, header, send).await {
                 Ok(()) => {}

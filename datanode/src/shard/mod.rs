@@ -26,7 +26,7 @@ use std::time::Duration;
 use distrifs_engine::io::{Body, Io, block_on};
 use distrifs_engine::store::{ChunkStore, ReplicaInfo, StoreError};
 use distrifs_proto::types::{ChunkId, GenerationStamp};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::node::{Counters, Node};
 use buffers::Buffers;
@@ -39,6 +39,8 @@ const CONNECTIONS_MAX: usize = 4096;
 pub(crate) const SHARD_QUEUE_MAX: usize = 1024;
 /// Of these, so many are kept free of deletions: a connection that finds no place is refused.
 pub(crate) const SHARD_QUEUE_FOR_CONNECTIONS: usize = SHARD_QUEUE_MAX / 2;
+/// Deletions that are carried out at once.
+const DELETIONS_AT_ONCE_MAX: usize = 8;
 /// Deletions that wait for their turn.
 const DELETIONS_MAX: usize = 4096;
 /// How long writes in progress may still take when the datanode stops.
@@ -141,11 +143,17 @@ impl Shard {
         });
     }
 
-    /// Deletes one after the other: deletions must not crowd out reads and writes. Beside the commands: connections
-    /// must not wait for deletions.
+    /// Deletes a few at a time: those of one directory share its sync, and they must not crowd out reads and
+    /// writes. Beside the commands: connections must not wait for deletions.
     async fn delete_all(self: Rc<Self>, mut deletions: mpsc::Receiver<(ChunkId, GenerationStamp, usize)>) {
+        let places = Arc::new(Semaphore::new(DELETIONS_AT_ONCE_MAX));
         while let Some((chunk, up_to, disk)) = deletions.recv().await {
-            self.delete(chunk, up_to, disk).await;
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let this = self.clone();
+            self.io.spawn(async move {
+                this.delete(chunk, up_to, disk).await;
+                drop(place);
+            });
         }
     }
 
