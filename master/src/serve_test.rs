@@ -1,6 +1,6 @@
 //! A master over real gRPC on free ports, with datanodes played by the test.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use distrifs_proto::ErrorCode;
@@ -11,7 +11,6 @@ use distrifs_proto::grpc::v1::from_datanode::Body;
 use distrifs_proto::grpc::v1::to_datanode;
 use distrifs_proto::grpc::{USER_KEY, code_of, text_of, v1};
 use distrifs_proto::types::{Crc32c, HostPort, RequestId};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -239,8 +238,30 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     panic!("never: {what}");
 }
 
-fn folder() -> TempDir {
-    tempfile::tempdir().expect("a folder")
+/// The folder of one test. A master that is dropped, as in a crash, lets go of its log a little later, and may
+/// make one more file meanwhile: the removal waits for it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        for _ in 0..500 {
+            // Once the folder is gone, nothing can be made in it any more.
+            if std::fs::remove_dir_all(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn folder() -> Folder {
+    Folder(tempfile::tempdir().expect("a folder").keep())
 }
 
 #[tokio::test(flavor = "multi_thread")]
