@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use distrifs_engine::io::IoMode;
 use distrifs_proto::types::HostPort;
 
 /// Everything a datanode is told at its start; it reads no environment and no file beside its data folders.
@@ -21,7 +22,7 @@ pub struct DatanodeConfig {
     /// Shard threads; `None` for one per core.
     pub shards: Option<usize>,
     /// Which body of the I/O seam.
-    pub io: String,
+    pub io: IoMode,
     /// How long a silent peer is waited for.
     pub socket_timeout: Duration,
 }

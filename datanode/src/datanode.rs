@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use distrifs_engine::io::{Body, IoMode, block_on};
+use distrifs_engine::io::{Body, block_on};
 use distrifs_engine::store::{ChunkStore, Folder, Inventory as FolderInventory, StoreError, Witness};
 use distrifs_proto::types::{ClusterId, HostPort, NodeId};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -88,8 +88,7 @@ impl Datanode {
         if config.data_dirs.is_empty() || config.masters.is_empty() {
             return Err(StartError::Config("a datanode needs a data folder and a master".into()));
         }
-        let mode: IoMode = config.io.parse().map_err(|e| StartError::Config(format!("{e}")))?;
-        let body = mode.resolve().map_err(|source| StartError::System { what: "I/O body", source })?;
+        let body = config.io.resolve().map_err(|source| StartError::System { what: "I/O body", source })?;
         let folders = open_folders(&config)?;
         let identity = folders[0].identity();
         let mut witness = Witness::default();
@@ -107,7 +106,7 @@ impl Datanode {
         };
         let data_address = address(&listener)?;
         let http_address = http_listener.as_ref().map(address).transpose()?;
-        let io_body = if matches!(body, Body::Uring) { "io_uring" } else { "posix" };
+        let io_body = body.name();
         tracing::info!(node = %node.id, io = io_body, chunks = inventory.len(), %data_address, "datanode");
 
         let (stop, stopped) = watch::channel(false);

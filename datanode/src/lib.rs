@@ -18,3 +18,4 @@ mod shard;
 
 pub use config::DatanodeConfig;
 pub use datanode::{Datanode, StartError};
+pub use distrifs_engine::io::IoMode;

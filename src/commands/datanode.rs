@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use distrifs_datanode::{Datanode, DatanodeConfig};
+use clap::Args;
+use distrifs_datanode::{Datanode, DatanodeConfig, IoMode};
 use distrifs_proto::types::HostPort;
 
 use super::master::{data_dir, serve};
@@ -36,33 +36,13 @@ pub(crate) struct DatanodeCommand {
     /// Shard threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     shards: Option<u16>,
-    /// How disk and network are reached
-    #[arg(long, value_enum, default_value_t = IoMode::Auto)]
+    /// How disk and network are reached: auto (io_uring where the kernel allows it, POSIX threads elsewhere; the log
+    /// says which), uring (io_uring, or no start) or posix
+    #[arg(long, value_name = "MODE", default_value_t = IoMode::Auto)]
     io: IoMode,
     /// Stop when standard input closes: for whoever starts it as a child
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
-}
-
-/// The bodies of the I/O seam.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum IoMode {
-    /// io_uring where the kernel allows it, POSIX threads elsewhere; the log says which
-    Auto,
-    /// io_uring, or no start
-    Uring,
-    /// POSIX threads
-    Posix,
-}
-
-impl IoMode {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Uring => "uring",
-            Self::Posix => "posix",
-        }
-    }
 }
 
 impl DatanodeCommand {
@@ -84,7 +64,7 @@ impl DatanodeCommand {
             http: Some(self.http),
             rack: self.rack,
             shards: self.shards.map(usize::from),
-            io: self.io.name().to_owned(),
+            io: self.io,
             socket_timeout: settings.socket_timeout,
         };
         let mut datanode = Datanode::start(config).await.map_err(|e| CommandError::Daemon(e.to_string()))?;

@@ -29,8 +29,7 @@ pub(crate) type Answer = Result<(Header, Vec<u8>), WireError>;
 pub(crate) struct PeerLink {
     pub(crate) send: SendHalf,
     pub(crate) answers: mpsc::Receiver<Answer>,
-    closed: Rc<Cell<bool>>,
-    peer: (NodeId, HostPort),
+    parts: LinkParts,
 }
 
 /// A link without its halves, while they are used by tasks of their own.
@@ -41,11 +40,11 @@ pub(crate) struct LinkParts {
 
 impl PeerLink {
     pub(crate) fn into_parts(self) -> (SendHalf, mpsc::Receiver<Answer>, LinkParts) {
-        (self.send, self.answers, LinkParts { closed: self.closed, peer: self.peer })
+        (self.send, self.answers, self.parts)
     }
 
     pub(crate) fn from_parts(send: SendHalf, answers: mpsc::Receiver<Answer>, parts: LinkParts) -> Self {
-        Self { send, answers, closed: parts.closed, peer: parts.peer }
+        Self { send, answers, parts }
     }
 }
 
@@ -65,7 +64,7 @@ impl PeerPool {
     pub(crate) async fn link(&self, hop: &Hop, cluster: ClusterId) -> io::Result<PeerLink> {
         let peer = (hop.node, hop.address.clone());
         while let Some(link) = self.idle.borrow_mut().get_mut(&peer).and_then(Vec::pop) {
-            if !link.closed.get() {
+            if !link.parts.closed.get() {
                 return Ok(link);
             }
         }
@@ -84,15 +83,15 @@ impl PeerPool {
         let (tell, answers) = mpsc::channel(ANSWERS_MAX);
         let closed = Rc::new(Cell::new(false));
         self.io.spawn(read_answers(recv, tell, closed.clone()));
-        Ok(PeerLink { send, answers, closed, peer })
+        Ok(PeerLink { send, answers, parts: LinkParts { closed, peer } })
     }
 
     /// Keeps a connection whose last chunk was acknowledged.
     pub(crate) fn keep(&self, link: PeerLink) {
         let mut idle = self.idle.borrow_mut();
-        let links = idle.entry(link.peer.clone()).or_default();
-        links.retain(|link| !link.closed.get());
-        if links.len() < IDLE_LINKS_MAX && !link.closed.get() {
+        let links = idle.entry(link.parts.peer.clone()).or_default();
+        links.retain(|link| !link.parts.closed.get());
+        if links.len() < IDLE_LINKS_MAX && !link.parts.closed.get() {
             links.push(link);
         }
     }

@@ -302,8 +302,7 @@ impl<'a> Write<'a> {
         let crcs = (0..blocks).map(|block| block_crc(&frame, &place, block));
         let writer = self.writer.as_mut().expect("a chunk that is not committed yet");
         if blocks > 0 {
-            let crcs: Vec<_> = crcs.collect();
-            match writer.append(frame.clone(), place.payload.clone(), crcs.into_iter()) {
+            match writer.append(frame.clone(), place.payload.clone(), crcs) {
                 Ok(writing) => self.in_flight.spawn(&self.shard.io, writing),
                 Err(error) => {
                     let (code, text) = (error.code(), error.to_string());

@@ -39,7 +39,7 @@ async fn launch(io: &str, root: &Path, master: &FakeMaster, http: Option<HostPor
         http,
         rack: "r1".into(),
         shards: Some(2),
-        io: io.into(),
+        io: io.parse().unwrap(),
         socket_timeout: Duration::from_secs(3),
     };
     Datanode::start(config).await.unwrap()

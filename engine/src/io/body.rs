@@ -86,13 +86,21 @@ pub enum Body {
     Sim(sim::SimWorld),
 }
 
-impl fmt::Display for Body {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Body {
+    /// What it is called in logs, heartbeats and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
             Self::Uring => "io_uring",
             Self::Posix => "posix",
             Self::Sim(_) => "simulated",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
