@@ -10,6 +10,7 @@
 //!
 //! Pure cores decide (event and time in, state and answers out); thin drivers act.
 
+mod chunk_map;
 mod clock;
 mod cluster;
 mod config;

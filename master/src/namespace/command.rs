@@ -1,9 +1,12 @@
 //! What can change the namespace, as logged and replayed: time, ids and the caller are fields, never looked up.
 
+use std::sync::Arc;
+
 use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, RequestId};
 
+use super::names::NameId;
 use super::path::NsPath;
-use super::query::Status;
+use super::query::BodyStatus;
 use crate::permission::Caller;
 
 /// One change.
@@ -137,7 +140,7 @@ pub(crate) enum Answer {
         chunk: ChunkId,
     },
     /// A file appeared.
-    Completed(Box<Status>),
+    Completed(Arc<Completed>),
     /// Leases were extended, but for those that had ended.
     Renewed {
         /// Those.
@@ -150,6 +153,25 @@ pub(crate) enum Answer {
     },
     /// Tombstones were forgotten.
     Forgotten,
+}
+
+/// A file as it appeared. It is remembered for a retry: the file may have changed or gone since.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Completed {
+    /// Its id.
+    pub(crate) file: FileId,
+    /// Where it appeared.
+    pub(crate) path: NsPath,
+    /// Its owner.
+    pub(super) owner: NameId,
+    /// Its group.
+    pub(super) group: NameId,
+    /// Permission bits.
+    pub(super) mode: u16,
+    /// When.
+    pub(super) mtime_ms: i64,
+    /// Its bytes.
+    pub(super) body: BodyStatus,
 }
 
 impl Command {
@@ -184,7 +206,7 @@ impl Command {
         match (&self.operation, answer) {
             (Operation::Create { .. }, Answer::Created { .. }) => true,
             (Operation::AllocateChunk { file, .. }, Answer::Allocated { file: of, .. }) => file == of,
-            (Operation::Complete { file, .. }, Answer::Completed(status)) => *file == status.file,
+            (Operation::Complete { file, .. }, Answer::Completed(completed)) => *file == completed.file,
             (
                 Operation::Mkdir { .. }
                 | Operation::Abandon { .. }

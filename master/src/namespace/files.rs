@@ -1,15 +1,17 @@
 //! Files being written: create, allocate, complete, abandon, leases; and what becomes of their chunks.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use distrifs_proto::limits::{FILE_CHUNKS_MAX, REPLICATION_MAX};
 use distrifs_proto::types::{ChunkId, Crc32c, FileId};
 
-use super::command::{Answer, WrittenChunk};
+use super::command::{Answer, Completed, WrittenChunk};
 use super::inode::{ChunkList, Content, FileBody, Inode};
 use super::path::NsPath;
+use super::query::BodyStatus;
 use super::tree::full;
-use super::{Chunk, FIRST_GENERATION, Namespace, NamespaceError, OPEN_FILES_MAX, OpenFile, Tombstone};
+use super::{FIRST_GENERATION, Namespace, NamespaceError, OPEN_FILES_MAX, OpenFile, Packed, Tombstone};
 use crate::config::{chunk_size_fits, chunk_size_rule};
 use crate::permission::{Caller, EXECUTE, WRITE};
 
@@ -126,7 +128,7 @@ impl Namespace {
 
     fn hand_out(&mut self, file: FileId, chunk: ChunkId) {
         self.next_chunk = chunk.next();
-        if let Some(open) = self.open.get_mut(&file) {
+        if let Some(open) = self.open.get_mut(file) {
             open.chunks.insert(chunk);
             self.open_chunks.insert(chunk, file);
         }
@@ -134,7 +136,7 @@ impl Namespace {
 
     /// The unfinished file, if `caller` is the one who writes it.
     pub(super) fn open_of(&self, caller: &Caller, file: FileId) -> Result<&OpenFile, NamespaceError> {
-        let open = self.open.get(&file);
+        let open = self.open.get(file);
         match open {
             Some(open) if caller.superuser || self.names.text(open.writer) == caller.user => Ok(open),
             // Whether another user's file of this id exists is none of the caller's business.
@@ -250,14 +252,14 @@ impl Namespace {
         chunks: &[WrittenChunk],
     ) -> Result<Answer, NamespaceError> {
         let plan = self.plan_complete(caller, file, chunks)?;
-        let Some(open) = self.open.remove(&file) else {
+        let Some(open) = self.open.remove(file) else {
             let user = caller.user.clone();
             return Err(NamespaceError::NotOpen { path: format!("file {file}"), user });
         };
         for written in chunks {
             self.open_chunks.remove(&written.chunk);
             let (generation, crc, length) = (written.generation, written.crc, written.length as u32);
-            self.chunks.insert(written.chunk, Chunk { generation, length, crc, refs: 1 });
+            self.chunks.insert(written.chunk, Packed::new(generation, length, crc));
         }
         for spare in &open.chunks {
             if self.open_chunks.remove(spare).is_some() {
@@ -269,16 +271,22 @@ impl Namespace {
             .replaced
             .and_then(|old| self.slab.get(old))
             .map(|inode| (inode.owner, inode.group, inode.mode));
-        if let Some(inode) = self.slab.get_mut(file) {
-            inode.mtime_ms = at_ms;
-            if let Some((owner, group, mode)) = kept {
-                (inode.owner, inode.group, inode.mode) = (owner, group, mode);
-            }
-            if let Content::File(body) = &mut inode.content {
-                let ids: Vec<ChunkId> = chunks.iter().map(|written| written.chunk).collect();
-                (body.size, body.crc, body.chunks) = (plan.size, plan.crc, ChunkList::new(&ids));
-            }
+        let Some(inode) = self.slab.get_mut(file) else {
+            let user = caller.user.clone();
+            return Err(NamespaceError::NotOpen { path: open.path.to_string(), user });
+        };
+        inode.mtime_ms = at_ms;
+        if let Some((owner, group, mode)) = kept {
+            (inode.owner, inode.group, inode.mode) = (owner, group, mode);
         }
+        let (owner, group, mode, mtime_ms) = (inode.owner, inode.group, inode.mode, at_ms);
+        let Content::File(body) = &mut inode.content else {
+            let user = caller.user.clone();
+            return Err(NamespaceError::NotOpen { path: open.path.to_string(), user });
+        };
+        let ids = chunks.iter().map(|written| written.chunk);
+        (body.size, body.crc, body.chunks) = (plan.size, plan.crc, ChunkList::new(ids));
+        let body = BodyStatus::from(&*body);
         if let Some(name) = open.path.last() {
             self.link(at_ms, open.parent, name, file);
         }
@@ -287,16 +295,13 @@ impl Namespace {
         if let Some(old) = plan.replaced {
             self.drop_tree(at_ms, old);
         }
-        let Some(status) = self.status_of(file, open.path.as_str()) else {
-            let user = caller.user.clone();
-            return Err(NamespaceError::NotOpen { path: open.path.to_string(), user });
-        };
-        Ok(Answer::Completed(Box::new(status)))
+        let path = open.path;
+        Ok(Answer::Completed(Arc::new(Completed { file, path, owner, group, mode, mtime_ms, body })))
     }
 
     /// Takes an unfinished file away; its chunks become tombstones.
     pub(super) fn give_up(&mut self, at_ms: i64, file: FileId) {
-        let Some(open) = self.open.remove(&file) else { return };
+        let Some(open) = self.open.remove(file) else { return };
         for chunk in open.chunks {
             self.open_chunks.remove(&chunk);
             self.bury(at_ms, chunk, false);
@@ -305,7 +310,7 @@ impl Namespace {
     }
 
     fn bury_unfinished(&mut self, at_ms: i64, file: FileId, chunk: ChunkId) {
-        if let Some(open) = self.open.get_mut(&file)
+        if let Some(open) = self.open.get_mut(file)
             && open.chunks.remove(&chunk)
         {
             self.open_chunks.remove(&chunk);
@@ -319,11 +324,11 @@ impl Namespace {
 
     /// One file less refers to `chunk`.
     pub(super) fn dereference(&mut self, at_ms: i64, chunk: ChunkId) {
-        let Some(held) = self.chunks.get_mut(&chunk) else { return };
+        let Some(held) = self.chunks.get_mut(chunk) else { return };
         held.refs -= 1;
         if held.refs == 0 {
-            let generation = held.generation;
-            self.chunks.remove(&chunk);
+            let generation = held.unpacked().generation;
+            self.chunks.remove(chunk);
             self.tombstones.insert(chunk, Tombstone { generation, at_ms, completed: true });
         }
     }
@@ -337,7 +342,7 @@ impl Namespace {
         let expired = self.expired_of(caller, files);
         for file in files {
             if self.open_of(caller, *file).is_ok()
-                && let Some(open) = self.open.get_mut(file)
+                && let Some(open) = self.open.get_mut(*file)
             {
                 // Never shorter: the clock may have been set back.
                 open.lease_until_ms = open.lease_until_ms.max(until_ms);
@@ -348,7 +353,7 @@ impl Namespace {
 
     /// The unfinished files whose lease ended at or before this time.
     pub(super) fn ended(&self, before_ms: i64) -> Vec<FileId> {
-        self.open.iter().filter(|(_, open)| open.lease_until_ms <= before_ms).map(|(file, _)| *file).collect()
+        self.open.iter().filter(|(_, open)| open.lease_until_ms <= before_ms).map(|(file, _)| file).collect()
     }
 
     pub(super) fn expire(&mut self, at_ms: i64, before_ms: i64) -> Answer {

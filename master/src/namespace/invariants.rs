@@ -47,7 +47,7 @@ impl Namespace {
             return Err(format!("{} inodes, but {inodes} are named or open", self.slab.len()));
         }
         for (chunk, count) in &refs {
-            let kept = self.chunks.get(chunk).map(|chunk| chunk.refs);
+            let kept = self.chunks.get(*chunk).map(|chunk| chunk.refs);
             if kept != Some(*count) {
                 return Err(format!("chunk {chunk} is referred to {count} times, kept as {kept:?}"));
             }
@@ -62,7 +62,7 @@ impl Namespace {
     fn check_body(&self, id: FileId, body: &FileBody) -> Result<(), String> {
         let (mut size, mut crc) = (0, Crc32c::default());
         for chunk in body.chunks.as_slice() {
-            let Some(chunk) = self.chunks.get(chunk) else {
+            let Some(chunk) = self.chunks.get(*chunk) else {
                 return Err(format!("file {id} refers to chunk {chunk}, which is not kept"));
             };
             size += u64::from(chunk.length);
@@ -76,13 +76,13 @@ impl Namespace {
 
     fn check_open(&self, named: &HashSet<FileId>) -> Result<(), String> {
         let mut chunks = 0;
-        for (id, open) in &self.open {
-            if named.contains(id) || self.slab.get(*id).is_none() {
+        for (id, open) in self.open.iter() {
+            if named.contains(&id) || self.slab.get(id).is_none() {
                 return Err(format!("unfinished file {id} is visible or has no inode"));
             }
             chunks += open.chunks.len();
             for chunk in &open.chunks {
-                if self.open_chunks.get(chunk) != Some(id) {
+                if self.open_chunks.get(chunk) != Some(&id) {
                     return Err(format!("chunk {chunk} of unfinished file {id} is not kept as such"));
                 }
             }
@@ -94,13 +94,15 @@ impl Namespace {
     }
 
     fn check_chunk_states(&self) -> Result<(), String> {
-        let all = self.chunks.keys().chain(self.open_chunks.keys()).chain(self.tombstones.keys());
+        let referenced = self.chunks.iter().map(|(chunk, _)| chunk);
+        let dead = self.tombstones.iter().map(|(chunk, _)| chunk);
+        let all = referenced.chain(self.open_chunks.keys().copied()).chain(dead);
         let mut seen = HashSet::new();
         for chunk in all {
-            if !seen.insert(*chunk) {
+            if !seen.insert(chunk) {
                 return Err(format!("chunk {chunk} is in two states"));
             }
-            if *chunk >= self.next_chunk {
+            if chunk >= self.next_chunk {
                 return Err(format!("chunk {chunk} is not below the mark {}", self.next_chunk));
             }
         }

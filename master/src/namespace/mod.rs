@@ -13,6 +13,7 @@ mod command;
 mod error;
 mod files;
 pub(crate) mod format;
+pub(crate) mod image;
 mod inode;
 mod invariants;
 #[cfg(test)]
@@ -24,19 +25,24 @@ mod requests;
 mod resolve;
 #[cfg(test)]
 mod rules_test;
+mod slab;
+mod table;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, Lsn};
 
+use crate::chunk_map::ChunkMap;
 pub(crate) use command::{Answer, Command, Operation, WrittenChunk};
 pub(crate) use error::NamespaceError;
-use inode::{Children, Content, Inode, Slab};
+use inode::{Children, Content, Inode};
 use names::{NameId, Names};
 pub(crate) use path::NsPath;
 pub(crate) use query::Status;
 use requests::Requests;
+use slab::Slab;
+use table::Table;
 
 /// The generation of a chunk when it is handed out.
 pub(crate) const FIRST_GENERATION: GenerationStamp = GenerationStamp(1);
@@ -58,6 +64,28 @@ pub(crate) struct Chunk {
     pub(crate) crc: Crc32c,
     /// How many files refer to it.
     pub(crate) refs: u32,
+}
+
+/// A [`Chunk`] as it is kept: there are as many as files, and more.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Packed {
+    generation: u32,
+    length: u32,
+    crc: Crc32c,
+    refs: u32,
+}
+
+impl Packed {
+    /// Of a chunk that one file refers to. Generations are given by the master and grow by one.
+    fn new(generation: GenerationStamp, length: u32, crc: Crc32c) -> Self {
+        let generation = u32::try_from(generation.0).unwrap_or(u32::MAX);
+        Self { generation, length, crc, refs: 1 }
+    }
+
+    fn unpacked(self) -> Chunk {
+        let generation = GenerationStamp(u64::from(self.generation));
+        Chunk { generation, length: self.length, crc: self.crc, refs: self.refs }
+    }
 }
 
 /// A chunk that nothing refers to any more.
@@ -108,10 +136,10 @@ pub(crate) struct Namespace {
     root: FileId,
     /// The high-water mark: every id below it was handed out.
     next_chunk: ChunkId,
-    chunks: HashMap<ChunkId, Chunk>,
-    open: BTreeMap<FileId, OpenFile>,
+    chunks: Table<ChunkMap<Packed>>,
+    open: Table<BTreeMap<FileId, OpenFile>>,
     open_chunks: HashMap<ChunkId, FileId>,
-    tombstones: BTreeMap<ChunkId, Tombstone>,
+    tombstones: Table<BTreeMap<ChunkId, Tombstone>>,
     requests: Requests,
     counts: Counts,
 }
@@ -148,10 +176,10 @@ impl Namespace {
             names,
             root,
             next_chunk: ChunkId(1),
-            chunks: HashMap::new(),
-            open: BTreeMap::new(),
+            chunks: Table::default(),
+            open: Table::default(),
             open_chunks: HashMap::new(),
-            tombstones: BTreeMap::new(),
+            tombstones: Table::default(),
             requests: Requests::default(),
             counts: Counts { directories: 1, ..Counts::default() },
         }
@@ -191,7 +219,7 @@ impl Namespace {
             }
             Operation::Remove { path, recursive } => self.plan_remove(caller, path, *recursive).map(|_| None),
             Operation::ForgetTombstones { chunks } => {
-                let none = !chunks.iter().any(|chunk| self.tombstones.contains_key(chunk));
+                let none = !chunks.iter().any(|chunk| self.tombstones.contains(*chunk));
                 Ok(none.then_some(Answer::Forgotten))
             }
         }
@@ -232,7 +260,7 @@ impl Namespace {
             Operation::Remove { path, recursive } => self.remove(at_ms, caller, path, *recursive)?,
             Operation::ForgetTombstones { chunks } => {
                 for chunk in chunks {
-                    self.tombstones.remove(chunk);
+                    self.tombstones.remove(*chunk);
                 }
                 Answer::Forgotten
             }
@@ -267,11 +295,11 @@ impl Namespace {
 
     /// What is known of a chunk.
     pub(crate) fn chunk(&self, id: ChunkId) -> ChunkState {
-        if let Some(chunk) = self.chunks.get(&id) {
-            ChunkState::Referenced(*chunk)
+        if let Some(chunk) = self.chunks.get(id) {
+            ChunkState::Referenced(chunk.unpacked())
         } else if self.open_chunks.contains_key(&id) {
             ChunkState::Unfinished
-        } else if let Some(tombstone) = self.tombstones.get(&id) {
+        } else if let Some(tombstone) = self.tombstones.get(id) {
             ChunkState::Dereferenced(*tombstone)
         } else {
             ChunkState::Unknown
@@ -280,8 +308,7 @@ impl Namespace {
 
     /// Dereferenced chunks behind `after`, in order.
     pub(crate) fn tombstones_after(&self, after: ChunkId) -> impl Iterator<Item = (ChunkId, Tombstone)> + '_ {
-        use std::ops::Bound::{Excluded, Unbounded};
-        self.tombstones.range((Excluded(after), Unbounded)).map(|(id, tombstone)| (*id, *tombstone))
+        self.tombstones.iter_after(Some(after)).map(|(id, tombstone)| (id, *tombstone))
     }
 
     /// How many dereferenced chunks wait for gc.

@@ -6,23 +6,55 @@ use distrifs_proto::types::{Crc32c, FileId, GenerationStamp, Lsn, RequestId};
 use proptest::prelude::{Strategy, any, prop_oneof};
 
 use super::command::{Answer, Command, Operation, WrittenChunk};
+use super::image::{Restorer, Snapshot};
 use super::path::NsPath;
 use super::{FIRST_GENERATION, Namespace, format};
 use crate::permission::Groups;
 
 const CHUNK: u32 = 64 << 10;
+/// Of a snapshot: a few records.
+const PAGE_BYTES: usize = 40;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Mkdir { path: String, parents: bool },
-    Open { path: String, overwrite: bool, first: bool },
-    Grow { pick: usize, abandon: bool },
-    Complete { pick: usize, last: u32, twice: bool },
-    Abandon { pick: usize },
-    Rename { source: String, target: String, overwrite: bool },
-    Remove { path: String, recursive: bool },
-    Expire { age: i64 },
+    Mkdir {
+        path: String,
+        parents: bool,
+    },
+    Open {
+        path: String,
+        overwrite: bool,
+        first: bool,
+    },
+    Grow {
+        pick: usize,
+        abandon: bool,
+    },
+    Complete {
+        pick: usize,
+        last: u32,
+        twice: bool,
+    },
+    Abandon {
+        pick: usize,
+    },
+    Rename {
+        source: String,
+        target: String,
+        overwrite: bool,
+    },
+    Remove {
+        path: String,
+        recursive: bool,
+    },
+    Expire {
+        age: i64,
+    },
     Forget,
+    /// Begins a snapshot, unless one is under way.
+    Freeze,
+    /// Reads a page of the snapshot.
+    Page,
 }
 
 fn path() -> impl Strategy<Value = String> {
@@ -44,6 +76,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (path(), any::<bool>()).prop_map(|(path, recursive)| Step::Remove { path, recursive }),
         1 => (0i64..20).prop_map(|age| Step::Expire { age }),
         1 => proptest::prelude::Just(Step::Forget),
+        1 => proptest::prelude::Just(Step::Freeze),
+        4 => proptest::prelude::Just(Step::Page),
     ]
 }
 
@@ -171,6 +205,8 @@ struct Run {
     model: Model,
     log: Vec<Command>,
     groups: Groups,
+    /// What has been read of it, and how much of the log it contains.
+    snapshot: Option<(Snapshot, Vec<u8>, usize)>,
 }
 
 impl Run {
@@ -202,6 +238,11 @@ impl Run {
             panic!("after {:?}: {broken}", self.log.last());
         }
         answer.ok()
+    }
+
+    fn page(&mut self) -> bool {
+        let Some((snapshot, bytes, _)) = &mut self.snapshot else { return false };
+        self.namespace.page(snapshot, PAGE_BYTES, bytes)
     }
 
     fn step(&mut self, step: &Step) {
@@ -241,6 +282,14 @@ impl Run {
                 let chunks: Vec<_> =
                     self.namespace.tombstones_after(super::ChunkId(0)).map(|(id, _)| id).take(3).collect();
                 assert!(self.apply(Operation::ForgetTombstones { chunks }).is_some());
+            }
+            Step::Freeze => {
+                if self.snapshot.is_none() {
+                    self.snapshot = Some((self.namespace.freeze(), Vec::new(), self.log.len()));
+                }
+            }
+            Step::Page => {
+                self.page();
             }
         }
     }
@@ -329,13 +378,13 @@ impl Run {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(96))]
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
     #[test]
     fn random_commands_equal_the_model_and_replay_equals_live(
         steps in proptest::collection::vec(step(), 1..60),
     ) {
         let groups = Groups::new("op");
-        let mut run = Run { namespace: Namespace::new("op"), model: Model::new(), log: Vec::new(), groups };
+        let mut run = Run { namespace: Namespace::new("op"), model: Model::new(), log: Vec::new(), groups, snapshot: None };
         for step in &steps {
             run.step(step);
             let mut expected: BTreeMap<String, Option<(u64, Crc32c)>> = BTreeMap::new();
@@ -355,5 +404,17 @@ proptest::proptest! {
             let _ = replayed.apply(Lsn(index as u64 + 1), &decoded);
         }
         assert!(replayed == run.namespace, "replay differs from live");
+        run.step(&Step::Freeze);
+        while run.page() {}
+        let (snapshot, image, from) = run.snapshot.take().expect("begun");
+        assert_eq!(snapshot.applied(), Lsn(from as u64));
+        let mut restorer = Restorer::new();
+        image.chunks(17).for_each(|piece| restorer.feed(piece).expect("our own bytes"));
+        let mut restored = restorer.finish().expect("whole");
+        assert_eq!(restored.check_invariants(), Ok(()));
+        for (index, command) in run.log.iter().enumerate().skip(from) {
+            let _ = restored.apply(Lsn(index as u64 + 1), command);
+        }
+        assert!(restored == run.namespace, "a checkpoint and the log after it differ from live");
     }
 }

@@ -34,8 +34,18 @@ impl Names {
         id
     }
 
+    /// How many names there are.
+    pub(crate) fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// The name of the n-th first use.
+    pub(crate) fn nth(&self, n: usize) -> &str {
+        self.texts.get(n).map_or("", AsRef::as_ref)
+    }
+
     /// The name of a number.
     pub(crate) fn text(&self, id: NameId) -> &str {
-        self.texts.get(id.0 as usize).map_or("", AsRef::as_ref)
+        self.nth(id.0 as usize)
     }
 }

@@ -4,7 +4,8 @@ use std::ops::Bound;
 
 use distrifs_proto::types::{ChunkId, Crc32c, FileId};
 
-use super::inode::{Children, Content, Inode};
+use super::command::Completed;
+use super::inode::{Children, Content, FileBody, Inode, Name};
 use super::path::NsPath;
 use super::{Chunk, Namespace, NamespaceError};
 use crate::permission::{Caller, EXECUTE, READ};
@@ -43,6 +44,18 @@ pub(crate) struct BodyStatus {
     pub(crate) chunks: u64,
 }
 
+impl From<&FileBody> for BodyStatus {
+    fn from(body: &FileBody) -> Self {
+        Self {
+            size: body.size,
+            crc: body.crc,
+            chunk_size: body.chunk_size,
+            replication: body.replication,
+            chunks: body.chunks.as_slice().len() as u64,
+        }
+    }
+}
+
 /// One page of a listing.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ListPage {
@@ -78,13 +91,7 @@ impl Namespace {
         let inode = self.slab.get(file)?;
         let body = match &inode.content {
             Content::Directory(_) => None,
-            Content::File(body) => Some(BodyStatus {
-                size: body.size,
-                crc: body.crc,
-                chunk_size: body.chunk_size,
-                replication: body.replication,
-                chunks: body.chunks.as_slice().len() as u64,
-            }),
+            Content::File(body) => Some(body.into()),
         };
         Some(Status {
             path: path.to_owned(),
@@ -95,6 +102,19 @@ impl Namespace {
             mtime_ms: inode.mtime_ms,
             body,
         })
+    }
+
+    /// The status of a file as it was when it appeared.
+    pub(crate) fn status_when(&self, completed: &Completed) -> Status {
+        Status {
+            path: completed.path.to_string(),
+            file: completed.file,
+            owner: self.names.text(completed.owner).to_owned(),
+            group: self.names.text(completed.group).to_owned(),
+            mode: completed.mode,
+            mtime_ms: completed.mtime_ms,
+            body: Some(completed.body),
+        }
     }
 
     /// What is at `path`.
@@ -224,7 +244,10 @@ impl Namespace {
             let (first, last) = (offset / chunk_size, (end - 1) / chunk_size);
             for index in (first..=last).take(limit) {
                 let id = body.chunks.as_slice().get(index as usize);
-                let Some((id, chunk)) = id.and_then(|id| Some((*id, *self.chunks.get(id)?))) else { break };
+                let Some((id, chunk)) = id.and_then(|id| Some((*id, self.chunks.get(*id)?.unpacked())))
+                else {
+                    break;
+                };
                 chunks.push((index, id, chunk));
             }
         }
@@ -248,13 +271,10 @@ impl Namespace {
 /// A directory on the way of a listing, and what is left of it.
 struct Level<'a> {
     prefix: String,
-    rest: std::collections::btree_map::Range<'a, Box<str>, FileId>,
+    rest: std::collections::btree_map::Range<'a, Name, FileId>,
 }
 
-fn behind<'a>(
-    children: &'a Children,
-    name: &str,
-) -> std::collections::btree_map::Range<'a, Box<str>, FileId> {
+fn behind<'a>(children: &'a Children, name: &str) -> std::collections::btree_map::Range<'a, Name, FileId> {
     children.range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
 }
 

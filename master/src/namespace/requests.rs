@@ -1,6 +1,7 @@
 //! The answers of the last requests: a retry gets the same answer and is not executed again.
 //!
-//! The table is part of the replayed state, so it also holds across a restart of the master.
+//! The table is part of the replayed state, so it also holds across a restart of the master. It can be read as it
+//! was at one moment while it goes on changing, as the other tables: see [`super::table`].
 
 use std::collections::{HashMap, VecDeque};
 
@@ -12,11 +13,31 @@ use super::command::Answer;
 pub(crate) const REQUESTS_REMEMBERED_MAX: usize = 1 << 17;
 
 /// The remembered answers.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Requests {
     order: VecDeque<RequestId>,
     answers: HashMap<RequestId, Answer>,
+    frozen: Option<Frozen>,
+}
+
+/// A snapshot under way.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+struct Frozen {
+    /// Forgotten since and not handed out: the oldest of the snapshot.
+    forgotten: VecDeque<(RequestId, Answer)>,
+    /// The place in `order` of the next one.
+    next: usize,
+    /// The end of the snapshot in `order`.
+    end: usize,
+}
+
+/// A snapshot under way is no part of the state.
+impl PartialEq for Requests {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.order, &self.answers) == (&other.order, &other.answers)
+    }
 }
 
 impl Requests {
@@ -32,11 +53,49 @@ impl Requests {
         }
         if self.order.len() >= REQUESTS_REMEMBERED_MAX
             && let Some(oldest) = self.order.pop_front()
+            && let Some(answer) = self.answers.remove(&oldest)
+            && let Some(frozen) = &mut self.frozen
         {
-            self.answers.remove(&oldest);
+            if frozen.next == 0 && frozen.end > 0 {
+                frozen.forgotten.push_back((oldest, answer));
+            }
+            frozen.next = frozen.next.saturating_sub(1);
+            frozen.end = frozen.end.saturating_sub(1);
         }
         self.order.push_back(request);
         self.answers.insert(request, answer);
+    }
+
+    /// From here on pages show what is remembered now.
+    pub(crate) fn freeze(&mut self) {
+        self.frozen = Some(Frozen { forgotten: VecDeque::new(), next: 0, end: self.order.len() });
+    }
+
+    /// Ends the snapshot.
+    pub(crate) fn thaw(&mut self) {
+        self.frozen = None;
+    }
+
+    /// Hands out more of the snapshot, the oldest first, for as long as `take` wants more; says whether there may
+    /// be more.
+    pub(crate) fn page(&mut self, mut take: impl FnMut(RequestId, &Answer) -> bool) -> bool {
+        let Some(frozen) = &mut self.frozen else { return false };
+        loop {
+            let wanted = if let Some((request, answer)) = frozen.forgotten.pop_front() {
+                take(request, &answer)
+            } else if frozen.next < frozen.end
+                && let Some(request) = self.order.get(frozen.next)
+                && let Some(answer) = self.answers.get(request)
+            {
+                frozen.next += 1;
+                take(*request, answer)
+            } else {
+                return false;
+            };
+            if !wanted {
+                return true;
+            }
+        }
     }
 }
 
@@ -54,5 +113,32 @@ mod tests {
         assert_eq!(requests.answer(RequestId(0)), None);
         assert_eq!(requests.answer(RequestId(1)), Some(&Answer::Done));
         assert_eq!(requests.order.len(), REQUESTS_REMEMBERED_MAX);
+    }
+
+    #[test]
+    fn pages_show_the_moment_of_the_freeze() {
+        let max = REQUESTS_REMEMBERED_MAX as u128;
+        for (before, read_between) in [(10, 1), (max, 0), (max, 1), (max, 700), (max + 5, 3)] {
+            let mut requests = Requests::default();
+            (0..before).for_each(|i| requests.remember(RequestId(i), Answer::Done));
+            let expected: Vec<RequestId> = requests.order.iter().copied().collect();
+            requests.freeze();
+            let mut shown = Vec::new();
+            let mut next = before;
+            let mut more = true;
+            while more {
+                let mut left = 1000;
+                more = requests.page(|request, _| {
+                    shown.push(request);
+                    left -= 1;
+                    left > 0
+                });
+                for _ in 0..read_between {
+                    requests.remember(RequestId(next), Answer::Forgotten);
+                    next += 1;
+                }
+            }
+            assert_eq!(shown, expected, "{before} {read_between}");
+        }
     }
 }

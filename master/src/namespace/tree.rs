@@ -3,9 +3,10 @@
 use distrifs_proto::types::FileId;
 
 use super::command::Answer;
-use super::inode::{Children, Content, Inode, Slab};
+use super::inode::{Children, Content, Inode};
 use super::path::NsPath;
 use super::resolve::Place;
+use super::slab::Slab;
 use super::{DIRECTORY_MODE, Namespace, NamespaceError};
 use crate::permission::{Caller, EXECUTE, READ, WRITE};
 
@@ -228,16 +229,12 @@ impl Namespace {
 
     /// Gives `child` a name in a directory.
     pub(super) fn link(&mut self, at_ms: i64, parent: FileId, name: &str, child: FileId) {
-        if let Some(children) = self.slab.children_mut(parent) {
-            children.insert(name.into(), child);
-        }
+        self.slab.link(parent, name, child);
         self.touch(at_ms, parent);
     }
 
     fn unlink(&mut self, at_ms: i64, parent: FileId, name: &str) {
-        if let Some(children) = self.slab.children_mut(parent) {
-            children.remove(name);
-        }
+        self.slab.unlink(parent, name);
         self.touch(at_ms, parent);
     }
 

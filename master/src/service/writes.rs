@@ -229,9 +229,10 @@ impl Api {
                 self.proposer.propose(command).await?
             }
         };
-        let Answer::Completed(status) = answer else {
+        let Answer::Completed(completed) = answer else {
             return Err(mismatch("Complete"));
         };
+        let status = self.state.namespace().status_when(&completed);
         let mut cluster = self.state.cluster();
         for written in &ask.chunks {
             let chunk = convert::written(written);

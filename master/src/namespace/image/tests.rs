@@ -1,0 +1,114 @@
+//! The bytes of an image, and that damage is refused. That an image equals the state is in `model_test`.
+
+use distrifs_proto::types::Lsn;
+use proptest::prelude::{any, prop_assert, proptest};
+
+use super::super::command::{Command, Operation};
+use super::super::path::NsPath;
+use super::super::{FIRST_GENERATION, Namespace, WrittenChunk};
+use super::{ImageError, Restorer};
+use crate::permission::Caller;
+
+fn caller() -> Caller {
+    Caller { user: "al".into(), groups: vec!["gr".into()], superuser: true }
+}
+
+fn apply(namespace: &mut Namespace, operation: Operation) {
+    let at_ms = 1000 + namespace.applied().0 as i64;
+    let request = Some(distrifs_proto::types::RequestId(u128::from(namespace.applied().0) + 7));
+    let command = Command { at_ms, request, caller: caller(), operation };
+    let lsn = Lsn(namespace.applied().0 + 1);
+    namespace.apply(lsn, &command).expect("fine");
+}
+
+/// One of everything.
+fn sample() -> Namespace {
+    let path = |text: &str| NsPath::parse(text).expect("a path");
+    let create = |at: &str, chunk| Operation::Create {
+        path: path(at),
+        overwrite: false,
+        mode: 0o640,
+        replication: 3,
+        chunk_size: 65536,
+        lease_until_ms: 5000,
+        chunk,
+    };
+    let mut it = Namespace::new("op");
+    apply(&mut it, Operation::Mkdir { path: path("/d"), parents: false, mode: 0o755 });
+    for name in ["/d/f", "/d/g"] {
+        let chunk = it.next_chunk();
+        apply(&mut it, create(name, Some(chunk)));
+        let file = it.open.iter().next().expect("open").0;
+        let crc = distrifs_proto::types::Crc32c::of(name.as_bytes());
+        let chunks = vec![WrittenChunk { chunk, generation: FIRST_GENERATION, length: 77, crc }];
+        apply(&mut it, Operation::Complete { file, chunks });
+    }
+    apply(&mut it, Operation::Remove { path: path("/d/g"), recursive: false });
+    let chunk = it.next_chunk();
+    apply(&mut it, create("/d/open", Some(chunk)));
+    it
+}
+
+fn image(namespace: &mut Namespace) -> Vec<u8> {
+    let mut snapshot = namespace.freeze();
+    let mut bytes = Vec::new();
+    while namespace.page(&mut snapshot, super::PAGE_BYTES, &mut bytes) {}
+    namespace.thaw();
+    bytes
+}
+
+fn restored(bytes: &[u8], piece: usize) -> Result<Namespace, ImageError> {
+    let mut restorer = Restorer::new();
+    for piece in bytes.chunks(piece) {
+        restorer.feed(piece)?;
+    }
+    restorer.finish()
+}
+
+#[test]
+fn pieces_of_any_size_give_the_state_back() {
+    let mut namespace = sample();
+    let bytes = image(&mut namespace);
+    for piece in [1, 2, 3, 7, 64, bytes.len()] {
+        assert!(restored(&bytes, piece).expect("an image") == namespace, "pieces of {piece}");
+    }
+}
+
+#[test]
+fn the_bytes_of_version_1() {
+    let hex: String = image(&mut sample()).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, include_str!("version_1.hex").replace('\n', ""));
+}
+
+#[test]
+fn a_newer_version_is_refused() {
+    let mut bytes = image(&mut sample());
+    assert_eq!(bytes[5], 1, "the version");
+    bytes[5] = 2;
+    assert_eq!(restored(&bytes, bytes.len()).expect_err("newer"), ImageError::Newer(2));
+}
+
+#[test]
+fn a_cut_image_is_refused() {
+    let bytes = image(&mut sample());
+    for length in 0..bytes.len() {
+        assert!(restored(&bytes[..length], 4096).is_err(), "{length} bytes of {}", bytes.len());
+    }
+}
+
+proptest! {
+    /// The file has checksums; but whatever comes through must not end in a panic or an endless allocation.
+    #[test]
+    fn damage_never_panics(at in any::<usize>(), value in any::<u8>(), cut in any::<u16>()) {
+        let mut bytes = image(&mut sample());
+        let at = at % bytes.len();
+        bytes[at] = value;
+        let end = bytes.len() - usize::from(cut) % 40;
+        if let Ok(namespace) = restored(&bytes[..end], 100) {
+            // What was taken can be asked, and be walked over.
+            let _ = namespace.check_invariants();
+            let listed = namespace.list(&caller(), &NsPath::root(), true, "", 1000);
+            prop_assert!(listed.is_ok_and(|page| page.entries.len() <= 1000));
+        }
+    }
+}
