@@ -82,13 +82,13 @@ impl Cluster {
             if age < ages.delay_ms {
                 continue;
             }
-            let held = self.replicas.of(chunk);
             let old_enough = tombstone.completed || age >= ages.straggler_ms;
             let nobody_missing = all_there || age >= ages.absent_ms;
-            if held.is_empty() && nobody_missing && old_enough && step.forget.len() < FORGET_MAX {
+            let mut held = self.replicas.of(chunk).peekable();
+            if held.peek().is_none() && nobody_missing && old_enough && step.forget.len() < FORGET_MAX {
                 step.forget.push(chunk);
             }
-            for held in held.iter().filter(|held| held.replica.generation <= tombstone.generation) {
+            for held in held.filter(|held| held.replica.generation <= tombstone.generation) {
                 let Some(node) = self.nodes.get(held.node as usize) else { continue };
                 let Some(session) = node.session.filter(|_| node.reported) else { continue };
                 let list = orders.entry(session).or_default();

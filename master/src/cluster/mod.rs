@@ -206,7 +206,7 @@ impl Cluster {
                 continue;
             }
             node.note(report::Change::Added(replica));
-            node.held.insert(replica.chunk);
+            node.held.insert(replica.chunk, ());
             self.replicas.put(index, replica);
         }
     }

@@ -1,11 +1,10 @@
 //! A datanode: its session, its life, its load.
 
-use std::collections::HashSet;
-
-use distrifs_proto::types::{ChunkId, ClusterId, Epoch, Lsn, NodeId};
+use distrifs_proto::types::{ClusterId, Epoch, Lsn, NodeId};
 
 use super::report::{Change, Incoming, Oddities};
 use super::{Behind, Cluster, NODES_MAX, Timing};
+use crate::chunk_map::ChunkMap;
 
 /// One connection of a datanode; a later one of the same node has a higher number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,7 +132,7 @@ pub(super) struct Node {
     pub(super) load: Option<Load>,
     /// Chunks placed on it since its last heartbeat.
     pub(super) assigned: u32,
-    pub(super) held: HashSet<ChunkId>,
+    pub(super) held: ChunkMap<()>,
 }
 
 /// What operators see of a node.
@@ -257,7 +256,7 @@ impl Cluster {
                 oddities: Oddities::default(),
                 load: None,
                 assigned: 0,
-                held: HashSet::new(),
+                held: ChunkMap::default(),
             });
             self.by_id.insert(node.id, index);
         }

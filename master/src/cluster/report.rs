@@ -90,13 +90,15 @@ impl Cluster {
         let Some(report) = node.incoming.take() else { return Ok(()) };
         node.reported = true;
         node.oddities = count(&report.replicas, judge);
-        let held = report.replicas.iter().map(|replica| replica.chunk).collect();
-        let mut gone = std::mem::replace(&mut node.held, held);
+        let mut gone = std::mem::take(&mut node.held);
         for replica in &report.replicas {
-            gone.remove(&replica.chunk);
+            node.held.insert(replica.chunk, ());
+        }
+        for replica in &report.replicas {
+            gone.remove(replica.chunk);
             self.replicas.put(index, *replica);
         }
-        for chunk in gone {
+        for (chunk, ()) in gone.iter() {
             self.replicas.take(index, chunk);
         }
         for change in report.changes {
@@ -141,11 +143,11 @@ impl Cluster {
         let Some(node) = self.nodes.get_mut(index as usize) else { return };
         match change {
             Change::Added(replica) => {
-                node.held.insert(replica.chunk);
+                node.held.insert(replica.chunk, ());
                 self.replicas.put(index, replica);
             }
             Change::Removed(chunk) => {
-                node.held.remove(&chunk);
+                node.held.remove(chunk);
                 self.replicas.take(index, chunk);
             }
         }
