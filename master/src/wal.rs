@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use distrifs_engine::log::{Log, LogOptions, recover};
-use distrifs_proto::types::{ClusterId, Epoch};
+use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
 use crate::config::MasterConfig;
 use crate::error::StartError;
@@ -33,7 +33,7 @@ pub(crate) fn open(
         return Err(StartError::Damaged { path: dir, why: why.to_owned() });
     }
     let mut namespace = Namespace::new(&config.superuser);
-    let recovered = recover(&dir, cluster, &mut |lsn, _epoch, record| {
+    let recovered = recover(&dir, cluster, Lsn(0), &mut |lsn, _epoch, record| {
         let command = format::decode(record)?;
         if let Err(refused) = namespace.apply(lsn, &command) {
             // It was refused when it was live, too, and its caller told so.

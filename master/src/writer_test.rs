@@ -33,7 +33,7 @@ fn writer(dir: &Path) -> (Writer, Proposer, Log, Arc<State>) {
     std::fs::create_dir(&wal).expect("made");
     Leadership::format(dir).expect("formatted");
     let leadership = Leadership::begin(dir).expect("leads");
-    let recovered = recover(&wal, ClusterId(1), &mut |_, _, _| Ok(())).expect("empty");
+    let recovered = recover(&wal, ClusterId(1), Lsn(0), &mut |_, _, _| Ok(())).expect("empty");
     let log = Log::start(LogOptions::new(wal, ClusterId(1), Epoch(1)), recovered).expect("starts");
     let timing = Timing { heartbeat_interval_ms: 1, heartbeat_timeout_ms: 2, return_ms: 0 };
     let (cluster, namespace) = (Cluster::new(timing, 0), Namespace::new("op"));

@@ -9,7 +9,6 @@ use distrifs_proto::types::Lsn;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::error::{LogError, is_no_space};
-use super::folder::{Body, Folder, RealFolder, probe_uring};
 use super::format::{BLOCK_BYTES, segment_name};
 use super::limits::{
     GROUP_RECORDS_MAX, QUEUE_APPENDS_MAX, QUEUE_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
@@ -19,8 +18,10 @@ use super::options::LogOptions;
 use super::prepare::prepare_segment;
 use super::queue::{Append, Request};
 use super::recovery::Recovered;
+use super::release::Released;
 use super::stats::{Counters, LogStats};
 use super::writer::{Farewell, Start, Writer};
+use crate::folder::{Body, Folder, RealFolder, probe_uring};
 use crate::io::IoMode;
 
 /// A running log. Clones are the same log; when the last one is dropped its thread finishes what was taken in
@@ -99,6 +100,7 @@ impl Log {
             position: recovered.position,
             first_sequence: recovered.tail.first_sequence,
             active: recovered.tail.active,
+            kept: recovered.tail.kept,
             unused,
             salt,
             lock: recovered.lock,
@@ -143,6 +145,20 @@ impl Log {
     #[must_use]
     pub fn append_bytes_max(&self) -> usize {
         self.append_bytes_max
+    }
+
+    /// Removes the segments whose records all are at or below `upto`: a checkpoint that covers them is durable.
+    /// The segment in use stays, and the one after it. Appends go on meanwhile.
+    ///
+    /// What a crash leaves of a release is removed by the next recovery.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]: the segments stay, or some of them; try again. [`LogError::Poisoned`] and
+    /// [`LogError::Closed`] as for appends.
+    pub async fn release(&self, upto: Lsn) -> Result<Released, LogError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Release(upto, answer)).await.map_err(|_| LogError::Closed)?;
+        answered.await.unwrap_or_else(|_| Err(thread_died()))
     }
 
     /// A reading of the counters.

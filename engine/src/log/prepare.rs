@@ -3,8 +3,8 @@
 
 use std::io;
 
-use super::folder::Folder;
 use super::format::{TEMPORARY_SUFFIX, WITNESS_NAME, Witness, segment_name};
+use crate::folder::Folder;
 
 fn put_in_place(folder: &Folder, name: &str, make: impl FnOnce(&str) -> io::Result<()>) -> io::Result<()> {
     let temporary = format!("{name}{TEMPORARY_SUFFIX}");

@@ -7,6 +7,7 @@ use distrifs_proto::types::Lsn;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::LogError;
+use super::release::Released;
 
 /// The answer to one append: its LSNs, once they are durable.
 pub(super) type Answer = Result<Range<Lsn>, LogError>;
@@ -34,6 +35,8 @@ impl Append {
 pub(super) enum Request {
     /// Append records.
     Append(Append),
+    /// Remove the segments whose records all are at or below this one.
+    Release(Lsn, oneshot::Sender<Result<Released, LogError>>),
     /// Finish what came before, and end.
     Close(oneshot::Sender<Result<(), LogError>>),
 }

@@ -1,7 +1,12 @@
 //! What the log counts. Sums only: whoever asks twice has the rates.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use distrifs_proto::types::Lsn;
+
+use super::recovery::Kept;
 
 /// A reading of the counters since the log was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +35,12 @@ pub struct LogStats {
     pub switch_nanos: u64,
     /// Appends refused for want of space.
     pub no_space: u64,
+    /// Segments with records that are kept.
+    pub kept_segments: u64,
+    /// Their bytes on the disk.
+    pub kept_bytes: u64,
+    /// The first record that is kept, or would be.
+    pub first_lsn: u64,
 }
 
 /// Written by the log's thread, read by anybody.
@@ -46,6 +57,9 @@ pub(super) struct Counters {
     segments: AtomicU64,
     switch_nanos: AtomicU64,
     no_space: AtomicU64,
+    kept_segments: AtomicU64,
+    kept_bytes: AtomicU64,
+    first_lsn: AtomicU64,
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -76,6 +90,13 @@ impl Counters {
         self.no_space.fetch_add(appends as u64, Ordering::Relaxed);
     }
 
+    pub(super) fn keeps(&self, kept: &VecDeque<Kept>, next_lsn: Lsn) {
+        let first = kept.front().map_or(next_lsn, |kept| kept.first_lsn);
+        self.kept_segments.store(kept.len() as u64, Ordering::Relaxed);
+        self.kept_bytes.store(kept.iter().map(|kept| kept.bytes).sum(), Ordering::Relaxed);
+        self.first_lsn.store(first.0, Ordering::Relaxed);
+    }
+
     pub(super) fn read(&self, body: &'static str) -> LogStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         LogStats {
@@ -91,6 +112,9 @@ impl Counters {
             segments: get(&self.segments),
             switch_nanos: get(&self.switch_nanos),
             no_space: get(&self.no_space),
+            kept_segments: get(&self.kept_segments),
+            kept_bytes: get(&self.kept_bytes),
+            first_lsn: get(&self.first_lsn),
         }
     }
 }

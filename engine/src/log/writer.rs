@@ -3,6 +3,7 @@
 //! One write is in flight at a time and none is ever repeated. The next segment is made by a thread of its own
 //! as soon as the last one comes into use, so that a change costs one small write: the new segment's header.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +14,6 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::batch::Batch;
 use super::error::{LogError, is_no_space};
-use super::folder::{AlignedBuf, Body, Folder, FolderLock, SegmentFile};
 use super::format::{
     BLOCK_BYTES, GroupHeader, SECTOR_BYTES, SegmentHeader, Witness, encode_group, group_blocks, segment_name,
     spread,
@@ -21,8 +21,10 @@ use super::format::{
 use super::limits::{SEGMENTS_MAX, append_bytes_max};
 use super::prepare::{prepare_segment, write_witness};
 use super::queue::{Append, Request};
-use super::recovery::{ActiveSegment, Position};
+use super::recovery::{ActiveSegment, Kept, Position};
+use super::release::{Released, Releasing, plan};
 use super::stats::Counters;
+use crate::folder::{AlignedBuf, Body, Folder, FolderLock, SegmentFile};
 
 /// How often the next segment is tried before the appends that need it are refused. Twice, since what was tried
 /// in the background may have failed long ago, and there may be room by now.
@@ -38,6 +40,8 @@ pub(super) struct Start {
     pub(super) position: Position,
     pub(super) first_sequence: u64,
     pub(super) active: Option<ActiveSegment>,
+    /// The segments with records, the one in use last.
+    pub(super) kept: VecDeque<Kept>,
     /// The segment that is ready: sequence and size.
     pub(super) unused: (u64, u64),
     pub(super) salt: fn() -> u64,
@@ -84,6 +88,8 @@ pub(super) struct Writer {
     next: Next,
     next_sequence: u64,
     poison: Option<Poison>,
+    /// A release that is being carried out by a thread of its own.
+    releasing: Option<Releasing>,
     buf: AlignedBuf,
     /// The group before it is laid out in sectors; kept for its memory.
     stream: Vec<u8>,
@@ -102,6 +108,7 @@ impl Writer {
             }
             None => None,
         };
+        start.counters.keeps(&start.kept, start.position.next_lsn);
         let bytes = group_blocks(append_bytes_max(start.segment_bytes)) * BLOCK_BYTES;
         Ok(Self {
             requests,
@@ -111,6 +118,7 @@ impl Writer {
             next: Next::Ready(start.unused.1),
             next_sequence: start.unused.0,
             poison: None,
+            releasing: None,
             buf: AlignedBuf::zeroed(bytes),
             stream: Vec::new(),
             start,
@@ -126,6 +134,7 @@ impl Writer {
             };
             match request {
                 Some(Request::Append(append)) => self.append(append).await,
+                Some(Request::Release(upto, answer)) => self.release(upto, answer),
                 Some(Request::Close(answer)) => break Some(answer),
                 None => break None,
             }
@@ -138,6 +147,9 @@ impl Writer {
             // Nobody may work in the folder once the lock is gone. Its outcome no longer matters.
             let _ = made.await;
         }
+        if let Some(releasing) = self.releasing.take() {
+            self.released(releasing.end().await);
+        }
         let result = self.clean_end(close.is_some());
         close.map(|answer| (answer, result))
     }
@@ -148,10 +160,65 @@ impl Writer {
         while let Some(request) = self.requests.recv().await {
             match request {
                 Request::Append(append) => append.answer(Err(LogError::Closed)),
+                Request::Release(_, answer) => {
+                    let _ = answer.send(Err(LogError::Closed));
+                }
                 Request::Close(answer) => {
                     let _ = answer.send(Err(LogError::Closed));
                 }
             }
+        }
+    }
+
+    /// Begins to remove what is not needed any more. A thread of its own does the work: unlinking segments takes
+    /// the time of many appends.
+    fn release(&mut self, upto: Lsn, answer: oneshot::Sender<Result<Released, LogError>>) {
+        self.look_at_release();
+        let first = plan(&self.start.kept, upto);
+        let outcome = match (&self.poison, first) {
+            (Some(poison), _) => Err(poison.clone().into()),
+            (None, Some(first)) if self.releasing.is_none() => {
+                let witness = Witness { first_sequence: first, ..self.witness() };
+                let from = self.start.first_sequence.max(1);
+                self.releasing = Some(Releasing::begin(
+                    self.start.folder.clone(),
+                    from,
+                    witness,
+                    &self.start.kept,
+                    answer,
+                ));
+                return;
+            }
+            // Nothing to do, or one is under way: its caller hears of it.
+            (None, _) => Ok(Released::default()),
+        };
+        // The caller may have gone.
+        let _ = answer.send(outcome);
+    }
+
+    /// Notices the end of a release.
+    fn look_at_release(&mut self) {
+        if let Some(first) = self.releasing.as_mut().and_then(Releasing::look) {
+            self.releasing = None;
+            self.released(first);
+        }
+    }
+
+    /// The segments below `first` are gone, if it says so: the witness is durable.
+    fn released(&mut self, first: Option<u64>) {
+        let Some(first) = first else { return };
+        self.start.first_sequence = first;
+        self.start.kept.retain(|kept| kept.sequence >= first);
+        self.start.counters.keeps(&self.start.kept, self.position.next_lsn);
+    }
+
+    /// How far the log reaches now: everything up to here is durable.
+    fn witness(&self) -> Witness {
+        Witness {
+            cluster: self.start.cluster,
+            first_sequence: self.start.first_sequence,
+            last_lsn: Lsn(self.position.next_lsn.0 - 1),
+            seal: self.position.seal,
         }
     }
 
@@ -164,13 +231,7 @@ impl Writer {
         if !wanted || last_lsn == Lsn(0) {
             return Ok(());
         }
-        let witness = Witness {
-            cluster: self.start.cluster,
-            first_sequence: self.start.first_sequence,
-            last_lsn,
-            seal: self.position.seal,
-        };
-        write_witness(&self.start.folder, &witness).map_err(|cause| LogError::Io {
+        write_witness(&self.start.folder, &self.witness()).map_err(|cause| LogError::Io {
             path: self.start.folder.path().to_owned(),
             doing: "write the witness",
             cause: Arc::new(cause),
@@ -282,6 +343,7 @@ impl Writer {
     /// Takes the next segment into use.
     async fn switch(&mut self) -> Result<(), LogError> {
         let began = Instant::now();
+        self.look_at_release();
         let bytes = self.ready().await?;
         let sequence = self.next_sequence;
         let file = match self.start.folder.open_segment(&segment_name(sequence), self.start.body) {
@@ -307,6 +369,8 @@ impl Writer {
         header.encode(&mut self.buf[..BLOCK_BYTES]);
         // Durable before the first group: a group whose header is missing could not be told from rot.
         self.write(BLOCK_BYTES, 0).await?;
+        self.start.kept.push_back(Kept { sequence, first_lsn: self.position.next_lsn, bytes });
+        self.start.counters.keeps(&self.start.kept, self.position.next_lsn);
         self.next = self.begin_next();
         self.start.counters.switched(began.elapsed());
         Ok(())

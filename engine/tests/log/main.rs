@@ -27,7 +27,7 @@ fn options(dir: &Path, mode: IoMode) -> LogOptions {
 
 fn try_open(dir: &Path) -> Result<(Vec<Vec<u8>>, Recovered), RecoverError> {
     let mut records = Vec::new();
-    let recovered = recover(dir, CLUSTER, &mut |lsn, _, record| {
+    let recovered = recover(dir, CLUSTER, Lsn(0), &mut |lsn, _, record| {
         assert_eq!(lsn, Lsn(records.len() as u64 + 1));
         records.push(record.to_vec());
         Ok(())

@@ -123,7 +123,7 @@ fn another_cluster_and_an_older_epoch_are_refused() {
     runtime().block_on(log.append(vec![record(1)])).expect("an append");
     runtime().block_on(log.close()).expect("a clean end");
 
-    let other = recover(dir.path(), ClusterId(9), &mut |_, _, _| Ok(()));
+    let other = recover(dir.path(), ClusterId(9), Lsn(0), &mut |_, _, _| Ok(()));
     assert!(matches!(other, Err(RecoverError::WrongCluster { found: CLUSTER, .. })));
     let older = Log::start(options(dir.path(), IoMode::Posix), open(dir.path()).1);
     assert!(matches!(older, Err(LogError::StaleEpoch { asked: Epoch(1), found: Epoch(5) })));

@@ -13,23 +13,23 @@ use std::path::Path;
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
 use super::error::{Corruption, RecoverError, ReplayError};
-use super::folder::{Folder, RealFolder};
 use super::format::{
     BLOCK_BYTES, BadHeader, SECTOR_BYTES, TEMPORARY_SUFFIX, VERSION, WITNESS_NAME, Witness, is_zero,
     segment_name, segment_sequence,
 };
 use super::limits::SEGMENTS_MAX;
 use super::prepare::write_witness;
+use crate::folder::{Folder, RealFolder};
 use reader::Reader;
-pub(crate) use recovered::ActiveSegment;
+pub(crate) use recovered::{ActiveSegment, Kept};
 pub use recovered::{CutTail, Recovered};
 pub(crate) use scan::Position;
 
 /// Takes one record; an error ends the recovery.
 pub type Replay<'a> = dyn FnMut(Lsn, Epoch, &[u8]) -> Result<(), ReplayError> + 'a;
 
-/// Reads the log of `cluster` in `dir`, which is made when it is missing, and hands each record to `replay` in
-/// order. A torn tail is cut durably before this returns. It blocks, and keeps one segment in memory at a time.
+/// Reads the log of `cluster` in `dir`, which is made when it is missing, and hands each record behind `after` (0:
+/// all) to `replay` in order. A torn tail is cut durably before this returns. It blocks, and keeps one segment in memory at a time.
 ///
 /// After a crash every acknowledged record is handed out, in order and with its LSN, and after them at most the
 /// records of the one group that was being written. Any other damage is refused with the file, the offset and
@@ -42,13 +42,18 @@ pub type Replay<'a> = dyn FnMut(Lsn, Epoch, &[u8]) -> Result<(), ReplayError> + 
 ///
 /// # Errors
 /// See [`RecoverError`]. Records may have been handed out before: drop what was built from them.
-pub fn recover(dir: &Path, cluster: ClusterId, replay: &mut Replay<'_>) -> Result<Recovered, RecoverError> {
+pub fn recover(
+    dir: &Path,
+    cluster: ClusterId,
+    after: Lsn,
+    replay: &mut Replay<'_>,
+) -> Result<Recovered, RecoverError> {
     let real = RealFolder::new(dir.to_owned());
     let io = |doing| move |source| RecoverError::Io { path: dir.to_owned(), doing, source };
     real.create_if_missing().map_err(io("make the folder"))?;
     let lock = real.lock().map_err(io("lock"))?;
     let lock = lock.ok_or_else(|| RecoverError::InUse { dir: dir.to_owned() })?;
-    let recovered = recover_folder(&Folder::Real(real), cluster, replay)?;
+    let recovered = recover_folder(&Folder::Real(real), cluster, after, replay)?;
     Ok(Recovered { lock: Some(lock), ..recovered })
 }
 
@@ -56,14 +61,19 @@ pub fn recover(dir: &Path, cluster: ClusterId, replay: &mut Replay<'_>) -> Resul
 pub(super) fn recover_folder(
     folder: &Folder,
     cluster: ClusterId,
+    after: Lsn,
     replay: &mut Replay<'_>,
 ) -> Result<Recovered, RecoverError> {
     let listed = list(folder)?;
     let witness = if listed.witness { Some(read_witness(folder, cluster)?) } else { None };
-    let sequences = &listed.sequences;
+    let first_sequence = witness.map_or(1, |witness| witness.first_sequence);
+    // What a release did not get to remove.
+    let (released, sequences): (Vec<u64>, Vec<u64>) =
+        listed.sequences.iter().partition(|sequence| **sequence < first_sequence);
+    let sequences = &sequences;
     check_sequences(folder, sequences, witness.as_ref())?;
 
-    let mut reader = Reader::new(folder, cluster);
+    let mut reader = Reader::new(folder, cluster, after);
     let in_use = headers_in_use(folder, sequences)?;
     for (i, sequence) in sequences.iter().enumerate() {
         let later = in_use[i + 1..].contains(&true);
@@ -74,11 +84,10 @@ pub(super) fn recover_folder(
     }
 
     // Nothing was changed so far; from here on nothing is refused any more.
-    for name in &listed.temporary {
-        folder.remove(name).map_err(failed(folder, name, "remove"))?;
+    for name in listed.temporary.iter().cloned().chain(released.into_iter().map(segment_name)) {
+        folder.remove(&name).map_err(failed(folder, &name, "remove"))?;
     }
     reader.cut_tail()?;
-    let first_sequence = witness.map_or(1, |witness| witness.first_sequence);
     let end = Witness {
         cluster,
         first_sequence,

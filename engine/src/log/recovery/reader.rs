@@ -3,15 +3,15 @@
 use distrifs_proto::types::{ClusterId, Crc32c, Epoch, Lsn};
 
 use super::super::error::{Corruption, RecoverError};
-use super::super::folder::{AlignedBuf, Folder};
 use super::super::format::{
     BLOCK_BYTES, BadHeader, SegmentHeader, VERSION, Witness, is_zero, records, segment_name,
 };
 use super::super::limits::{LSN_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use super::recovered::{ActiveSegment, CutTail, Tail};
+use super::recovered::{ActiveSegment, CutTail, Kept, Tail};
 use super::scan::{Position, Segment, header_rotten_at, header_state};
 use super::table::{GroupVerdict, HeaderFacts, HeaderState, HeaderVerdict, classify_group, classify_header};
 use super::{Replay, failed};
+use crate::folder::{AlignedBuf, Folder};
 
 /// Reads segments one after the other.
 pub(super) struct Reader<'a> {
@@ -21,12 +21,14 @@ pub(super) struct Reader<'a> {
     pub(super) position: Position,
     pub(super) tail: Tail,
     pub(super) cut: Option<CutTail>,
+    /// Records up to here are validated and not handed out.
+    after: Lsn,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(folder: &'a Folder, cluster: ClusterId) -> Self {
+    pub(super) fn new(folder: &'a Folder, cluster: ClusterId, after: Lsn) -> Self {
         let position = Position { next_lsn: Lsn(1), seal: Crc32c(0), epoch: Epoch(0) };
-        Self { folder, cluster, first_lsn: None, position, tail: Tail::default(), cut: None }
+        Self { folder, cluster, first_lsn: None, position, tail: Tail::default(), cut: None, after }
     }
 
     fn corrupt(&self, sequence: u64, offset: u64, what: Corruption) -> RecoverError {
@@ -114,6 +116,7 @@ impl<'a> Reader<'a> {
             return Err(self.corrupt(sequence, 0, Corruption::HeaderContradiction));
         }
         self.position.epoch = header.epoch;
+        self.tail.kept.push_back(Kept { sequence, first_lsn: header.first_lsn, bytes: header.bytes });
         Ok(header)
     }
 
@@ -135,7 +138,8 @@ impl<'a> Reader<'a> {
             let Ok(found) = records(&group.body, group.header.count) else {
                 return Err(self.corrupt(sequence, at as u64, Corruption::Contradiction));
             };
-            for (lsn, record) in (group.header.first_lsn.0..).map(Lsn).zip(found) {
+            let numbered = (group.header.first_lsn.0..).map(Lsn).zip(found);
+            for (lsn, record) in numbered.skip_while(|(lsn, _)| *lsn <= self.after) {
                 replay(lsn, group.header.epoch, record)
                     .map_err(|source| RecoverError::Replay { lsn, source })?;
             }

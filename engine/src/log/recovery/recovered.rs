@@ -1,11 +1,12 @@
 //! What a recovery leaves for the log that continues.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
-use super::super::folder::FolderLock;
 use super::scan::Position;
+use crate::folder::FolderLock;
 
 /// A log that was read to its end and can be continued by [`Log::start`](crate::log::Log::start). It keeps the
 /// folder locked.
@@ -40,6 +41,17 @@ pub(crate) struct Tail {
     pub(crate) unused: Option<(u64, u64)>,
     /// The first sequence that must exist.
     pub(crate) first_sequence: u64,
+    /// The segments that were in use, in order.
+    pub(crate) kept: VecDeque<Kept>,
+}
+
+/// A segment with records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) sequence: u64,
+    /// Its first record, if it has any.
+    pub(crate) first_lsn: Lsn,
+    pub(crate) bytes: u64,
 }
 
 /// The segment in use.

@@ -11,9 +11,9 @@ use distrifs_proto::types::Lsn;
 use tokio::task::JoinSet;
 
 use super::super::error::LogError;
-use super::super::folder::{Fault, SimDisk};
 use super::super::handle::Log;
 use super::{block_on, recover_sim, start_sim};
+use crate::folder::{Fault, SimDisk};
 
 const TASKS: usize = 4;
 const LIVES: u64 = 4;

@@ -4,10 +4,10 @@
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
 use super::super::error::{Corruption, RecoverError};
-use super::super::folder::{Folder, SimDisk};
 use super::super::format::{SECTOR_BYTES, SegmentHeader, WITNESS_NAME, segment_name, spread};
 use super::super::recovery::recover_folder;
 use super::{CLUSTER, block_on, fresh, record, recover_sim};
+use crate::folder::{Folder, SimDisk};
 
 const APPENDS: usize = 6;
 const RECORDS: usize = 50;
@@ -247,7 +247,7 @@ fn swapped_segments_are_refused() {
 fn another_cluster_is_refused() {
     for close in [true, false] {
         let other = ClusterId(0xc2);
-        match recover_folder(&Folder::Sim(built(close)), other, &mut |_, _, _| Ok(())) {
+        match recover_folder(&Folder::Sim(built(close)), other, Lsn(0), &mut |_, _, _| Ok(())) {
             Err(RecoverError::WrongCluster { expected, found, .. }) => {
                 assert_eq!((expected, found), (other, CLUSTER));
             }
@@ -282,7 +282,7 @@ fn a_newer_version_is_refused() {
 
 #[test]
 fn a_record_that_is_not_taken_ends_the_recovery() {
-    let result = recover_folder(&Folder::Sim(built(true)), CLUSTER, &mut |lsn, _, _| match lsn {
+    let result = recover_folder(&Folder::Sim(built(true)), CLUSTER, Lsn(0), &mut |lsn, _, _| match lsn {
         Lsn(7) => Err("no room".into()),
         _ => Ok(()),
     });

@@ -5,9 +5,9 @@ use distrifs_proto::types::{Epoch, Lsn};
 use tokio::sync::Semaphore;
 
 use super::super::error::LogError;
-use super::super::folder::Fault;
 use super::super::limits::{GROUP_BYTES_MAX, GROUP_RECORDS_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
 use super::{block_on, fresh, record, recover_sim, start_sim, submit};
+use crate::folder::Fault;
 
 #[test]
 fn after_a_failed_or_short_write_nothing_is_acknowledged() {

@@ -15,10 +15,10 @@ use bytes::Bytes;
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
 use super::error::{LogError, RecoverError};
-use super::folder::{Body, Folder, SimDisk};
 use super::handle::Log;
 use super::options::LogOptions;
 use super::recovery::{Recovered, recover_folder};
+use crate::folder::{Body, Folder, SimDisk};
 
 const CLUSTER: ClusterId = ClusterId(0xc1);
 
@@ -34,7 +34,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 fn recover_sim(disk: &SimDisk) -> (Records, Result<Recovered, RecoverError>) {
     let mut records = Vec::new();
-    let recovered = recover_folder(&Folder::Sim(disk.clone()), CLUSTER, &mut |lsn, epoch, record| {
+    let recovered = recover_folder(&Folder::Sim(disk.clone()), CLUSTER, Lsn(0), &mut |lsn, epoch, record| {
         records.push((lsn, epoch, record.to_vec()));
         Ok(())
     });

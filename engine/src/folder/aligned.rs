@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use tokio_uring::buf::{BoundedBuf, Slice};
 
-use super::super::format::BLOCK_BYTES;
+use distrifs_proto::limits::BLOCK_BYTES;
 
 /// `len` bytes that start at a multiple of [`BLOCK_BYTES`]. The vector never grows, so they stay there.
 pub(crate) struct AlignedBuf {
@@ -37,6 +37,12 @@ impl AlignedBuf {
     pub(crate) fn from_slice(slice: Slice<Vec<u8>>, len: usize) -> Self {
         let start = slice.begin();
         Self { bytes: slice.into_inner(), start, len }
+    }
+}
+
+impl std::fmt::Debug for AlignedBuf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AlignedBuf").field("len", &self.len).finish_non_exhaustive()
     }
 }
 

@@ -9,9 +9,9 @@ use std::sync::Once;
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags};
 use rustix::io::Errno;
 
-use super::super::format::BLOCK_BYTES;
-use super::super::limits::SEGMENTS_MAX;
 use super::AlignedBuf;
+use crate::log::SEGMENTS_MAX;
+use distrifs_proto::limits::BLOCK_BYTES;
 
 /// Said once.
 static NO_DIRECT: Once = Once::new();
@@ -200,6 +200,32 @@ impl RealFolder {
         let result = file.write_all_at(bytes, offset);
         unlock(&file);
         result
+    }
+
+    pub(super) fn write(&self, name: &str, bytes: &AlignedBuf, offset: u64) -> io::Result<()> {
+        self.open(name, OpenOptions::new().write(true), false)?.write_all_at(bytes, offset)
+    }
+
+    pub(super) fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<AlignedBuf> {
+        let file = self.open(name, OpenOptions::new().read(true), false)?;
+        let mut buf = AlignedBuf::zeroed(len);
+        let mut done = 0;
+        while done < len {
+            match file.read_at(&mut buf[done..], offset + done as u64) {
+                Ok(0) => break,
+                Ok(n) => {
+                    done += n;
+                    // O_DIRECT goes on at a block's start only; less than a block is the file's end.
+                    if !n.is_multiple_of(BLOCK_BYTES) {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        buf.truncate(done);
+        Ok(buf)
     }
 
     pub(super) fn create(&self, name: &str, content: &[u8]) -> io::Result<()> {

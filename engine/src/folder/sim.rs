@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
-use super::super::format::SECTOR_BYTES;
 use super::AlignedBuf;
+use crate::log::SECTOR_BYTES;
 
 /// What can go wrong, or be wrong, with the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     LyingWrites,
     /// Mutant: the folder's sync does nothing.
     LyingFolderSync,
+    /// Mutant: the sync of a file does nothing.
+    LyingSync,
 }
 
 #[derive(Default, Clone)]
@@ -135,6 +137,12 @@ impl State {
             }
         }
         self.inodes[inode].durable = durable;
+    }
+}
+
+impl std::fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimDisk").finish_non_exhaustive()
     }
 }
 
@@ -281,6 +289,27 @@ impl SimDisk {
         Ok(buf)
     }
 
+    pub(super) fn write(&self, name: &str, bytes: &AlignedBuf, offset: u64) -> io::Result<()> {
+        let mut state = self.state();
+        let cut = state.step()?;
+        let inode = state.inode(name)?;
+        let at = offset as usize;
+        let now = &mut state.inodes[inode].now;
+        now.resize(now.len().max(at + bytes.len()), 0);
+        now[at..at + bytes.len()].copy_from_slice(bytes);
+        if cut { Err(Errno::IO.into()) } else { Ok(()) }
+    }
+
+    pub(super) fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<AlignedBuf> {
+        let state = self.state();
+        let now = &state.inodes[state.inode(name)?].now;
+        let from = now.len().min(offset as usize);
+        let bytes = &now[from..now.len().min(from + len)];
+        let mut buf = AlignedBuf::zeroed(bytes.len());
+        buf.copy_from_slice(bytes);
+        Ok(buf)
+    }
+
     pub(super) fn create_zeroed(&self, name: &str, len: u64) -> io::Result<()> {
         self.create_with(name, vec![0; len as usize])
     }
@@ -328,7 +357,9 @@ impl SimDisk {
             state.tear(inode);
             return Err(Errno::IO.into());
         }
-        state.inodes[inode].durable = state.inodes[inode].now.clone();
+        if !state.has(Fault::LyingSync) {
+            state.inodes[inode].durable = state.inodes[inode].now.clone();
+        }
         Ok(())
     }
 

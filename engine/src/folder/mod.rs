@@ -1,4 +1,4 @@
-//! The log's own seam over the disk: a folder of files, and the one segment that is being written.
+//! The seam of log and checkpoints over the disk: a folder of files, and the one segment that is being written.
 //!
 //! [`Folder`] holds what may block: recovery and the preparation of segments use it, never the log's thread
 //! between two writes. [`SegmentFile`] is that thread's: one write at a time, durable when it returns.
@@ -40,7 +40,7 @@ impl Body {
 }
 
 /// The folder of a log. Clones are the same folder.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) enum Folder {
     /// Of the operating system.
     Real(RealFolder),
@@ -89,6 +89,17 @@ impl Folder {
     /// Overwrites part of a file; durable when it returns.
     pub(crate) fn write_durably(&self, name: &str, bytes: &AlignedBuf, offset: u64) -> io::Result<()> {
         each!(self, folder => folder.write_durably(name, bytes, offset))
+    }
+
+    /// Writes part of a file, past the cache where the file system can; it may grow. Nothing is durable yet.
+    pub(crate) fn write(&self, name: &str, bytes: &AlignedBuf, offset: u64) -> io::Result<()> {
+        each!(self, folder => folder.write(name, bytes, offset))
+    }
+
+    /// `len` bytes from `offset` on (both multiples of a block), from the disk and not from a cache; fewer at the
+    /// file's end.
+    pub(crate) fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<AlignedBuf> {
+        each!(self, folder => folder.read_at(name, offset, len))
     }
 
     /// Makes a small file with this content. Nothing is durable yet.
