@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use distrifs_engine::log::{Log, LogOptions, recover};
-use distrifs_proto::types::{ClusterId, Epoch, RequestId};
+use distrifs_proto::types::{ClusterId, Epoch, Lsn, RequestId};
 use tokio::sync::watch;
 
 use super::{Proposer, QUEUE_MAX, Writer};
