@@ -30,6 +30,7 @@ const KEYS: &[&str] = &[
     "gc_interval",
     "gc_delay",
     "pending_timeout",
+    "checkpoint_log_bytes",
     "socket_timeout",
     "client_retry",
     "master_wal",
@@ -95,6 +96,8 @@ pub(crate) struct Settings {
     pub(crate) gc_delay: Duration,
     /// How long an unfinished write is kept.
     pub(crate) pending_timeout: Duration,
+    /// How much log gathers before a checkpoint; the master's default if unset.
+    pub(crate) checkpoint_log_bytes: Option<u64>,
     /// How long a silent peer is waited for.
     pub(crate) socket_timeout: Duration,
     /// How often the client tries.
@@ -192,6 +195,7 @@ impl Settings {
             gc_interval: seconds("gc_interval", 10)?,
             gc_delay: seconds("gc_delay", 60)?,
             pending_timeout: seconds("pending_timeout", 60)?,
+            checkpoint_log_bytes: sources.parsed("checkpoint_log_bytes", bytes)?,
             socket_timeout: sources
                 .parsed("socket_timeout", |text| self::seconds(text).and_then(not_zero))?
                 .unwrap_or(Duration::from_secs(12)),

@@ -11,6 +11,9 @@ use distrifs_proto::types::HostPort;
 
 use crate::error::StartError;
 
+/// Less log than this is not worth a checkpoint.
+const CHECKPOINT_LOG_BYTES_MIN: u64 = 4096;
+
 /// Everything that a master is told; [`MasterConfig::new`] has the documented defaults.
 #[derive(Debug, Clone)]
 pub struct MasterConfig {
@@ -42,6 +45,8 @@ pub struct MasterConfig {
     pub gc_interval: Duration,
     /// How long a dereferenced chunk is kept.
     pub gc_delay: Duration,
+    /// How much log may gather before a checkpoint is taken, in bytes: what a start replays at most, twice over.
+    pub checkpoint_log_bytes: u64,
     /// How long an unfinished write is kept without renewal of its lease.
     pub pending_timeout: Duration,
 }
@@ -67,6 +72,7 @@ impl MasterConfig {
             gc_interval: Duration::from_secs(10),
             gc_delay: Duration::from_secs(60),
             pending_timeout: Duration::from_secs(60),
+            checkpoint_log_bytes: 128 << 20,
         }
     }
 
@@ -74,6 +80,12 @@ impl MasterConfig {
     #[must_use]
     pub fn wal_dir(&self) -> PathBuf {
         self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("wal"))
+    }
+
+    /// The folder of the checkpoints.
+    #[must_use]
+    pub fn checkpoint_dir(&self) -> PathBuf {
+        self.data_dir.join("checkpoints")
     }
 
     /// The leader's lock.
@@ -96,6 +108,9 @@ impl MasterConfig {
                 "replication factor",
                 format!("{} is not in 1..={REPLICATION_MAX}", self.replication),
             );
+        }
+        if self.checkpoint_log_bytes < CHECKPOINT_LOG_BYTES_MIN {
+            return bad("checkpoint log bytes", format!("at least {CHECKPOINT_LOG_BYTES_MIN}"));
         }
         if self.superuser.is_empty() {
             return bad("superuser", "the name is empty".to_owned());

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use distrifs_engine::checkpoint::CheckpointError;
 use distrifs_engine::log::{LogError, RecoverError};
 use distrifs_proto::types::{Epoch, HostPort};
 
@@ -59,6 +60,17 @@ pub enum StartError {
     /// The log is not readable to its end; nothing of it was changed.
     #[error("the log: {0}")]
     Recover(#[from] RecoverError),
+    /// Checkpoints and log together are not everything that was acknowledged; nothing was changed.
+    #[error("{}: {why}", path.display())]
+    Refused {
+        /// The folder in question.
+        path: PathBuf,
+        /// What is missing, what can be saved, and how.
+        why: String,
+    },
+    /// A checkpoint cannot be read or written.
+    #[error("the checkpoint: {0}")]
+    Checkpoint(#[from] CheckpointError),
     /// The log is read, but cannot be continued.
     #[error("the log: {0}")]
     Log(#[from] LogError),

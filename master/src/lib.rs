@@ -10,6 +10,7 @@
 //!
 //! Pure cores decide (event and time in, state and answers out); thin drivers act.
 
+mod checkpoint;
 mod chunk_map;
 mod clock;
 mod cluster;
@@ -22,13 +23,14 @@ mod master;
 mod metrics;
 mod namespace;
 mod permission;
+mod recovery;
+mod recovery_table;
 mod refusal;
 #[cfg(test)]
 mod serve_test;
 mod service;
 mod state;
 mod sweep;
-mod wal;
 mod writer;
 
 pub use config::MasterConfig;

@@ -30,7 +30,7 @@ use crate::namespace::Namespace;
 use crate::service::{AdminApi, Api, ClientApi, DatanodeApi};
 use crate::state::State;
 use crate::writer::{Proposer, Writer};
-use crate::{http, sweep, wal};
+use crate::{checkpoint, http, recovery, sweep};
 
 /// How long requests in flight may take at a clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,12 +77,16 @@ impl Master {
             Some(address) => Some(bind(address).await?),
             None => None,
         };
-        let (config, (log, namespace)) =
-            blocking(move || wal::open(&config, cluster_id, epoch).map(|opened| (config, opened))).await?;
-        tracing::info!(%cluster_id, %epoch, lsn = %namespace.applied(), "recovered");
+        let (config, recovered) =
+            blocking(move || recovery::open(&config, cluster_id, epoch).map(|opened| (config, opened)))
+                .await?;
+        let recovery::Opened { log, namespace, checkpoint: base } = recovered;
+        tracing::info!(%cluster_id, %epoch, lsn = %namespace.applied(), checkpoint = %base, "recovered");
         let state = Arc::new(new_state(config, cluster_id, epoch, namespace, clock));
         let (stop_serving, serving) = watch::channel(false);
         let (stop_writing, writing) = watch::channel(false);
+        let checkpoints =
+            checkpoint::run(state.clone(), log.clone(), leadership.clone(), base, serving.clone());
         let (writer, proposer) = new_writer(&state, log, leadership);
         let mut master = Self {
             grpc,
@@ -96,6 +100,7 @@ impl Master {
         };
         master.watch_writer();
         master.spawn("lease expiry", sweep::expire_leases(state.clone(), proposer.clone(), serving.clone()));
+        master.spawn("checkpoints", checkpoints);
         master.spawn("gc", sweep::collect_garbage(state.clone(), proposer.clone(), serving.clone()));
         if let Some((listener, _)) = http_listener {
             let served = http::serve(listener, state.clone(), serving.clone());

@@ -58,6 +58,23 @@ pub(crate) fn render(state: &State) -> String {
         ] {
             gauge(&format!("distrifs_log_{name}"), "counter", help, value);
         }
+        for (name, help, value) in [
+            ("kept_segments", "Segments on the disk.", stats.kept_segments),
+            ("kept_bytes", "Bytes of these segments.", stats.kept_bytes),
+            ("first_lsn", "First log position that is kept.", stats.first_lsn),
+        ] {
+            gauge(&format!("distrifs_log_{name}"), "gauge", help, value);
+        }
+    }
+    let checkpoints = state.checkpoint_stats();
+    for (name, kind, help, value) in [
+        ("taken_total", "counter", "Checkpoints since the start.", checkpoints.taken),
+        ("failed_total", "counter", "Checkpoints that failed.", checkpoints.failed),
+        ("lsn", "gauge", "Log position of the newest checkpoint of this start.", checkpoints.lsn.0),
+        ("bytes", "gauge", "Its length.", checkpoints.bytes),
+        ("milliseconds", "gauge", "How long it took.", checkpoints.took.as_millis() as u64),
+    ] {
+        gauge(&format!("distrifs_checkpoint_{name}"), kind, help, value);
     }
     let now_ms = state.clock.now_ms();
     let (views, (chunks, replicas), behind, deletes) = {

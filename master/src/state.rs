@@ -5,13 +5,16 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
+use distrifs_engine::checkpoint::Written;
 use distrifs_engine::log::LogStats;
 use distrifs_proto::grpc::v1;
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 use tokio::sync::{mpsc, watch};
 use tonic::Status;
 
+use crate::checkpoint::CheckpointStats;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Leader, SessionId};
 use crate::config::MasterConfig;
@@ -40,6 +43,7 @@ pub(crate) struct State {
     sessions: Mutex<HashMap<SessionId, ToSession>>,
     durable: AtomicU64,
     log_stats: Mutex<Option<LogStats>>,
+    checkpoints: Mutex<CheckpointStats>,
     failure: watch::Sender<Option<MasterFailure>>,
 }
 
@@ -65,6 +69,7 @@ impl State {
             cluster: Mutex::new(cluster),
             sessions: Mutex::new(HashMap::new()),
             log_stats: Mutex::new(None),
+            checkpoints: Mutex::new(CheckpointStats::default()),
             failure: watch::Sender::new(None),
         }
     }
@@ -107,6 +112,23 @@ impl State {
     /// Keeps what the log counts.
     pub(crate) fn set_log_stats(&self, stats: LogStats) {
         *self.log_stats.lock().unwrap_or_else(PoisonError::into_inner) = Some(stats);
+    }
+
+    /// What is known of checkpoints.
+    pub(crate) fn checkpoint_stats(&self) -> CheckpointStats {
+        *self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A checkpoint was finished.
+    pub(crate) fn checkpoint_taken(&self, written: Written, took: Duration) {
+        let mut stats = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = stats.taken + 1;
+        *stats = CheckpointStats { taken, lsn: written.lsn, bytes: written.bytes, took, ..*stats };
+    }
+
+    /// A checkpoint was not finished.
+    pub(crate) fn checkpoint_failed(&self) {
+        self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).failed += 1;
     }
 
     /// How this master introduces itself to datanodes.

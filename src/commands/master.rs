@@ -58,6 +58,7 @@ impl MasterCommand {
             gc_interval: settings.gc_interval,
             gc_delay: settings.gc_delay,
             pending_timeout: settings.pending_timeout,
+            checkpoint_log_bytes: settings.checkpoint_log_bytes.unwrap_or(defaults.checkpoint_log_bytes),
             ..defaults
         };
         let master = Master::start(config).await.map_err(|e| CommandError::Daemon(e.to_string()))?;

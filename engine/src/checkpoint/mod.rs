@@ -97,7 +97,19 @@ impl CheckpointFolder {
     /// # Errors
     /// See [`CheckpointError`].
     pub fn read(&self, lsn: Lsn, cluster: Option<ClusterId>) -> Result<CheckpointReader, CheckpointError> {
-        CheckpointReader::begin(self.folder.clone(), format::checkpoint_name(lsn), cluster)
+        CheckpointReader::begin(&self.folder, &format::checkpoint_name(lsn), cluster)
+    }
+
+    /// Puts a finished checkpoint aside, under a name that is never listed: it is of no use, but evidence.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`].
+    pub fn put_aside(&self, lsn: Lsn) -> Result<PathBuf, CheckpointError> {
+        let name = format::checkpoint_name(lsn);
+        let aside = format!("{name}.damaged");
+        self.folder.rename(&name, &aside).map_err(failed(&self.folder, &name, "put aside"))?;
+        self.folder.sync_folder().map_err(failed(&self.folder, "", "sync"))?;
+        Ok(self.folder.file(&aside))
     }
 
     /// Removes all finished checkpoints but the newest `keep`, and what unfinished ones left.

@@ -28,12 +28,12 @@ pub struct CheckpointReader {
 
 impl CheckpointReader {
     pub(super) fn begin(
-        folder: Folder,
-        name: String,
+        folder: &Folder,
+        name: &str,
         expected: Option<ClusterId>,
     ) -> Result<Self, CheckpointError> {
-        let path = folder.file(&name);
-        let block = folder.read_at(&name, 0, BLOCK_BYTES).map_err(failed(&folder, &name, "read"))?;
+        let path = folder.file(name);
+        let block = folder.read_at(name, 0, BLOCK_BYTES).map_err(failed(folder, name, "read"))?;
         let header = match decode_header(&block) {
             Ok(header) => header,
             Err(BadHeader::Version(found)) => {
@@ -55,7 +55,7 @@ impl CheckpointReader {
         }
         let (sender, blocks) = sync_channel(AHEAD_MAX);
         let spawned = {
-            let (folder, name) = (folder.clone(), name.clone());
+            let (folder, name) = (folder.clone(), name.to_owned());
             std::thread::Builder::new().name("checkpoint-read".into()).spawn(move || {
                 let mut ahead = Ahead::new(folder, name, header);
                 while let Some(block) = ahead.next().transpose() {
@@ -66,7 +66,7 @@ impl CheckpointReader {
                 }
             })
         };
-        spawned.map_err(failed(&folder, &name, "start a thread to read"))?;
+        spawned.map_err(failed(folder, name, "start a thread to read"))?;
         Ok(Self { header, blocks, current: None })
     }
 

@@ -103,7 +103,7 @@ impl CheckpointWriter {
         self.finished = true;
         let folder = &self.folder;
         folder.sync_folder().map_err(failed(folder, &name, "sync the folder of"))?;
-        let mut reader = CheckpointReader::begin(folder.clone(), name, Some(self.header.cluster))?;
+        let mut reader = CheckpointReader::begin(folder, &name, Some(self.header.cluster))?;
         while reader.next_block()?.is_some() {}
         Ok(Written { lsn: self.header.lsn, bytes: self.offset })
     }

@@ -71,12 +71,15 @@ fn change(slab: &mut Slab, (what, pick, name): (u8, u8, u8)) {
             slab.remove(id);
         }
         2 => slab.get_mut(id).into_iter().for_each(|inode| inode.mode = u16::from(name)),
-        3 | 4 | 5 => slab.link(id, &text, FileId(u64::from(pick) + 1000)),
+        3..=5 => slab.link(id, &text, FileId(u64::from(pick) + 1000)),
         _ => slab.unlink(id, &text),
     }
 }
 
-fn restored(records: Vec<Box<dyn Fn(&mut Restore)>>, free: Option<u32>) -> Slab {
+/// Repeats a record on a slab that is being put together.
+type Again = Box<dyn Fn(&mut Restore)>;
+
+fn restored(records: Vec<Again>, free: Option<u32>) -> Slab {
     let mut restore = Slab::restore(free);
     for record in records {
         record(&mut restore);
@@ -84,7 +87,7 @@ fn restored(records: Vec<Box<dyn Fn(&mut Restore)>>, free: Option<u32>) -> Slab 
     restore.finish()
 }
 
-fn kept(record: &SlabRecord<'_>) -> Box<dyn Fn(&mut Restore)> {
+fn kept(record: &SlabRecord<'_>) -> Again {
     match record.clone() {
         SlabRecord::Free { use_count, next } => Box::new(move |it| it.free(use_count, next)),
         SlabRecord::Used { use_count, inode } => {

@@ -1,0 +1,216 @@
+//! What a start begins with: the newest checkpoint that can be read, and the log behind it, by the table in
+//! [`crate::recovery_table`].
+
+use std::path::{Path, PathBuf};
+
+use distrifs_engine::checkpoint::{CheckpointError, CheckpointFolder, Listed};
+use distrifs_engine::log::{Log, LogOptions, Recovered, recover};
+use distrifs_proto::types::{ClusterId, Epoch, Lsn};
+
+use crate::config::MasterConfig;
+use crate::error::StartError;
+use crate::folder::{make_folder, write_durably};
+use crate::namespace::image::{ImageError, Restorer};
+use crate::namespace::{Namespace, format};
+use crate::recovery_table::{Facts, ImageState, Verdict, classify};
+
+/// Says that a log was begun: from then on a folder without one means a loss, not a new cluster.
+const BEGUN_FILE: &str = "log-begun";
+const BEGUN_TEXT: &str = "distrifs-log-begun 1\n";
+
+/// What a start begins with.
+pub(crate) struct Opened {
+    /// Ready for more.
+    pub(crate) log: Log,
+    /// Everything that was acknowledged.
+    pub(crate) namespace: Namespace,
+    /// The checkpoint it was built upon; 0: none.
+    pub(crate) checkpoint: Lsn,
+}
+
+/// A checkpoint as it was found.
+struct Image {
+    listed: Listed,
+    state: ImageState,
+    why: String,
+    namespace: Option<Namespace>,
+}
+
+/// Reads what was acknowledged and makes the log ready for more. Blocks.
+///
+/// # Errors
+/// Checkpoints or log are damaged, incomplete, another cluster's, in use, or of a newer version.
+pub(crate) fn open(config: &MasterConfig, cluster: ClusterId, epoch: Epoch) -> Result<Opened, StartError> {
+    let dir = config.wal_dir();
+    make_folder(&dir)?;
+    let begun = config.data_dir.join(BEGUN_FILE);
+    let was_begun = begun.exists();
+    if was_begun && is_empty(&dir)? {
+        let why = "the log that this master has written is not there: is its disk mounted? Bring it back, or restore \
+                   the whole folder from a backup";
+        return Err(StartError::Damaged { path: dir, why: why.to_owned() });
+    }
+    let folder = CheckpointFolder::open(&config.checkpoint_dir())?;
+    let mut images = read_images(&folder, cluster)?;
+    let state_of = |at: usize| images.get(at).map_or(ImageState::Absent, |image| image.state);
+    let (newest, older) = (state_of(0), state_of(1));
+    if [newest, older].contains(&ImageState::Newer) {
+        return Err(refused(config, &images, Lsn(0), Verdict::RefuseNewer));
+    }
+    let restored = images.iter_mut().find_map(|image| Some((image.listed.lsn, image.namespace.take()?)));
+    let (base, mut namespace) = restored.unwrap_or_else(|| (Lsn(0), Namespace::new(&config.superuser)));
+    let recovered = replay(&dir, cluster, base, &mut namespace)?;
+    let joins = recovered.first_lsn().0 <= base.0 + 1;
+    let facts = Facts { newest, older, joins, reaches: recovered.last_lsn() >= base };
+    let verdict = classify(facts);
+    if !matches!(verdict, Verdict::Newest | Verdict::Older | Verdict::WholeLog) {
+        return Err(refused(config, &images, recovered.first_lsn(), verdict));
+    }
+    for image in images.iter().filter(|image| image.state == ImageState::Damaged) {
+        let aside = folder.put_aside(image.listed.lsn)?;
+        tracing::error!(why = image.why, aside = %aside.display(), "a damaged checkpoint was put aside");
+    }
+    // A walk over everything: in debug builds, where it is no matter of minutes.
+    if cfg!(debug_assertions) {
+        namespace.check_invariants().map_err(|why| StartError::Broken(format!("recovered state: {why}")))?;
+    }
+    let mut options = LogOptions::new(dir, cluster, epoch);
+    options.mode = config.log_mode;
+    let log = Log::start(options, recovered)?;
+    if !was_begun {
+        write_durably(&begun, BEGUN_TEXT.as_bytes())?;
+    }
+    Ok(Opened { log, namespace, checkpoint: base })
+}
+
+/// Applies the records behind `base`.
+fn replay(
+    dir: &Path,
+    cluster: ClusterId,
+    base: Lsn,
+    namespace: &mut Namespace,
+) -> Result<Recovered, StartError> {
+    let recovered = recover(dir, cluster, base, &mut |lsn, _epoch, record| {
+        let command = format::decode(record)?;
+        if let Err(refused) = namespace.apply(lsn, &command) {
+            // It was refused when it was live, too, and its caller told so.
+            tracing::debug!(%lsn, %refused, "a logged command that was refused");
+        }
+        Ok(())
+    })?;
+    if let Some(cut) = recovered.cut() {
+        tracing::warn!(
+            segment = cut.sequence,
+            offset = cut.offset,
+            bytes = cut.bytes,
+            "a torn write was cut"
+        );
+    }
+    Ok(recovered)
+}
+
+/// The newest checkpoints, read until one is good.
+fn read_images(folder: &CheckpointFolder, cluster: ClusterId) -> Result<Vec<Image>, StartError> {
+    let mut images = Vec::new();
+    let mut found = false;
+    for listed in folder.list()?.into_iter().take(crate::checkpoint::KEPT) {
+        let unread = Image { listed, state: ImageState::Unread, why: String::new(), namespace: None };
+        let image = if found { unread } else { read_image(folder, cluster, unread)? };
+        found |= matches!(image.state, ImageState::Good | ImageState::Newer);
+        images.push(image);
+    }
+    Ok(images)
+}
+
+fn read_image(folder: &CheckpointFolder, cluster: ClusterId, image: Image) -> Result<Image, StartError> {
+    let restored = restore(folder, cluster, image.listed.lsn);
+    let (state, why) = match restored {
+        Ok(namespace) => return Ok(Image { state: ImageState::Good, namespace: Some(namespace), ..image }),
+        Err(ReadError::File(error)) => match error {
+            CheckpointError::NewerVersion { .. } => (ImageState::Newer, error.to_string()),
+            CheckpointError::Corrupt { .. } => (ImageState::Damaged, error.to_string()),
+            CheckpointError::Io { .. } | CheckpointError::WrongCluster { .. } => return Err(error.into()),
+        },
+        Err(ReadError::Image(error)) => {
+            let why = format!("{}: {error}", image.listed.path.display());
+            match error {
+                ImageError::Newer(_) => (ImageState::Newer, why),
+                ImageError::Malformed { .. } | ImageError::Path(_) => (ImageState::Damaged, why),
+            }
+        }
+    };
+    Ok(Image { state, why, ..image })
+}
+
+enum ReadError {
+    File(CheckpointError),
+    Image(ImageError),
+}
+
+fn restore(folder: &CheckpointFolder, cluster: ClusterId, lsn: Lsn) -> Result<Namespace, ReadError> {
+    let mut reader = folder.read(lsn, Some(cluster)).map_err(ReadError::File)?;
+    let mut restorer = Restorer::new();
+    while let Some(block) = reader.next_block().map_err(ReadError::File)? {
+        restorer.feed(block).map_err(ReadError::Image)?;
+    }
+    let namespace = restorer.finish().map_err(ReadError::Image)?;
+    if namespace.applied() != lsn {
+        let what = "its image shows another position than its header";
+        return Err(ReadError::Image(ImageError::Malformed { at: 0, what }));
+    }
+    Ok(namespace)
+}
+
+/// What the table refuses, in one line: the facts, what can be saved, and who must act.
+fn refused(config: &MasterConfig, images: &[Image], log_begins: Lsn, verdict: Verdict) -> StartError {
+    let path: PathBuf = config.checkpoint_dir();
+    let damage: Vec<&str> = images.iter().map(|it| it.why.as_str()).filter(|why| !why.is_empty()).collect();
+    let damage = damage.join("; ");
+    let base = images.iter().find(|it| it.state == ImageState::Good).map_or(Lsn(0), |it| it.listed.lsn);
+    let wal = config.wal_dir();
+    let wal = wal.display();
+    let why = match verdict {
+        Verdict::RefuseNewer => damage,
+        Verdict::RefuseGap => format!(
+            "the newest checkpoint that can be read ends at LSN {base}, but the log in {wal} begins at LSN \
+             {log_begins}: records between them are missing{}: bring the missing segments or a newer checkpoint back \
+             from a backup",
+            if damage.is_empty() { String::new() } else { format!(" ({damage})") }
+        ),
+        Verdict::RefuseLogLost => format!(
+            "the checkpoint at LSN {base} is newer than the end of the log in {wal}: the log lost its tail or is an \
+             old copy; what was acknowledged up to LSN {base} is safe in the checkpoint, what came after it is not: \
+             bring the right log back"
+        ),
+        Verdict::RefuseAllDamaged => format!(
+            "no checkpoint can be read ({damage}), and the log in {wal} begins at LSN {log_begins}: the records before \
+             it can be had from a copy of a checkpoint only; put one of LSN {} or later here and start again; \
+             chunks on the datanodes are untouched, and the log can be read with `distrifs inspect wal {wal}`",
+            log_begins.0.saturating_sub(1)
+        ),
+        Verdict::RefuseCheckpointsMissing => format!(
+            "no checkpoint is here, but the log in {wal} begins at LSN {log_begins}: put a copy of a checkpoint of LSN \
+             {} or later here and start again; chunks on the datanodes are untouched",
+            log_begins.0.saturating_sub(1)
+        ),
+        Verdict::Newest | Verdict::Older | Verdict::WholeLog => String::new(),
+    };
+    StartError::Refused { path, why }
+}
+
+/// Whether the folder has no segment, whatever else is in it: a fresh file system has its `lost+found`.
+fn is_empty(dir: &Path) -> Result<bool, StartError> {
+    let listed = || {
+        for entry in std::fs::read_dir(dir)? {
+            if entry?.path().extension().is_some_and(|extension| extension == "log") {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    listed().map_err(|source| StartError::Folder { path: dir.to_owned(), doing: "list", source })
+}
+
+#[cfg(test)]
+#[path = "recovery_test.rs"]
+mod tests;
