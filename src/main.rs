@@ -10,10 +10,12 @@ mod exit_status;
 mod local_cluster;
 mod local_target;
 mod logging;
+mod mode;
 mod options;
 mod output;
 mod progress;
 mod remote_path;
+mod remote_target;
 mod signals;
 mod tree_failures;
 

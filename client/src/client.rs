@@ -14,7 +14,7 @@ use crate::get;
 use crate::master_link::new_request_id;
 use crate::progress::Progress;
 use crate::put;
-use crate::status::{ChunkLocation, ClusterStatus, FileStatus, Node, NodeStatus};
+use crate::status::{ChunkLocation, ClusterStatus, FileStatus, Node, NodeStatus, Usage};
 use crate::transfer::{GetTarget, PutOptions, PutSource};
 
 /// A user of one cluster. Cheap to clone; clones share connections.
@@ -95,6 +95,67 @@ impl Client {
     pub async fn remove(&self, path: &str, recursive: bool) -> Result<()> {
         let message = v1::RemoveRequest { request_id: new_request_id(), path: path.to_owned(), recursive };
         self.context.master.remove(path, message).await.map(|_| ())
+    }
+
+    /// Makes `target` a file that shares the chunks of `source`: no data moves.
+    ///
+    /// # Errors
+    /// As the master refuses it, or [`ClientError::NoMaster`].
+    pub async fn copy(&self, source: &str, target: &str, overwrite: bool) -> Result<()> {
+        let message = v1::CopyRequest {
+            request_id: new_request_id(),
+            source: source.to_owned(),
+            target: target.to_owned(),
+            overwrite,
+        };
+        self.context.master.copy(source, message).await.map(|_| ())
+    }
+
+    /// Sets all permission bits.
+    ///
+    /// # Errors
+    /// As the master refuses it, or [`ClientError::NoMaster`].
+    pub async fn set_mode(&self, path: &str, mode: u32) -> Result<()> {
+        let message = v1::SetModeRequest { request_id: new_request_id(), path: path.to_owned(), mode };
+        self.context.master.set_mode(path, message).await.map(|_| ())
+    }
+
+    /// Gives a file or directory to another user, another group, or both.
+    ///
+    /// # Errors
+    /// As the master refuses it, or [`ClientError::NoMaster`].
+    pub async fn set_owner(&self, path: &str, owner: Option<&str>, group: Option<&str>) -> Result<()> {
+        let message = v1::SetOwnerRequest {
+            request_id: new_request_id(),
+            path: path.to_owned(),
+            owner: owner.map(str::to_owned),
+            group: group.map(str::to_owned),
+        };
+        self.context.master.set_owner(path, message).await.map(|_| ())
+    }
+
+    /// Sets how many replicas are wanted of a file.
+    ///
+    /// # Errors
+    /// As the master refuses it, or [`ClientError::NoMaster`].
+    pub async fn set_replication(&self, path: &str, replication: u32) -> Result<()> {
+        let message =
+            v1::SetReplicationRequest { request_id: new_request_id(), path: path.to_owned(), replication };
+        self.context.master.set_replication(path, message).await.map(|_| ())
+    }
+
+    /// How much there is at and below a path. What changes while it is counted may count or not.
+    ///
+    /// # Errors
+    /// As the master refuses it, or [`ClientError::NoMaster`].
+    pub async fn usage(&self, path: &str) -> Result<Usage> {
+        let reply = self.context.master.usage(path, v1::UsageRequest { path: path.to_owned() }).await?;
+        Ok(Usage {
+            files: reply.files,
+            directories: reply.directories,
+            bytes: reply.bytes,
+            stored_bytes: reply.stored_bytes,
+        })
     }
 
     /// A file and all its chunks with their replicas.

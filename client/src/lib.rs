@@ -46,5 +46,7 @@ pub use client::Client;
 pub use config::ClientConfig;
 pub use error::{ClientError, Result};
 pub use progress::{NoProgress, Progress};
-pub use status::{ChunkLocation, ClusterStatus, DataDir, FileKind, FileStatus, Node, NodeState, NodeStatus};
+pub use status::{
+    ChunkLocation, ClusterStatus, DataDir, FileKind, FileStatus, Node, NodeState, NodeStatus, Usage,
+};
 pub use transfer::{GetTarget, PutOptions, PutSource};

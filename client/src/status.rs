@@ -15,6 +15,19 @@ pub enum FileKind {
     Directory,
 }
 
+/// How much there is at and below a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Files.
+    pub files: u64,
+    /// Directories, with the path itself.
+    pub directories: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+    /// Bytes with every replica that is wanted.
+    pub stored_bytes: u64,
+}
+
 /// What the namespace knows of one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStatus {

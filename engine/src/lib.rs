@@ -3,7 +3,7 @@
 //! - [`io`]: the seam over the operating system, with three bodies: io_uring, POSIX threads, simulated.
 //! - [`store`]: the chunk store of a datanode's data folder.
 //! - [`log`]: the write-ahead log of the master, with group commit.
-//! - [`checkpoint`]: images of the master's state, which let the log's beginning go.
+//! - [`checkpoint`]: the store of the master's checkpoints.
 //! - [`durable_file`]: replacing a small file safely.
 //!
 //! The engine knows nothing of gRPC, of the namespace, or of who asked.

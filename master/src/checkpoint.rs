@@ -258,7 +258,7 @@ mod tests {
             no_space,
             kept_segments: 0,
             kept_bytes: 0,
-            first_lsn: 1,
+            first_lsn: Lsn(1),
         }
     }
 

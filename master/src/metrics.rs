@@ -61,7 +61,7 @@ pub(crate) fn render(state: &State) -> String {
         for (name, help, value) in [
             ("kept_segments", "Segments on the disk.", stats.kept_segments),
             ("kept_bytes", "Bytes of these segments.", stats.kept_bytes),
-            ("first_lsn", "First log position that is kept.", stats.first_lsn),
+            ("first_lsn", "First log position that is kept.", stats.first_lsn.0),
         ] {
             gauge(&format!("distrifs_log_{name}"), "gauge", help, value);
         }

@@ -12,8 +12,24 @@ pub(crate) const WRITE: u16 = 2;
 pub(crate) const EXECUTE: u16 = 1;
 /// Only the owner of an entry, or of the directory, removes it.
 const STICKY: u16 = 0o1000;
+/// All permission bits there are.
+pub(crate) const MODE_MAX: u16 = 0o7777;
+/// A user's or group's name, in bytes.
+pub(crate) const NAME_BYTES_MAX: usize = 255;
 /// The name that always is a superuser.
 const ROOT: &str = "root";
+
+/// Why a text cannot be the name of a user or group; `None`: it can.
+pub(crate) fn bad_name(name: &str) -> Option<&'static str> {
+    match name {
+        "" => Some("is empty"),
+        _ if name.len() > NAME_BYTES_MAX => Some("is longer than 255 bytes"),
+        _ if name.contains(|c: char| c.is_control() || c.is_whitespace() || matches!(c, ':' | '/' | ',')) => {
+            Some("contains a space, a colon, a comma, a slash or a control character")
+        }
+        _ => None,
+    }
+}
 
 /// The one who asks, as it was when the question was asked; part of every logged command.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use distrifs_engine::checkpoint::{CheckpointError, CheckpointFolder, Listed};
-use distrifs_engine::log::{Log, LogOptions, Recovered, recover};
+use distrifs_engine::checkpoint::{CheckpointError, CheckpointFolder, CheckpointReader, Listed};
+use distrifs_engine::durable_file;
+use distrifs_engine::log::{Corruption, Log, LogOptions, RecoverError, Recovered, recover};
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
 use crate::config::MasterConfig;
@@ -59,15 +60,17 @@ pub(crate) fn open(config: &MasterConfig, cluster: ClusterId, epoch: Epoch) -> R
     }
     let restored = images.iter_mut().find_map(|image| Some((image.listed.lsn, image.namespace.take()?)));
     let (base, mut namespace) = restored.unwrap_or_else(|| (Lsn(0), Namespace::new(&config.superuser)));
-    let recovered = replay(&dir, cluster, base, &mut namespace)?;
-    let joins = recovered.first_lsn().0 <= base.0 + 1;
-    let facts = Facts { newest, older, joins, reaches: recovered.last_lsn() >= base };
-    let verdict = classify(facts);
-    if !matches!(verdict, Verdict::Newest | Verdict::Older | Verdict::WholeLog) {
-        return Err(refused(config, &images, recovered.first_lsn(), verdict));
-    }
+    let replayed = replay(&dir, cluster, base, &mut namespace)?;
+    let joins = !matches!(replayed, Replayed::BeginsAt(_));
+    let reaches = !matches!(replayed, Replayed::TooShort);
+    let verdict = classify(Facts { newest, older, joins, reaches });
+    let recovered = match (verdict, replayed) {
+        (Verdict::Newest | Verdict::Older | Verdict::WholeLog, Replayed::Whole(recovered)) => recovered,
+        (verdict, Replayed::BeginsAt(first)) => return Err(refused(config, &images, first, verdict)),
+        (verdict, _) => return Err(refused(config, &images, Lsn(0), verdict)),
+    };
     for image in images.iter().filter(|image| image.state == ImageState::Damaged) {
-        let aside = folder.put_aside(image.listed.lsn)?;
+        let aside = put_aside(&image.listed.path)?;
         tracing::error!(why = image.why, aside = %aside.display(), "a damaged checkpoint was put aside");
     }
     // A walk over everything: in debug builds, where it is no matter of minutes.
@@ -83,13 +86,23 @@ pub(crate) fn open(config: &MasterConfig, cluster: ClusterId, epoch: Epoch) -> R
     Ok(Opened { log, namespace, checkpoint: base })
 }
 
+/// What became of the log behind the base.
+enum Replayed {
+    /// It was applied to its end.
+    Whole(Recovered),
+    /// It begins here, behind the record that follows the base. Nothing was changed.
+    BeginsAt(Lsn),
+    /// It ends before the base. Nothing was changed.
+    TooShort,
+}
+
 /// Applies the records behind `base`.
 fn replay(
     dir: &Path,
     cluster: ClusterId,
     base: Lsn,
     namespace: &mut Namespace,
-) -> Result<Recovered, StartError> {
+) -> Result<Replayed, StartError> {
     let recovered = recover(dir, cluster, base, &mut |lsn, _epoch, record| {
         let command = format::decode(record)?;
         if let Err(refused) = namespace.apply(lsn, &command) {
@@ -97,7 +110,15 @@ fn replay(
             tracing::debug!(%lsn, %refused, "a logged command that was refused");
         }
         Ok(())
-    })?;
+    });
+    let recovered = match recovered {
+        Ok(recovered) => recovered,
+        Err(RecoverError::Released { first, .. }) => return Ok(Replayed::BeginsAt(first)),
+        Err(RecoverError::Corrupt { what: Corruption::EndLost { known }, .. }) if known == base => {
+            return Ok(Replayed::TooShort);
+        }
+        Err(error) => return Err(error.into()),
+    };
     if let Some(cut) = recovered.cut() {
         tracing::warn!(
             segment = cut.sequence,
@@ -106,7 +127,7 @@ fn replay(
             "a torn write was cut"
         );
     }
-    Ok(recovered)
+    Ok(Replayed::Whole(recovered))
 }
 
 /// The newest checkpoints, read until one is good.
@@ -115,21 +136,23 @@ fn read_images(folder: &CheckpointFolder, cluster: ClusterId) -> Result<Vec<Imag
     let mut found = false;
     for listed in folder.list()?.into_iter().take(crate::checkpoint::KEPT) {
         let unread = Image { listed, state: ImageState::Unread, why: String::new(), namespace: None };
-        let image = if found { unread } else { read_image(folder, cluster, unread)? };
+        let image = if found { unread } else { read_image(cluster, unread)? };
         found |= matches!(image.state, ImageState::Good | ImageState::Newer);
         images.push(image);
     }
     Ok(images)
 }
 
-fn read_image(folder: &CheckpointFolder, cluster: ClusterId, image: Image) -> Result<Image, StartError> {
-    let restored = restore(folder, cluster, image.listed.lsn);
+fn read_image(cluster: ClusterId, image: Image) -> Result<Image, StartError> {
+    let restored = restore(&image.listed, cluster);
     let (state, why) = match restored {
         Ok(namespace) => return Ok(Image { state: ImageState::Good, namespace: Some(namespace), ..image }),
         Err(ReadError::File(error)) => match error {
             CheckpointError::NewerVersion { .. } => (ImageState::Newer, error.to_string()),
             CheckpointError::Corrupt { .. } => (ImageState::Damaged, error.to_string()),
-            CheckpointError::Io { .. } | CheckpointError::WrongCluster { .. } => return Err(error.into()),
+            CheckpointError::Io { .. }
+            | CheckpointError::WrongCluster { .. }
+            | CheckpointError::BadLsn { .. } => return Err(error.into()),
         },
         Err(ReadError::Image(error)) => {
             let why = format!("{}: {error}", image.listed.path.display());
@@ -147,18 +170,29 @@ enum ReadError {
     Image(ImageError),
 }
 
-fn restore(folder: &CheckpointFolder, cluster: ClusterId, lsn: Lsn) -> Result<Namespace, ReadError> {
-    let mut reader = folder.read(lsn, Some(cluster)).map_err(ReadError::File)?;
+fn restore(image: &Listed, cluster: ClusterId) -> Result<Namespace, ReadError> {
+    let mut reader = CheckpointReader::open(&image.path, Some(cluster)).map_err(ReadError::File)?;
     let mut restorer = Restorer::new();
     while let Some(block) = reader.next_block().map_err(ReadError::File)? {
         restorer.feed(block).map_err(ReadError::Image)?;
     }
     let namespace = restorer.finish().map_err(ReadError::Image)?;
-    if namespace.applied() != lsn {
+    if namespace.applied() != image.lsn {
         let what = "its image shows another position than its header";
         return Err(ReadError::Image(ImageError::Malformed { at: 0, what }));
     }
     Ok(namespace)
+}
+
+/// A checkpoint that cannot be read is of no use, but evidence: it gets a name that is never listed.
+fn put_aside(path: &Path) -> Result<PathBuf, StartError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".damaged");
+    let aside = PathBuf::from(name);
+    let failed = |source| StartError::Folder { path: path.to_owned(), doing: "put aside", source };
+    std::fs::rename(path, &aside).map_err(failed)?;
+    durable_file::sync_dir(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+    Ok(aside)
 }
 
 /// What the table refuses, in one line: the facts, what can be saved, and who must act.

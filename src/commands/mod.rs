@@ -1,9 +1,14 @@
 //! The commands, one file each: its arguments, its help, what it does.
 
 mod cat;
+mod checksum;
+mod chmod;
+mod chown;
+mod cp;
 mod datanode;
 mod demo;
 mod df;
+mod du;
 mod get;
 mod getrange;
 mod local;
@@ -14,6 +19,7 @@ mod mv;
 mod nodes;
 mod put;
 mod rm;
+mod setrep;
 mod stat;
 mod wait;
 
@@ -55,6 +61,18 @@ pub(crate) enum Command {
     Mv(mv::Mv),
     /// Remove a file or a tree
     Rm(rm::Rm),
+    /// Copy a file without moving its data
+    Cp(cp::Cp),
+    /// Change permission bits
+    Chmod(chmod::Chmod),
+    /// Change owner or group
+    Chown(chown::Chown),
+    /// Set how many replicas are wanted of a file
+    Setrep(setrep::Setrep),
+    /// Show how much there is below a path
+    Du(du::Du),
+    /// Show the CRC32C of a file
+    Checksum(checksum::Checksum),
     /// Show the datanodes
     Nodes(nodes::Nodes),
     /// Wait until the cluster takes writes
@@ -80,6 +98,12 @@ impl Command {
             Self::Getrange(_) => "getrange",
             Self::Mv(_) => "mv",
             Self::Rm(_) => "rm",
+            Self::Cp(_) => "cp",
+            Self::Chmod(_) => "chmod",
+            Self::Chown(_) => "chown",
+            Self::Setrep(_) => "setrep",
+            Self::Du(_) => "du",
+            Self::Checksum(_) => "checksum",
             Self::Nodes(_) => "nodes",
             Self::Wait(_) => "wait",
             Self::Df(_) => "df",
@@ -118,6 +142,12 @@ impl Command {
             Self::Getrange(command) => command.run(context).await?,
             Self::Mv(command) => command.run(context).await?,
             Self::Rm(command) => command.run(context).await?,
+            Self::Cp(command) => command.run(context).await?,
+            Self::Chmod(command) => command.run(context).await?,
+            Self::Chown(command) => command.run(context).await?,
+            Self::Setrep(command) => command.run(context).await?,
+            Self::Du(command) => command.run(context, out).await?,
+            Self::Checksum(command) => command.run(context, out).await?,
             Self::Nodes(command) => command.run(context, out).await?,
             Self::Wait(command) => command.run(context).await?,
             Self::Df(command) => command.run(context, out).await?,

@@ -111,6 +111,26 @@ impl ClientService for FakeMaster {
         not_here()
     }
 
+    async fn copy(&self, _: Request<v1::CopyRequest>) -> Reply<v1::CopyReply> {
+        not_here()
+    }
+
+    async fn set_mode(&self, _: Request<v1::SetModeRequest>) -> Reply<v1::SetModeReply> {
+        not_here()
+    }
+
+    async fn set_owner(&self, _: Request<v1::SetOwnerRequest>) -> Reply<v1::SetOwnerReply> {
+        not_here()
+    }
+
+    async fn set_replication(&self, _: Request<v1::SetReplicationRequest>) -> Reply<v1::SetReplicationReply> {
+        not_here()
+    }
+
+    async fn usage(&self, _: Request<v1::UsageRequest>) -> Reply<v1::UsageReply> {
+        not_here()
+    }
+
     async fn create(&self, request: Request<v1::CreateRequest>) -> Reply<v1::CreateReply> {
         let request = request.into_inner();
         let mut state = self.state.lock().unwrap();

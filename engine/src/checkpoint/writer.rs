@@ -1,142 +1,161 @@
-//! Writing a checkpoint: under a temporary name, synced, renamed, the folder synced, read back.
+//! Writing a checkpoint, from the first byte to the file that is durable, checked and has its name.
 
-use distrifs_proto::limits::BLOCK_BYTES;
+use std::path::PathBuf;
+
 use distrifs_proto::types::{Crc32c, Lsn};
 
-use super::error::{CheckpointError, failed};
+use super::error::CheckpointError;
 use super::format::{
-    BLOCK_HEADER_BYTES, BLOCK_UNIT_BYTES, Footer, Header, PAYLOAD_BYTES_MAX, TEMPORARY_SUFFIX,
-    checkpoint_name, encode_block, encode_footer, encode_header, unit,
+    BLOCK_HEADER_BYTES, BLOCK_PAYLOAD_MAX, CheckpointHeader, EDGE_BYTES, PIECE_BYTES, Sums, block_bytes,
+    checkpoint_name, seal_block, temporary_name,
 };
 use super::reader::CheckpointReader;
-use crate::folder::{AlignedBuf, Folder};
+use crate::folder::{AlignedBuf, Folder, LongFile};
 
-/// A checkpoint that is being written. Dropping it before [`CheckpointWriter::finish`] leaves nothing behind.
-#[derive(Debug)]
-pub struct CheckpointWriter {
-    folder: Folder,
-    header: Header,
-    temporary: String,
-    block: AlignedBuf,
-    /// Bytes of payload in `block`.
-    filled: usize,
-    offset: u64,
-    blocks: u64,
-    payload: u64,
-    crcs: Vec<u8>,
-    crc_of_crcs: Crc32c,
-    finished: bool,
+/// A checkpoint that is durable and was read back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Its LSN.
+    pub lsn: Lsn,
+    /// The file.
+    pub path: PathBuf,
+    /// The length of the file.
+    pub bytes: u64,
+    /// The blocks in it.
+    pub blocks: u64,
+    /// What was written into it, in bytes.
+    pub payload: u64,
 }
 
-/// A checkpoint that is durable and was verified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
-    /// The position of the log that it shows.
-    pub lsn: Lsn,
-    /// The length of its file.
-    pub bytes: u64,
+/// A checkpoint that is being written. Dropped before [`Self::finish`] it leaves nothing behind.
+pub struct CheckpointWriter {
+    folder: Folder,
+    header: CheckpointHeader,
+    temporary: String,
+    file: LongFile,
+    seal: Crc32c,
+    /// The next block: room for its header, then what was written into it so far.
+    buf: AlignedBuf,
+    filled: usize,
+    at: u64,
+    sums: Sums,
+    /// The file has its name: it is not to be removed.
+    named: bool,
 }
 
 impl CheckpointWriter {
-    pub(super) fn begin(folder: Folder, header: Header) -> Result<Self, CheckpointError> {
-        let digits = checkpoint_name(header.lsn);
-        let temporary = format!("{}{TEMPORARY_SUFFIX}", digits.trim_end_matches(".ckpt"));
-        folder.create(&temporary, &[]).map_err(failed(&folder, &temporary, "create"))?;
+    pub(super) fn create(folder: &Folder, header: CheckpointHeader) -> Result<Self, CheckpointError> {
+        let temporary = temporary_name(header.lsn);
+        let created = folder.create_long(&temporary);
+        let file = created.map_err(|source| {
+            // A full disk may have left an empty one.
+            let _ = folder.remove(&temporary);
+            CheckpointError::Io { path: folder.file(&temporary), doing: "create", source }
+        })?;
+        let mut buf = AlignedBuf::zeroed(PIECE_BYTES);
+        let seal = header.encode(&mut buf[..EDGE_BYTES]);
         let mut writer = Self {
-            folder,
+            folder: folder.clone(),
             header,
             temporary,
-            block: AlignedBuf::zeroed(BLOCK_UNIT_BYTES),
+            file,
+            seal,
+            buf,
             filled: 0,
-            offset: 0,
-            blocks: 0,
-            payload: 0,
-            crcs: Vec::new(),
-            crc_of_crcs: Crc32c::default(),
-            finished: false,
+            at: 0,
+            sums: Sums::default(),
+            named: false,
         };
-        let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
-        encode_header(&header, &mut block);
-        writer.put(&block)?;
+        writer.put(EDGE_BYTES)?;
         Ok(writer)
     }
 
-    /// Appends to the image.
+    /// Appends bytes, as many as wanted. They go to the disk a mebibyte at a time.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`]: drop it and begin anew.
-    pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), CheckpointError> {
-        while !bytes.is_empty() {
-            let (now, later) = bytes.split_at(bytes.len().min(PAYLOAD_BYTES_MAX - self.filled));
-            let at = BLOCK_HEADER_BYTES + self.filled;
-            self.block[at..at + now.len()].copy_from_slice(now);
+    /// [`CheckpointError::Io`]; then drop the writer.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(BLOCK_PAYLOAD_MAX - self.filled));
+            let from = BLOCK_HEADER_BYTES + self.filled;
+            self.buf[from..from + now.len()].copy_from_slice(now);
             self.filled += now.len();
-            bytes = later;
-            if self.filled == PAYLOAD_BYTES_MAX {
+            rest = later;
+            if self.filled == BLOCK_PAYLOAD_MAX {
                 self.flush()?;
             }
         }
         Ok(())
     }
 
-    /// Makes the checkpoint durable under its name, then reads it back from the disk.
+    /// Writes what is left, makes all durable, reads it back from the disk and checks every block, and only then gives
+    /// the file its name, durably. A checkpoint of the same LSN is replaced.
     ///
     /// # Errors
-    /// See [`CheckpointError`]; whatever covers less of the log must stay.
+    /// [`CheckpointError::Io`], or [`CheckpointError::Corrupt`] when what was read back is not what was written. There
+    /// is then no such checkpoint, except that after a failed sync of the folder there may be one, which is whole.
     pub fn finish(mut self) -> Result<Written, CheckpointError> {
         if self.filled > 0 {
             self.flush()?;
         }
-        let mut block = AlignedBuf::zeroed(BLOCK_BYTES);
-        let footer = Footer {
-            blocks: self.blocks,
-            payload: self.payload,
-            lsn: self.header.lsn,
-            crc_of_crcs: self.crc_of_crcs,
-        };
-        encode_footer(&footer, &mut block);
-        self.put(&block)?;
+        self.sums.encode(self.seal, &mut self.buf[..EDGE_BYTES]);
+        self.put(EDGE_BYTES)?;
+        self.file.sync().map_err(|source| self.failed("sync", source))?;
+        self.read_back()?;
         let name = checkpoint_name(self.header.lsn);
-        let (folder, temporary) = (&self.folder, &self.temporary);
-        folder.sync(temporary).map_err(failed(folder, temporary, "sync"))?;
-        folder.rename(temporary, &name).map_err(failed(folder, temporary, "rename"))?;
-        self.finished = true;
-        let folder = &self.folder;
-        folder.sync_folder().map_err(failed(folder, &name, "sync the folder of"))?;
-        let mut reader = CheckpointReader::begin(folder, &name, Some(self.header.cluster))?;
-        while reader.next_block()?.is_some() {}
-        Ok(Written { lsn: self.header.lsn, bytes: self.offset })
+        self.folder.rename(&self.temporary, &name).map_err(|source| self.failed("rename", source))?;
+        self.named = true;
+        self.folder.sync_folder().map_err(|source| CheckpointError::Io {
+            path: self.folder.path().to_owned(),
+            doing: "sync the folder",
+            source,
+        })?;
+        Ok(Written {
+            lsn: self.header.lsn,
+            path: self.folder.file(&name),
+            bytes: self.at,
+            blocks: self.sums.blocks,
+            payload: self.sums.payload,
+        })
     }
 
-    fn flush(&mut self) -> Result<(), CheckpointError> {
-        let end = unit(self.filled);
-        self.block[BLOCK_HEADER_BYTES + self.filled..end].fill(0);
-        let crc = encode_block(self.blocks, self.filled, &mut self.block[..end]);
-        self.crcs.clear();
-        self.crcs.extend_from_slice(&crc.0.to_le_bytes());
-        self.crc_of_crcs = self.crc_of_crcs.concat(Crc32c::of(&self.crcs), self.crcs.len() as u64);
-        self.blocks += 1;
-        self.payload += self.filled as u64;
-        self.filled = 0;
-        let mut block = std::mem::replace(&mut self.block, AlignedBuf::zeroed(0));
-        block.truncate(end);
-        let result = self.put(&block);
-        self.block = if end == BLOCK_UNIT_BYTES { block } else { AlignedBuf::zeroed(BLOCK_UNIT_BYTES) };
-        result
-    }
-
-    fn put(&mut self, bytes: &AlignedBuf) -> Result<(), CheckpointError> {
-        let written = self.folder.write(&self.temporary, bytes, self.offset);
-        written.map_err(failed(&self.folder, &self.temporary, "write"))?;
-        self.offset += bytes.len() as u64;
+    /// What is on the disk is what was meant to be: header, every block, the sums.
+    fn read_back(&self) -> Result<(), CheckpointError> {
+        let mut reader = CheckpointReader::open_in(&self.folder, &self.temporary, Some(self.header.cluster))?;
+        reader.verify()?;
+        if reader.header() != self.header || !reader.sums_are(&self.sums) {
+            // Somebody else wrote under the same name.
+            let source = std::io::Error::other("another checkpoint was read back");
+            return Err(self.failed("verify", source));
+        }
         Ok(())
+    }
+
+    /// Writes the block that was filled so far.
+    fn flush(&mut self) -> Result<(), CheckpointError> {
+        let len = block_bytes(self.filled);
+        let crc = seal_block(&mut self.buf[..len], self.filled, self.sums.blocks, self.seal);
+        self.sums.add(self.filled, crc);
+        self.filled = 0;
+        self.put(len)
+    }
+
+    fn put(&mut self, len: usize) -> Result<(), CheckpointError> {
+        self.file.write_at(&self.buf, len, self.at).map_err(|source| self.failed("write", source))?;
+        self.at += len as u64;
+        Ok(())
+    }
+
+    fn failed(&self, doing: &'static str, source: std::io::Error) -> CheckpointError {
+        CheckpointError::Io { path: self.folder.file(&self.temporary), doing, source }
     }
 }
 
 impl Drop for CheckpointWriter {
     fn drop(&mut self) {
-        if !self.finished {
-            // A full disk gets its space back. What stays is removed by the next `retain`.
+        if !self.named {
+            // What stays is removed by the next `retain`.
             let _ = self.folder.remove(&self.temporary);
         }
     }

@@ -1,7 +1,9 @@
-//! The seam of log and checkpoints over the disk: a folder of files, and the one segment that is being written.
+//! The seam over the disk of the log and of the checkpoints: a folder of files, the one segment that is being
+//! written, and a long file that is written or read from its start to its end.
 //!
-//! [`Folder`] holds what may block: recovery and the preparation of segments use it, never the log's thread
-//! between two writes. [`SegmentFile`] is that thread's: one write at a time, durable when it returns.
+//! [`Folder`] holds what may block: recovery, the preparation of segments and the checkpoints use it, never the log's
+//! thread between two writes. [`SegmentFile`] is that thread's: one write at a time, durable when it returns.
+//! [`LongFile`] leaves the page cache alone, and what it reads comes from the disk.
 
 mod aligned;
 mod real;
@@ -39,8 +41,8 @@ impl Body {
     }
 }
 
-/// The folder of a log. Clones are the same folder.
-#[derive(Debug, Clone)]
+/// A folder. Clones are the same folder.
+#[derive(Clone)]
 pub(crate) enum Folder {
     /// Of the operating system.
     Real(RealFolder),
@@ -91,17 +93,6 @@ impl Folder {
         each!(self, folder => folder.write_durably(name, bytes, offset))
     }
 
-    /// Writes part of a file, past the cache where the file system can; it may grow. Nothing is durable yet.
-    pub(crate) fn write(&self, name: &str, bytes: &AlignedBuf, offset: u64) -> io::Result<()> {
-        each!(self, folder => folder.write(name, bytes, offset))
-    }
-
-    /// `len` bytes from `offset` on (both multiples of a block), from the disk and not from a cache; fewer at the
-    /// file's end.
-    pub(crate) fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<AlignedBuf> {
-        each!(self, folder => folder.read_at(name, offset, len))
-    }
-
     /// Makes a small file with this content. Nothing is durable yet.
     pub(crate) fn create(&self, name: &str, content: &[u8]) -> io::Result<()> {
         each!(self, folder => folder.create(name, content))
@@ -125,6 +116,27 @@ impl Folder {
     /// Makes creations, renames and removals durable.
     pub(crate) fn sync_folder(&self) -> io::Result<()> {
         each!(self, folder => folder.sync_folder())
+    }
+
+    /// Makes or empties a file to be written from its start to its end.
+    pub(crate) fn create_long(&self, name: &str) -> io::Result<LongFile> {
+        match self {
+            Self::Real(folder) => folder.create_long(name).map(LongFile::Real),
+            #[cfg(test)]
+            Self::Sim(disk) => {
+                disk.create(name, &[])?;
+                Ok(LongFile::Sim(disk.clone(), name.to_owned()))
+            }
+        }
+    }
+
+    /// Opens a file to be read from its start to its end.
+    pub(crate) fn open_long(&self, name: &str) -> io::Result<LongFile> {
+        match self {
+            Self::Real(folder) => folder.open_long(name).map(LongFile::Real),
+            #[cfg(test)]
+            Self::Sim(disk) => disk.len(name).map(|_| LongFile::Sim(disk.clone(), name.to_owned())),
+        }
     }
 
     /// Opens a segment for the log's thread.
@@ -195,6 +207,53 @@ impl SegmentFile {
             Self::Posix(file) => real::unlock(&file),
             #[cfg(test)]
             Self::Sim(..) => {}
+        }
+    }
+}
+
+/// A file that is written or read in pieces at multiples of [`BLOCK_BYTES`](distrifs_proto::limits::BLOCK_BYTES).
+pub(crate) enum LongFile {
+    /// With O_DIRECT, where the file system knows it.
+    Real(std::fs::File),
+    /// In memory.
+    #[cfg(test)]
+    Sim(SimDisk, String),
+}
+
+impl LongFile {
+    /// The length in bytes.
+    pub(crate) fn len(&self) -> io::Result<u64> {
+        match self {
+            Self::Real(file) => Ok(file.metadata()?.len()),
+            #[cfg(test)]
+            Self::Sim(disk, name) => disk.len(name),
+        }
+    }
+
+    /// Writes the first `len` bytes of `buf`, whole blocks. Not durable before [`Self::sync`].
+    pub(crate) fn write_at(&self, buf: &AlignedBuf, len: usize, offset: u64) -> io::Result<()> {
+        match self {
+            Self::Real(file) => std::os::unix::fs::FileExt::write_all_at(file, &buf[..len], offset),
+            #[cfg(test)]
+            Self::Sim(disk, name) => disk.write_long(name, &buf[..len], offset),
+        }
+    }
+
+    /// Fills the first `len` bytes of `buf`, whole blocks, and says how many there were before the file's end.
+    pub(crate) fn read_at(&self, buf: &mut AlignedBuf, len: usize, offset: u64) -> io::Result<usize> {
+        match self {
+            Self::Real(file) => real::read_at(file, &mut buf[..len], offset),
+            #[cfg(test)]
+            Self::Sim(disk, name) => disk.read_long(name, &mut buf[..len], offset),
+        }
+    }
+
+    /// Makes what was written durable, down through the drive's cache. Not to be repeated after a failure.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match self {
+            Self::Real(file) => file.sync_all(),
+            #[cfg(test)]
+            Self::Sim(disk, name) => disk.sync(name),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The folder of a log on a real file system.
+//! A folder of the log, or of the checkpoints, on a real file system.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -16,7 +16,7 @@ use distrifs_proto::limits::BLOCK_BYTES;
 /// Said once.
 static NO_DIRECT: Once = Once::new();
 
-/// Files in the folder: twice the segments, and some more.
+/// Files in a folder: twice the segments of a log, and some more.
 const FILES_MAX: usize = 2 * SEGMENTS_MAX + 16;
 
 /// How much is zeroed or read at once.
@@ -76,6 +76,25 @@ pub(super) fn write_once(file: &File, bytes: &[u8], offset: u64) -> io::Result<u
             result => return result,
         }
     }
+}
+
+/// Reads until `buf` is full or the file ends, and says how much it was.
+pub(super) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buf.len() {
+        match file.read_at(&mut buf[done..], offset + done as u64) {
+            Ok(n) => {
+                done += n;
+                // O_DIRECT goes on at a block's start only: anything else is the end of the file.
+                if n == 0 || !n.is_multiple_of(BLOCK_BYTES) {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
 }
 
 impl RealFolder {
@@ -202,30 +221,14 @@ impl RealFolder {
         result
     }
 
-    pub(super) fn write(&self, name: &str, bytes: &AlignedBuf, offset: u64) -> io::Result<()> {
-        self.open(name, OpenOptions::new().write(true), false)?.write_all_at(bytes, offset)
+    /// Makes or empties a file for a long write from its start to its end, which is to leave the page cache alone.
+    pub(super) fn create_long(&self, name: &str) -> io::Result<File> {
+        self.open(name, OpenOptions::new().write(true).create(true).truncate(true), false)
     }
 
-    pub(super) fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<AlignedBuf> {
-        let file = self.open(name, OpenOptions::new().read(true), false)?;
-        let mut buf = AlignedBuf::zeroed(len);
-        let mut done = 0;
-        while done < len {
-            match file.read_at(&mut buf[done..], offset + done as u64) {
-                Ok(0) => break,
-                Ok(n) => {
-                    done += n;
-                    // O_DIRECT goes on at a block's start only; less than a block is the file's end.
-                    if !n.is_multiple_of(BLOCK_BYTES) {
-                        break;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        buf.truncate(done);
-        Ok(buf)
+    /// Opens a file for a long read from its start to its end.
+    pub(super) fn open_long(&self, name: &str) -> io::Result<File> {
+        self.open(name, OpenOptions::new().read(true), false)
     }
 
     pub(super) fn create(&self, name: &str, content: &[u8]) -> io::Result<()> {

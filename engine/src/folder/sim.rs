@@ -12,7 +12,9 @@ use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
 use super::AlignedBuf;
-use crate::log::SECTOR_BYTES;
+
+/// What a power cut leaves whole.
+const SECTOR_BYTES: usize = 512;
 
 /// What can go wrong, or be wrong, with the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,8 +29,10 @@ pub(crate) enum Fault {
     LyingWrites,
     /// Mutant: the folder's sync does nothing.
     LyingFolderSync,
-    /// Mutant: the sync of a file does nothing.
+    /// Mutant: the sync of a long file does nothing.
     LyingSync,
+    /// Files cannot be removed.
+    NoRemove,
 }
 
 #[derive(Default, Clone)]
@@ -71,9 +75,17 @@ struct State {
     /// Changes of names that are not durable yet, in order.
     pending: Vec<Change>,
     faults: HashMap<Fault, bool>,
-    operations: u64,
     writes: u64,
     refused: u64,
+    /// Bytes that fit.
+    capacity: Option<u64>,
+    power: Arc<Mutex<Power>>,
+}
+
+/// The power of all folders of one machine.
+#[derive(Default)]
+struct Power {
+    operations: u64,
     cut_at: Option<u64>,
     off: bool,
 }
@@ -85,6 +97,8 @@ pub(crate) struct SimDisk {
     state: Arc<Mutex<State>>,
     /// Where writes of the log's thread wait for a permit, when there is a gate.
     gate: Arc<Mutex<Option<Arc<Semaphore>>>>,
+    /// Removals wait for it.
+    removals: Arc<Mutex<()>>,
 }
 
 impl State {
@@ -103,12 +117,20 @@ impl State {
 
     /// Whether the power goes off in this operation.
     fn step(&mut self) -> io::Result<bool> {
-        if self.off {
+        let mut power = self.power.lock().expect("no panic while the lock is held");
+        if power.off {
             return Err(Errno::IO.into());
         }
-        self.operations += 1;
-        self.off = self.cut_at == Some(self.operations);
-        Ok(self.off)
+        power.operations += 1;
+        power.off = power.cut_at == Some(power.operations);
+        Ok(power.off)
+    }
+
+    /// Whether there is no room for `more` bytes.
+    fn full(&self, more: usize) -> bool {
+        let used: usize = self.names.values().map(|i| self.inodes[*i].now.len()).sum();
+        let over = self.capacity.is_some_and(|most| (used + more) as u64 > most);
+        over || self.has(Fault::NoSpace)
     }
 
     fn inode(&self, name: &str) -> io::Result<usize> {
@@ -140,18 +162,13 @@ impl State {
     }
 }
 
-impl std::fmt::Debug for SimDisk {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SimDisk").finish_non_exhaustive()
-    }
-}
-
 impl SimDisk {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             path: PathBuf::from("/simulated/wal"),
             state: Arc::new(Mutex::new(State { seed, ..State::default() })),
             gate: Arc::default(),
+            removals: Arc::default(),
         }
     }
 
@@ -165,8 +182,26 @@ impl SimDisk {
 
     /// The power goes off within the operation that comes after `operations` more.
     pub(crate) fn cut_after(&self, operations: u64) {
-        let mut state = self.state();
-        state.cut_at = Some(state.operations + operations + 1);
+        let power = self.state().power.clone();
+        let mut power = power.lock().expect("no panic while the lock is held");
+        power.cut_at = Some(power.operations + operations + 1);
+    }
+
+    /// The disk has room for this many bytes.
+    pub(crate) fn set_capacity(&self, bytes: u64) {
+        self.state().capacity = Some(bytes);
+    }
+
+    /// As long as the guard lives, files are not removed: whoever wants to waits.
+    pub(crate) fn hold_removals(&self) -> MutexGuard<'_, ()> {
+        self.removals.lock().expect("no panic while the lock is held")
+    }
+
+    /// This folder, as one of the same machine as `other`: they lose their power together.
+    pub(crate) fn with_power_of(self, other: &Self) -> Self {
+        let power = other.state().power.clone();
+        self.state().power = power;
+        self
     }
 
     /// How many files could not be made for want of space.
@@ -203,7 +238,7 @@ impl SimDisk {
         let inodes = inodes.collect();
         let next =
             State { seed: state.chance(), inodes, durable_names: names.clone(), names, ..State::default() };
-        Self { path: self.path.clone(), state: Arc::new(Mutex::new(next)), gate: Arc::default() }
+        Self { path: self.path.clone(), state: Arc::new(Mutex::new(next)), ..Self::new(0) }
     }
 
     /// A copy of the disk as it is now, all of it durable.
@@ -220,7 +255,7 @@ impl SimDisk {
             durable_names: state.names.clone(),
             ..State::default()
         };
-        Self { path: self.path.clone(), state: Arc::new(Mutex::new(next)), gate: Arc::default() }
+        Self { path: self.path.clone(), state: Arc::new(Mutex::new(next)), ..Self::new(0) }
     }
 
     /// Changes a file behind the log's back.
@@ -289,27 +324,6 @@ impl SimDisk {
         Ok(buf)
     }
 
-    pub(super) fn write(&self, name: &str, bytes: &AlignedBuf, offset: u64) -> io::Result<()> {
-        let mut state = self.state();
-        let cut = state.step()?;
-        let inode = state.inode(name)?;
-        let at = offset as usize;
-        let now = &mut state.inodes[inode].now;
-        now.resize(now.len().max(at + bytes.len()), 0);
-        now[at..at + bytes.len()].copy_from_slice(bytes);
-        if cut { Err(Errno::IO.into()) } else { Ok(()) }
-    }
-
-    pub(super) fn read_at(&self, name: &str, offset: u64, len: usize) -> io::Result<AlignedBuf> {
-        let state = self.state();
-        let now = &state.inodes[state.inode(name)?].now;
-        let from = now.len().min(offset as usize);
-        let bytes = &now[from..now.len().min(from + len)];
-        let mut buf = AlignedBuf::zeroed(bytes.len());
-        buf.copy_from_slice(bytes);
-        Ok(buf)
-    }
-
     pub(super) fn create_zeroed(&self, name: &str, len: u64) -> io::Result<()> {
         self.create_with(name, vec![0; len as usize])
     }
@@ -321,7 +335,7 @@ impl SimDisk {
     fn create_with(&self, name: &str, content: Vec<u8>) -> io::Result<()> {
         let mut state = self.state();
         let cut = state.step()?;
-        let full = state.has(Fault::NoSpace);
+        let full = state.full(content.len());
         state.refused += u64::from(full);
         let inode = state.inodes.len();
         let now = if full { Vec::new() } else { content };
@@ -363,6 +377,37 @@ impl SimDisk {
         Ok(())
     }
 
+    pub(super) fn len(&self, name: &str) -> io::Result<u64> {
+        let state = self.state();
+        Ok(state.inodes[state.inode(name)?].now.len() as u64)
+    }
+
+    /// Not durable before the sync; may lengthen the file.
+    pub(super) fn write_long(&self, name: &str, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.state();
+        let cut = state.step()?;
+        let inode = state.inode(name)?;
+        if state.full(bytes.len()) {
+            return Err(Errno::NOSPC.into());
+        }
+        let (now, at) = (&mut state.inodes[inode].now, offset as usize);
+        now.resize(now.len().max(at + bytes.len()), 0);
+        now[at..at + bytes.len()].copy_from_slice(bytes);
+        if cut { Err(Errno::IO.into()) } else { Ok(()) }
+    }
+
+    pub(super) fn read_long(&self, name: &str, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.state();
+        if state.power.lock().expect("no panic while the lock is held").off {
+            return Err(Errno::IO.into());
+        }
+        let now = &state.inodes[state.inode(name)?].now;
+        let from = now.len().min(offset as usize);
+        let n = buf.len().min(now.len() - from);
+        buf[..n].copy_from_slice(&now[from..from + n]);
+        Ok(n)
+    }
+
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
         let cut = state.step()?;
@@ -372,8 +417,12 @@ impl SimDisk {
     }
 
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        drop(self.hold_removals());
         let mut state = self.state();
         let cut = state.step()?;
+        if state.has(Fault::NoRemove) {
+            return Err(Errno::IO.into());
+        }
         state.inode(name)?;
         state.change(Change::Remove(name.to_owned()));
         if cut { Err(Errno::IO.into()) } else { Ok(()) }

@@ -48,6 +48,18 @@ pub enum RecoverError {
         /// The first record in doubt.
         lsn: Lsn,
     },
+    /// The log begins later than the records that are asked for: they were released, since a checkpoint held them.
+    #[error(
+        "{file} is where the log begins, with LSN {first}, but records from LSN {needed} on are needed: start from a checkpoint that holds them"
+    )]
+    Released {
+        /// The first segment that is kept.
+        file: PathBuf,
+        /// Its first record.
+        first: Lsn,
+        /// The first record that is needed.
+        needed: Lsn,
+    },
     /// The log of another cluster.
     #[error("{file} belongs to cluster {found}, expected {expected}")]
     WrongCluster {
@@ -124,7 +136,8 @@ pub enum Corruption {
         /// The record.
         known: Lsn,
     },
-    /// The witness is not as written. It is redundant: whoever knows that the log is whole may remove it.
+    /// The witness is not as written. Whoever knows that the log is whole may remove it; a log that was released in
+    /// part is then only recovered from a checkpoint on.
     #[error("the witness of the log's end fails its check")]
     Witness,
 }

@@ -1,3 +1,4 @@
+// STOP: read /NOTE_FROM_LEAD.md in the root of this clone: steps 1-3 are done on origin/main already.
 //! The handle of a running log: takes records in, waits for the log's thread.
 
 use std::ops::Range;
@@ -12,11 +13,11 @@ use super::error::{LogError, is_no_space};
 use super::format::{BLOCK_BYTES, segment_name};
 use super::limits::{
     GROUP_RECORDS_MAX, QUEUE_APPENDS_MAX, QUEUE_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
-    append_bytes_max, encoded_bytes,
+    SEGMENTS_MAX, SEGMENTS_MIN, append_bytes_max, encoded_bytes,
 };
 use super::options::LogOptions;
 use super::prepare::prepare_segment;
-use super::queue::{Append, Request};
+use super::queue::{Append, Release, Request};
 use super::recovery::Recovered;
 use super::release::Released;
 use super::stats::{Counters, LogStats};
@@ -31,8 +32,12 @@ pub struct Log {
     requests: mpsc::Sender<Request>,
     /// Bytes that may still be taken in.
     room: Arc<Semaphore>,
+    /// One permit: releases take turns.
+    turns: Arc<Semaphore>,
     counters: Arc<Counters>,
     body: &'static str,
+    /// For messages.
+    dir: Arc<Path>,
     append_bytes_max: usize,
 }
 
@@ -63,7 +68,7 @@ impl Log {
         Self::start_in(folder, body, &options, recovered, rand::random)
     }
 
-    pub(super) fn start_in(
+    pub(crate) fn start_in(
         folder: Folder,
         body: Body,
         options: &LogOptions,
@@ -89,6 +94,9 @@ impl Log {
             }
         };
         let counters = Arc::new(Counters::default());
+        counters.begins_with(recovered.first_lsn);
+        counters.made(unused.1);
+        recovered.tail.kept.iter().for_each(|segment| counters.made(segment.bytes));
         let (requests, queue) = mpsc::channel(QUEUE_APPENDS_MAX);
         let path = folder.path().to_owned();
         let start = Start {
@@ -98,9 +106,9 @@ impl Log {
             epoch: options.epoch,
             segment_bytes: wanted,
             position: recovered.position,
-            first_sequence: recovered.tail.first_sequence,
+            segments_max: options.segments_max,
+            kept: recovered.tail.kept.into(),
             active: recovered.tail.active,
-            kept: recovered.tail.kept,
             unused,
             salt,
             lock: recovered.lock,
@@ -110,8 +118,10 @@ impl Log {
         Ok(Self {
             requests,
             room: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
+            turns: Arc::new(Semaphore::new(1)),
             counters,
             body: body.name(),
+            dir: path.into(),
             append_bytes_max: append_bytes_max(wanted),
         })
     }
@@ -141,24 +151,33 @@ impl Log {
         answered.await.unwrap_or_else(|_| Err(thread_died()))
     }
 
+    /// Lets go of all whole segments whose records are `upto` or older, because a checkpoint holds those records
+    /// for good; never of the segment in use, nor of the one after it. Appends go on meanwhile. It resolves when
+    /// the files are gone for good; a crash in between leaves either, and the next recovery finishes what was
+    /// begun. Appends that were refused for want of segments or of space go on afterwards.
+    ///
+    /// A segment that cannot be removed is counted in [`Released::left`] and tried again by the next release or
+    /// recovery. A dropped call is carried out all the same.
+    ///
+    /// # Errors
+    /// [`LogError::NoSpace`] or [`LogError::Io`] when the witness could not be written, and then nothing was
+    /// removed, or when the removal may not be durable; [`LogError::Poisoned`] and [`LogError::Closed`] as for
+    /// appends. No failure of a release poisons the log.
+    pub async fn release(&self, upto: Lsn) -> Result<Released, LogError> {
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| LogError::Closed)?;
+        let (answer, answered) = oneshot::channel();
+        let release = Release { upto, answer, turn };
+        self.requests.send(Request::Release(release)).await.map_err(|_| LogError::Closed)?;
+        answered.await.unwrap_or_else(|_| {
+            let cause = Arc::new(std::io::Error::other("no thread could be started, or it died"));
+            Err(LogError::Io { path: self.dir.to_path_buf(), doing: "release segments of the log in", cause })
+        })
+    }
+
     /// What one append may bring at most: the sum of its records, each with 4 bytes more.
     #[must_use]
     pub fn append_bytes_max(&self) -> usize {
         self.append_bytes_max
-    }
-
-    /// Removes the segments whose records all are at or below `upto`: a checkpoint that covers them is durable.
-    /// The segment in use stays, and the one after it. Appends go on meanwhile.
-    ///
-    /// What a crash leaves of a release is removed by the next recovery.
-    ///
-    /// # Errors
-    /// [`LogError::Io`]: the segments stay, or some of them; try again. [`LogError::Poisoned`] and
-    /// [`LogError::Closed`] as for appends.
-    pub async fn release(&self, upto: Lsn) -> Result<Released, LogError> {
-        let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Release(upto, answer)).await.map_err(|_| LogError::Closed)?;
-        answered.await.unwrap_or_else(|_| Err(thread_died()))
     }
 
     /// A reading of the counters.
@@ -190,6 +209,9 @@ fn check(options: &LogOptions, recovered: &Recovered) -> Result<(), LogError> {
     let whole = bytes.is_multiple_of(BLOCK_BYTES as u64);
     if !whole || !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&bytes) {
         return Err(LogError::BadOptions("segment_bytes is out of its bounds or not a multiple of 4096"));
+    }
+    if !(SEGMENTS_MIN..=SEGMENTS_MAX).contains(&options.segments_max) {
+        return Err(LogError::BadOptions("segments_max is out of its bounds"));
     }
     if options.cluster != recovered.cluster {
         return Err(LogError::BadOptions("the log of another cluster was recovered"));

@@ -24,6 +24,8 @@ pub const QUEUE_BYTES_MAX: usize = 8 << 20;
 /// Segments in one log folder, which bounds what recovery lists. With as many, appends get
 /// [`LogError::NoSpace`](super::LogError::NoSpace).
 pub const SEGMENTS_MAX: usize = 1 << 16;
+/// The fewest that a log works with: one in use, one ready, and one to change to.
+pub(crate) const SEGMENTS_MIN: usize = 3;
 
 /// Beyond it neither an LSN nor a segment's sequence is believed: no log lives long enough to count so far.
 pub(crate) const LSN_MAX: Lsn = Lsn(1 << 62);

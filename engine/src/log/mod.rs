@@ -9,11 +9,14 @@
 //! - **A failed or short write poisons the log**: the outcome of what was in flight is unknown, and nothing is
 //!   acknowledged after it, ever. A full disk does not poison.
 //!
-//! It does not know what its records mean, when they may be dropped ([`Log::release`] is told), or who leads.
+//! - **Segments that are no longer needed go when the caller says so** ([`Log::release`]), in an order that survives
+//!   a power cut at every step.
+//!
+//! It does not know what its records mean, when they may be dropped, or who leads.
 //!
 //! Reading order: `limits.rs`, `format/`, `recovery/table.rs`, the rest of `recovery/`, then the thread in
-//! `writer.rs`. One thread does the writes, by tokio-uring or, where io_uring is denied, by `pwrite`;
-//! `crate::folder` is the seam below both, with a simulated disk for the tests.
+//! `writer.rs`. One thread does the writes, by tokio-uring or, where io_uring is denied, by `pwrite`; `crate::folder` is
+//! the seam below both, with a simulated disk for the tests.
 
 mod batch;
 mod error;
@@ -31,14 +34,14 @@ mod tests;
 mod writer;
 
 pub use error::{Corruption, LogError, RecoverError, ReplayError};
-#[cfg(test)]
-pub(crate) use format::SECTOR_BYTES;
 pub use handle::Log;
 pub use limits::{
     GROUP_BYTES_MAX, GROUP_RECORDS_MAX, QUEUE_APPENDS_MAX, QUEUE_BYTES_MAX, SEGMENT_BYTES_DEFAULT,
     SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MAX,
 };
 pub use options::LogOptions;
+#[cfg(test)]
+pub(crate) use recovery::recover_folder;
 pub use recovery::{CutTail, Recovered, Replay, recover};
 pub use release::Released;
 pub use stats::LogStats;

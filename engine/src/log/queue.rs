@@ -30,13 +30,22 @@ impl Append {
     }
 }
 
+/// A wish to let go of segments.
+#[derive(Debug)]
+pub(super) struct Release {
+    pub(super) upto: Lsn,
+    pub(super) answer: oneshot::Sender<Result<Released, LogError>>,
+    /// One release at a time: given back when it has come to an end, whether or not its caller still waits.
+    pub(super) turn: OwnedSemaphorePermit,
+}
+
 /// What the log's thread is asked to do.
 #[derive(Debug)]
 pub(super) enum Request {
     /// Append records.
     Append(Append),
-    /// Remove the segments whose records all are at or below this one.
-    Release(Lsn, oneshot::Sender<Result<Released, LogError>>),
+    /// Let go of the segments that hold nothing after an LSN.
+    Release(Release),
     /// Finish what came before, and end.
     Close(oneshot::Sender<Result<(), LogError>>),
 }

@@ -1,12 +1,9 @@
 //! What the log counts. Sums only: whoever asks twice has the rates.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use distrifs_proto::types::Lsn;
-
-use super::recovery::Kept;
 
 /// A reading of the counters since the log was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +32,13 @@ pub struct LogStats {
     pub switch_nanos: u64,
     /// Appends refused for want of space.
     pub no_space: u64,
-    /// Segments with records that are kept.
+    /// Segments on disk now: those in use before, the one in use, the one that is ready, and released ones that
+    /// could not be removed.
     pub kept_segments: u64,
-    /// Their bytes on the disk.
+    /// Their bytes.
     pub kept_bytes: u64,
     /// The first record that is kept, or would be.
-    pub first_lsn: u64,
+    pub first_lsn: Lsn,
 }
 
 /// Written by the log's thread, read by anybody.
@@ -90,11 +88,20 @@ impl Counters {
         self.no_space.fetch_add(appends as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn keeps(&self, kept: &VecDeque<Kept>, next_lsn: Lsn) {
-        let first = kept.front().map_or(next_lsn, |kept| kept.first_lsn);
-        self.kept_segments.store(kept.len() as u64, Ordering::Relaxed);
-        self.kept_bytes.store(kept.iter().map(|kept| kept.bytes).sum(), Ordering::Relaxed);
-        self.first_lsn.store(first.0, Ordering::Relaxed);
+    /// A segment is there.
+    pub(super) fn made(&self, bytes: u64) {
+        self.kept_segments.fetch_add(1, Ordering::Relaxed);
+        self.kept_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// A segment that was there is gone.
+    pub(super) fn removed(&self, bytes: u64) {
+        self.kept_segments.fetch_sub(1, Ordering::Relaxed);
+        self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn begins_with(&self, lsn: Lsn) {
+        self.first_lsn.store(lsn.0, Ordering::Relaxed);
     }
 
     pub(super) fn read(&self, body: &'static str) -> LogStats {
@@ -114,7 +121,7 @@ impl Counters {
             no_space: get(&self.no_space),
             kept_segments: get(&self.kept_segments),
             kept_bytes: get(&self.kept_bytes),
-            first_lsn: get(&self.first_lsn),
+            first_lsn: Lsn(get(&self.first_lsn)),
         }
     }
 }

@@ -1,3 +1,4 @@
+// STOP: read /NOTE_FROM_LEAD.md in the root of this clone: steps 1-3 are done on origin/main already.
 //! The log's thread: takes what waits, writes it as one group, answers, and goes on.
 //!
 //! One write is in flight at a time and none is ever repeated. The next segment is made by a thread of its own
@@ -18,11 +19,11 @@ use super::format::{
     BLOCK_BYTES, GroupHeader, SECTOR_BYTES, SegmentHeader, Witness, encode_group, group_blocks, segment_name,
     spread,
 };
-use super::limits::{SEGMENTS_MAX, append_bytes_max};
+use super::limits::append_bytes_max;
 use super::prepare::{prepare_segment, write_witness};
-use super::queue::{Append, Request};
-use super::recovery::{ActiveSegment, Kept, Position};
-use super::release::{Released, Releasing, plan};
+use super::queue::{Append, Release, Request};
+use super::recovery::{ActiveSegment, Position};
+use super::release::{Job, KeptSegment, Released, releasable};
 use super::stats::Counters;
 use crate::folder::{AlignedBuf, Body, Folder, FolderLock, SegmentFile};
 
@@ -38,10 +39,10 @@ pub(super) struct Start {
     pub(super) epoch: Epoch,
     pub(super) segment_bytes: u64,
     pub(super) position: Position,
-    pub(super) first_sequence: u64,
+    pub(super) segments_max: usize,
+    /// The segments that were in use, oldest first; the last is the active one.
+    pub(super) kept: VecDeque<KeptSegment>,
     pub(super) active: Option<ActiveSegment>,
-    /// The segments with records, the one in use last.
-    pub(super) kept: VecDeque<Kept>,
     /// The segment that is ready: sequence and size.
     pub(super) unused: (u64, u64),
     pub(super) salt: fn() -> u64,
@@ -63,6 +64,14 @@ enum Next {
     Coming(oneshot::Receiver<io::Result<()>>),
     /// It is ready; its size.
     Ready(u64),
+}
+
+/// A release that is under way.
+struct Releasing {
+    /// What it was told to remove.
+    remove: Vec<KeptSegment>,
+    /// What of that is still there when it has ended.
+    left: oneshot::Receiver<Vec<KeptSegment>>,
 }
 
 /// Why the thread can write no more.
@@ -87,9 +96,10 @@ pub(super) struct Writer {
     open: Option<Open>,
     next: Next,
     next_sequence: u64,
-    poison: Option<Poison>,
-    /// A release that is being carried out by a thread of its own.
+    /// Segments that were released and may still be there.
+    left: Vec<KeptSegment>,
     releasing: Option<Releasing>,
+    poison: Option<Poison>,
     buf: AlignedBuf,
     /// The group before it is laid out in sectors; kept for its memory.
     stream: Vec<u8>,
@@ -108,7 +118,6 @@ impl Writer {
             }
             None => None,
         };
-        start.counters.keeps(&start.kept, start.position.next_lsn);
         let bytes = group_blocks(append_bytes_max(start.segment_bytes)) * BLOCK_BYTES;
         Ok(Self {
             requests,
@@ -117,8 +126,9 @@ impl Writer {
             open,
             next: Next::Ready(start.unused.1),
             next_sequence: start.unused.0,
-            poison: None,
+            left: Vec::new(),
             releasing: None,
+            poison: None,
             buf: AlignedBuf::zeroed(bytes),
             stream: Vec::new(),
             start,
@@ -134,7 +144,7 @@ impl Writer {
             };
             match request {
                 Some(Request::Append(append)) => self.append(append).await,
-                Some(Request::Release(upto, answer)) => self.release(upto, answer),
+                Some(Request::Release(release)) => self.release(release).await,
                 Some(Request::Close(answer)) => break Some(answer),
                 None => break None,
             }
@@ -147,9 +157,7 @@ impl Writer {
             // Nobody may work in the folder once the lock is gone. Its outcome no longer matters.
             let _ = made.await;
         }
-        if let Some(releasing) = self.releasing.take() {
-            self.released(releasing.end().await);
-        }
+        self.settle().await;
         let result = self.clean_end(close.is_some());
         close.map(|answer| (answer, result))
     }
@@ -160,65 +168,13 @@ impl Writer {
         while let Some(request) = self.requests.recv().await {
             match request {
                 Request::Append(append) => append.answer(Err(LogError::Closed)),
-                Request::Release(_, answer) => {
-                    let _ = answer.send(Err(LogError::Closed));
+                Request::Release(release) => {
+                    let _ = release.answer.send(Err(LogError::Closed));
                 }
                 Request::Close(answer) => {
                     let _ = answer.send(Err(LogError::Closed));
                 }
             }
-        }
-    }
-
-    /// Begins to remove what is not needed any more. A thread of its own does the work: unlinking segments takes
-    /// the time of many appends.
-    fn release(&mut self, upto: Lsn, answer: oneshot::Sender<Result<Released, LogError>>) {
-        self.look_at_release();
-        let first = plan(&self.start.kept, upto);
-        let outcome = match (&self.poison, first) {
-            (Some(poison), _) => Err(poison.clone().into()),
-            (None, Some(first)) if self.releasing.is_none() => {
-                let witness = Witness { first_sequence: first, ..self.witness() };
-                let from = self.start.first_sequence.max(1);
-                self.releasing = Some(Releasing::begin(
-                    self.start.folder.clone(),
-                    from,
-                    witness,
-                    &self.start.kept,
-                    answer,
-                ));
-                return;
-            }
-            // Nothing to do, or one is under way: its caller hears of it.
-            (None, _) => Ok(Released::default()),
-        };
-        // The caller may have gone.
-        let _ = answer.send(outcome);
-    }
-
-    /// Notices the end of a release.
-    fn look_at_release(&mut self) {
-        if let Some(first) = self.releasing.as_mut().and_then(Releasing::look) {
-            self.releasing = None;
-            self.released(first);
-        }
-    }
-
-    /// The segments below `first` are gone, if it says so: the witness is durable.
-    fn released(&mut self, first: Option<u64>) {
-        let Some(first) = first else { return };
-        self.start.first_sequence = first;
-        self.start.kept.retain(|kept| kept.sequence >= first);
-        self.start.counters.keeps(&self.start.kept, self.position.next_lsn);
-    }
-
-    /// How far the log reaches now: everything up to here is durable.
-    fn witness(&self) -> Witness {
-        Witness {
-            cluster: self.start.cluster,
-            first_sequence: self.start.first_sequence,
-            last_lsn: Lsn(self.position.next_lsn.0 - 1),
-            seal: self.position.seal,
         }
     }
 
@@ -236,6 +192,73 @@ impl Writer {
             doing: "write the witness",
             cause: Arc::new(cause),
         })
+    }
+
+    /// What is known to be durable now.
+    fn witness(&self) -> Witness {
+        Witness {
+            cluster: self.start.cluster,
+            first_sequence: self.start.kept.front().map_or(self.next_sequence, |first| first.sequence),
+            last_lsn: Lsn(self.position.next_lsn.0 - 1),
+            seal: self.position.seal,
+        }
+    }
+
+    /// Plans a release and has it done by a thread of its own.
+    async fn release(&mut self, release: Release) {
+        let Release { upto, answer, turn } = release;
+        if let Some(poison) = &self.poison {
+            // What the next recovery finds is unknown: let it find as much as there is.
+            let _ = answer.send(Err(poison.clone().into()));
+            return;
+        }
+        // The one before has ended, since it had the turn; its word may still be unread.
+        self.settle().await;
+        let count = releasable(&self.start.kept, upto);
+        let first_lsn = self.start.kept.get(count).map_or(self.position.next_lsn, |first| first.first_lsn);
+        self.left.extend(self.start.kept.drain(..count));
+        let remove = std::mem::take(&mut self.left);
+        if remove.is_empty() {
+            let _ = answer.send(Ok(Released { segments: 0, bytes: 0, left: 0, first_lsn }));
+            return;
+        }
+        let job = Job {
+            folder: self.start.folder.clone(),
+            witness: self.witness(),
+            first_lsn,
+            remove: remove.clone(),
+            counters: self.start.counters.clone(),
+        };
+        let (done, left) = oneshot::channel();
+        let work = move || {
+            let (result, left) = job.run();
+            // The log may have gone meanwhile, and so may the caller.
+            let _ = done.send(left);
+            drop(turn);
+            let _ = answer.send(result);
+        };
+        match std::thread::Builder::new().name("log-release".into()).spawn(work) {
+            Ok(_) => self.releasing = Some(Releasing { remove, left }),
+            Err(error) => {
+                // The answer went with it: the caller hears of it so.
+                tracing::error!(%error, "no thread for a release of log segments");
+                self.left = remove;
+            }
+        }
+    }
+
+    /// Waits until no release is under way.
+    async fn settle(&mut self) {
+        if let Some(releasing) = self.releasing.take() {
+            // A thread that died may have removed them or not; the next one finds out.
+            self.left = releasing.left.await.unwrap_or(releasing.remove);
+        }
+    }
+
+    /// How many segments may be on disk, without the one that is made ready.
+    fn on_disk(&self) -> usize {
+        let releasing = self.releasing.as_ref().map_or(0, |releasing| releasing.remove.len());
+        self.start.kept.len() + self.left.len() + releasing
     }
 
     /// Writes this append with all that wait behind it, as far as they fit.
@@ -343,7 +366,6 @@ impl Writer {
     /// Takes the next segment into use.
     async fn switch(&mut self) -> Result<(), LogError> {
         let began = Instant::now();
-        self.look_at_release();
         let bytes = self.ready().await?;
         let sequence = self.next_sequence;
         let file = match self.start.folder.open_segment(&segment_name(sequence), self.start.body) {
@@ -369,8 +391,8 @@ impl Writer {
         header.encode(&mut self.buf[..BLOCK_BYTES]);
         // Durable before the first group: a group whose header is missing could not be told from rot.
         self.write(BLOCK_BYTES, 0).await?;
-        self.start.kept.push_back(Kept { sequence, first_lsn: self.position.next_lsn, bytes });
-        self.start.counters.keeps(&self.start.kept, self.position.next_lsn);
+        let first_lsn = self.position.next_lsn;
+        self.start.kept.push_back(KeptSegment { sequence, first_lsn, bytes });
         self.next = self.begin_next();
         self.start.counters.switched(began.elapsed());
         Ok(())
@@ -378,7 +400,12 @@ impl Writer {
 
     /// Waits until the next segment is there, and says its size.
     async fn ready(&mut self) -> Result<u64, LogError> {
-        if self.next_sequence - self.start.first_sequence >= SEGMENTS_MAX as u64 - 1 {
+        // The one that is ready, and one more that is made as soon as that one is in use.
+        let full = |writer: &Self| writer.on_disk() + 2 > writer.start.segments_max;
+        if full(self) {
+            self.settle().await;
+        }
+        if full(self) {
             let cause = io::Error::new(io::ErrorKind::StorageFull, "the log has as many segments as it may");
             return Err(self.no_space(cause));
         }
@@ -420,9 +447,14 @@ impl Writer {
         let (done, made) = oneshot::channel();
         let (folder, sequence, bytes) =
             (self.start.folder.clone(), self.next_sequence, self.start.segment_bytes);
+        let counters = self.start.counters.clone();
         let make = move || {
+            let result = prepare_segment(&folder, sequence, bytes);
+            if result.is_ok() {
+                counters.made(bytes);
+            }
             // The log may have gone meanwhile.
-            let _ = done.send(prepare_segment(&folder, sequence, bytes));
+            let _ = done.send(result);
         };
         match std::thread::Builder::new().name("log-prepare".into()).spawn(make) {
             Ok(_) => Next::Coming(made),

@@ -2,11 +2,11 @@
 
 use std::os::unix::fs::FileExt;
 
-use distrifs_engine::log::{Corruption, RecoverError};
+use distrifs_engine::log::{Corruption, RecoverError, recover};
 use distrifs_proto::types::Lsn;
 use tokio::task::JoinSet;
 
-use super::{MODES, SEGMENT_BYTES, open, record, runtime, segments, start, try_open};
+use super::{CLUSTER, MODES, SEGMENT_BYTES, open, record, runtime, segments, start, try_open};
 
 #[test]
 fn records_run_over_many_segments_in_order() {
@@ -117,5 +117,44 @@ fn a_torn_tail_is_cut_on_disk() {
         assert_eq!(runtime().block_on(log.append(vec![record(3)])).expect("an append").start, Lsn(2));
         runtime().block_on(log.close()).expect("a clean end");
         assert_eq!(open(dir.path()).0, [record(1).to_vec(), record(3).to_vec()]);
+    }
+}
+
+#[test]
+fn released_segments_are_gone_and_the_log_goes_on_from_a_checkpoint() {
+    for mode in MODES {
+        let dir = tempfile::tempdir().expect("a folder");
+        let log = start(dir.path(), mode);
+        runtime().block_on(async {
+            for i in 0..60 {
+                log.append(vec![record(i)]).await.expect("an append");
+            }
+            let before = log.stats();
+            let released = log.release(Lsn(40)).await.expect("released");
+            // 15 groups of a block fill a segment.
+            assert_eq!(
+                (released.segments, released.bytes, released.first_lsn),
+                (2, 2 * SEGMENT_BYTES, Lsn(31))
+            );
+            let after = log.stats();
+            assert!(
+                after.kept_segments >= before.kept_segments - 2 && after.first_lsn == Lsn(31),
+                "{after:?}"
+            );
+            log.append(vec![record(60)]).await.expect("an append");
+            log.close().await.expect("a clean end");
+        });
+        assert!(segments(dir.path())[0].ends_with("wal-0000000000000003.log"));
+        let mut found = Vec::new();
+        let recovered = recover(dir.path(), CLUSTER, Lsn(40), &mut |lsn, _, bytes| {
+            found.push((lsn, bytes.to_vec()));
+            Ok(())
+        })
+        .expect("the end of the log");
+        assert_eq!((recovered.first_lsn(), recovered.last_lsn()), (Lsn(31), Lsn(61)), "{mode}");
+        let expected: Vec<_> = (40..61).map(|i| (Lsn(i as u64 + 1), record(i).to_vec())).collect();
+        assert_eq!(found, expected);
+        drop(recovered);
+        assert!(matches!(try_open(dir.path()), Err(RecoverError::Released { needed: Lsn(1), .. })));
     }
 }

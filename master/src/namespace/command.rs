@@ -100,6 +100,38 @@ pub(crate) enum Operation {
         /// `rm -r`.
         recursive: bool,
     },
+    /// Makes a file that refers to the chunks of another.
+    Copy {
+        /// The file.
+        source: NsPath,
+        /// The exact path of the copy.
+        target: NsPath,
+        /// Whether a file there may be replaced.
+        overwrite: bool,
+    },
+    /// Sets permission bits.
+    SetMode {
+        /// Of what.
+        path: NsPath,
+        /// All of them.
+        mode: u16,
+    },
+    /// Gives something to another user or group.
+    SetOwner {
+        /// What.
+        path: NsPath,
+        /// The new owner, if it changes.
+        owner: Option<String>,
+        /// The new group, if it changes.
+        group: Option<String>,
+    },
+    /// Sets how many replicas are wanted of a file.
+    SetReplication {
+        /// Which file.
+        path: NsPath,
+        /// How many.
+        replication: u8,
+    },
     /// Forgets dereferenced chunks of which no replica is left.
     ForgetTombstones {
         /// Which.
@@ -191,6 +223,10 @@ impl Command {
             Operation::Mkdir { path, .. }
             | Operation::Create { path, .. }
             | Operation::Remove { path, .. }
+            | Operation::SetMode { path, .. }
+            | Operation::SetOwner { path, .. }
+            | Operation::SetReplication { path, .. }
+            | Operation::Copy { source: path, .. }
             | Operation::Rename { source: path, .. } => path.to_string(),
             Operation::AllocateChunk { file, .. }
             | Operation::Complete { file, .. }
@@ -211,7 +247,11 @@ impl Command {
                 Operation::Mkdir { .. }
                 | Operation::Abandon { .. }
                 | Operation::Rename { .. }
-                | Operation::Remove { .. },
+                | Operation::Remove { .. }
+                | Operation::Copy { .. }
+                | Operation::SetMode { .. }
+                | Operation::SetOwner { .. }
+                | Operation::SetReplication { .. },
                 Answer::Done,
             ) => true,
             _ => false,

@@ -71,6 +71,22 @@ pub(crate) enum NamespaceError {
         /// The entry.
         on: String,
     },
+    /// Only the owner changes the bits.
+    #[error("{path}: permission denied: {user} is not its owner")]
+    NotOwner {
+        /// What was asked for.
+        path: NsPath,
+        /// Who asked.
+        user: String,
+    },
+    /// Only the superuser gives things away.
+    #[error("{path}: permission denied: {user} is not the superuser, who alone changes owners and groups")]
+    NotSuperuser {
+        /// What was asked for.
+        path: NsPath,
+        /// Who asked.
+        user: String,
+    },
     /// A rename of a directory below itself.
     #[error("{path}: cannot be moved into itself ({target})")]
     IntoItself {
@@ -147,7 +163,10 @@ impl NamespaceError {
             Self::IsADirectory { .. } => ErrorCode::IsADirectory,
             Self::NotADirectory { .. } => ErrorCode::NotADirectory,
             Self::NotEmpty { .. } => ErrorCode::NotEmpty,
-            Self::PermissionDenied { .. } | Self::Sticky { .. } => ErrorCode::PermissionDenied,
+            Self::PermissionDenied { .. }
+            | Self::Sticky { .. }
+            | Self::NotOwner { .. }
+            | Self::NotSuperuser { .. } => ErrorCode::PermissionDenied,
             Self::NotOpen { .. } => ErrorCode::LeaseExpired,
             Self::Limit { .. } => ErrorCode::LimitExceeded,
             Self::ChunkIdReused { .. } => ErrorCode::Internal,

@@ -77,7 +77,7 @@ impl Namespace {
     }
 
     /// Refuses unless `caller` may replace the content of what is at `path`.
-    fn demand_replace(
+    pub(super) fn demand_replace(
         &self,
         caller: &Caller,
         there: FileId,
@@ -320,6 +320,13 @@ impl Namespace {
 
     fn bury(&mut self, at_ms: i64, chunk: ChunkId, completed: bool) {
         self.tombstones.insert(chunk, Tombstone { generation: FIRST_GENERATION, at_ms, completed });
+    }
+
+    /// One file more refers to `chunk`.
+    pub(super) fn reference(&mut self, chunk: ChunkId) {
+        if let Some(held) = self.chunks.get_mut(chunk) {
+            held.refs += 1;
+        }
     }
 
     /// One file less refers to `chunk`.

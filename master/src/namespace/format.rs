@@ -44,7 +44,7 @@ struct Record {
     request: Option<Request>,
     #[prost(message, optional, tag = "3")]
     caller: Option<CallerRecord>,
-    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19")]
+    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23")]
     body: Option<Body>,
 }
 
@@ -88,6 +88,14 @@ enum Body {
     Remove(Remove),
     #[prost(message, tag = "19")]
     ForgetTombstones(ForgetTombstones),
+    #[prost(message, tag = "20")]
+    Copy(Copy),
+    #[prost(message, tag = "21")]
+    SetMode(SetMode),
+    #[prost(message, tag = "22")]
+    SetOwner(SetOwner),
+    #[prost(message, tag = "23")]
+    SetReplication(SetReplication),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -188,6 +196,42 @@ struct ForgetTombstones {
     chunks: Vec<u64>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct Copy {
+    #[prost(string, tag = "1")]
+    source: String,
+    #[prost(string, tag = "2")]
+    target: String,
+    #[prost(bool, tag = "3")]
+    overwrite: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SetMode {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(uint32, tag = "2")]
+    mode: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SetOwner {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(string, optional, tag = "2")]
+    owner: Option<String>,
+    #[prost(string, optional, tag = "3")]
+    group: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct SetReplication {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(uint32, tag = "2")]
+    replication: u32,
+}
+
 /// The bytes of a command.
 pub(crate) fn encode(command: &Command) -> Bytes {
     let record = Record {
@@ -270,6 +314,19 @@ fn body_of(operation: &Operation) -> Body {
         Operation::Remove { path, recursive } => {
             Body::Remove(Remove { path: path.to_string(), recursive: *recursive })
         }
+        Operation::Copy { source, target, overwrite } => {
+            Body::Copy(Copy { source: source.to_string(), target: target.to_string(), overwrite: *overwrite })
+        }
+        Operation::SetMode { path, mode } => {
+            Body::SetMode(SetMode { path: path.to_string(), mode: u32::from(*mode) })
+        }
+        Operation::SetOwner { path, owner, group } => {
+            Body::SetOwner(SetOwner { path: path.to_string(), owner: owner.clone(), group: group.clone() })
+        }
+        Operation::SetReplication { path, replication } => Body::SetReplication(SetReplication {
+            path: path.to_string(),
+            replication: u32::from(*replication),
+        }),
         Operation::ForgetTombstones { chunks } => {
             Body::ForgetTombstones(ForgetTombstones { chunks: chunks.iter().map(|id| id.0).collect() })
         }
@@ -310,6 +367,22 @@ fn operation_of(body: Body) -> Result<Operation, FormatError> {
             overwrite: it.overwrite,
         },
         Body::Remove(it) => Operation::Remove { path: NsPath::parse(&it.path)?, recursive: it.recursive },
+        Body::Copy(it) => Operation::Copy {
+            source: NsPath::parse(&it.source)?,
+            target: NsPath::parse(&it.target)?,
+            overwrite: it.overwrite,
+        },
+        Body::SetMode(it) => Operation::SetMode {
+            path: NsPath::parse(&it.path)?,
+            mode: u16::try_from(it.mode).map_err(|_| FormatError::Field("mode"))?,
+        },
+        Body::SetOwner(it) => {
+            Operation::SetOwner { path: NsPath::parse(&it.path)?, owner: it.owner, group: it.group }
+        }
+        Body::SetReplication(it) => Operation::SetReplication {
+            path: NsPath::parse(&it.path)?,
+            replication: u8::try_from(it.replication).map_err(|_| FormatError::Field("replication"))?,
+        },
         Body::ForgetTombstones(it) => {
             Operation::ForgetTombstones { chunks: it.chunks.into_iter().map(ChunkId).collect() }
         }
@@ -351,3 +424,5 @@ fn written_of(it: &Complete) -> Result<Vec<WrittenChunk>, FormatError> {
 #[cfg(test)]
 #[path = "format_test.rs"]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::samples;

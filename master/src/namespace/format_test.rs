@@ -33,6 +33,11 @@ pub(crate) fn samples() -> Vec<Command> {
         Operation::Rename { source: path("/d"), target: path("/e"), overwrite: true },
         Operation::Remove { path: path("/e"), recursive: true },
         Operation::ForgetTombstones { chunks: vec![ChunkId(7), ChunkId(8)] },
+        Operation::Copy { source: path("/d"), target: path("/e"), overwrite: true },
+        Operation::SetMode { path: path("/d"), mode: 0o1777 },
+        Operation::SetOwner { path: path("/d"), owner: Some("al".into()), group: None },
+        Operation::SetOwner { path: path("/d"), owner: None, group: Some("gr".into()) },
+        Operation::SetReplication { path: path("/d"), replication: 5 },
     ];
     let caller = Caller { user: "bob".into(), groups: vec!["bob".into()], superuser: false };
     operations
@@ -47,7 +52,7 @@ pub(crate) fn samples() -> Vec<Command> {
 }
 
 /// What version 1 wrote. These bytes are on disks: a change here breaks every log there is.
-const GOLDEN: [&str; 10] = [
+const GOLDEN: [&str; 15] = [
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f6252090a022f64100118ed03",
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f625a1f0a042f642f66100118a4032003288080802030c8dc03390700000000000000",
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f62621b090000000001000000110800000000000000190700000000000000",
@@ -58,6 +63,11 @@ const GOLDEN: [&str; 10] = [
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f628a010a0a022f6412022f651801",
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f629201060a022f651001",
     "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f629a01120a1007000000000000000800000000000000",
+    "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f62a2010a0a022f6412022f651801",
+    "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f62aa01070a022f6410ff07",
+    "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f62b201080a022f641202616c",
+    "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f62b201080a022f641a026772",
+    "0108e80712120901000000000000001102000000000000001a0a0a03626f621203626f62ba01060a022f641005",
 ];
 
 fn hex(bytes: &[u8]) -> String {

@@ -9,9 +9,12 @@
 //!
 //! It does not know where replicas are: that is `cluster`'s.
 
+mod attributes;
 mod command;
+mod copy;
 mod error;
 mod files;
+mod fingerprint;
 pub(crate) mod format;
 pub(crate) mod image;
 mod inode;
@@ -218,6 +221,16 @@ impl Namespace {
                 Ok(self.plan_rename(caller, source, target, *overwrite)?.is_none().then_some(Answer::Done))
             }
             Operation::Remove { path, recursive } => self.plan_remove(caller, path, *recursive).map(|_| None),
+            Operation::Copy { source, target, overwrite } => {
+                self.plan_copy(caller, source, target, *overwrite).map(|_| None)
+            }
+            Operation::SetMode { path, mode } => self.plan_set_mode(caller, path, *mode).map(|_| None),
+            Operation::SetOwner { path, owner, group } => {
+                self.plan_set_owner(caller, path, owner.as_deref(), group.as_deref()).map(|_| None)
+            }
+            Operation::SetReplication { path, replication } => {
+                self.plan_set_replication(caller, path, *replication).map(|_| None)
+            }
             Operation::ForgetTombstones { chunks } => {
                 let none = !chunks.iter().any(|chunk| self.tombstones.contains(*chunk));
                 Ok(none.then_some(Answer::Forgotten))
@@ -258,6 +271,16 @@ impl Namespace {
                 self.rename(at_ms, caller, source, target, *overwrite)?
             }
             Operation::Remove { path, recursive } => self.remove(at_ms, caller, path, *recursive)?,
+            Operation::Copy { source, target, overwrite } => {
+                self.copy(at_ms, caller, source, target, *overwrite)?
+            }
+            Operation::SetMode { path, mode } => self.set_mode(caller, path, *mode)?,
+            Operation::SetOwner { path, owner, group } => {
+                self.set_owner(caller, path, owner.as_deref(), group.as_deref())?
+            }
+            Operation::SetReplication { path, replication } => {
+                self.set_replication(caller, path, *replication)?
+            }
             Operation::ForgetTombstones { chunks } => {
                 for chunk in chunks {
                     self.tombstones.remove(*chunk);
@@ -268,16 +291,16 @@ impl Namespace {
         if let Some(request) = command.request
             && command.fits(&answer)
         {
-            self.requests.remember(request, answer.clone());
+            self.requests.remember(request, fingerprint::of(command), answer.clone());
         }
         Ok(answer)
     }
 
     fn remembered(&self, command: &Command) -> Result<Option<Answer>, NamespaceError> {
-        let Some(answer) = command.request.and_then(|request| self.requests.answer(request)) else {
+        let Some((print, answer)) = command.request.and_then(|request| self.requests.answer(request)) else {
             return Ok(None);
         };
-        if !command.fits(answer) {
+        if *print != fingerprint::of(command) {
             return Err(NamespaceError::RequestReused { path: command.place() });
         }
         Ok(Some(answer.clone()))

@@ -51,6 +51,17 @@ enum Step {
         age: i64,
     },
     Forget,
+    Copy {
+        source: String,
+        target: String,
+        overwrite: bool,
+    },
+    /// Permission bits, owner, replicas: which, and a number.
+    Attribute {
+        path: String,
+        which: u8,
+        number: u8,
+    },
     /// Begins a snapshot, unless one is under way.
     Freeze,
     /// Reads a page of the snapshot.
@@ -76,6 +87,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (path(), any::<bool>()).prop_map(|(path, recursive)| Step::Remove { path, recursive }),
         1 => (0i64..20).prop_map(|age| Step::Expire { age }),
         1 => proptest::prelude::Just(Step::Forget),
+        2 => (path(), path(), any::<bool>())
+            .prop_map(|(source, target, overwrite)| Step::Copy { source, target, overwrite }),
+        1 => (path(), 0u8..3, 1u8..6).prop_map(|(path, which, number)| Step::Attribute { path, which, number }),
         1 => proptest::prelude::Just(Step::Freeze),
         4 => proptest::prelude::Just(Step::Page),
     ]
@@ -183,6 +197,16 @@ impl Model {
         fine
     }
 
+    fn copy(&mut self, source: &str, target: &str, overwrite: bool) -> bool {
+        let Some(Node::File { size, crc }) = self.nodes.get(source).cloned() else { return false };
+        let fine =
+            self.dir(split(target).0).is_some() && source != target && self.may_take(target, overwrite);
+        if fine {
+            self.nodes.insert(target.to_owned(), Node::File { size, crc });
+        }
+        fine
+    }
+
     fn remove(&mut self, path: &str, recursive: bool) -> bool {
         let fine = match self.nodes.get(path) {
             None => false,
@@ -282,6 +306,23 @@ impl Run {
                 let chunks: Vec<_> =
                     self.namespace.tombstones_after(super::ChunkId(0)).map(|(id, _)| id).take(3).collect();
                 assert!(self.apply(Operation::ForgetTombstones { chunks }).is_some());
+            }
+            Step::Copy { source, target, overwrite } => {
+                let expected = self.model.copy(source, target, *overwrite);
+                let (source, target) = (parse(source), parse(target));
+                let done = self.apply(Operation::Copy { source, target, overwrite: *overwrite });
+                assert_eq!(done.is_some(), expected, "{step:?}");
+            }
+            Step::Attribute { path, which, number } => {
+                let found = self.model.nodes.get(path);
+                let expected = found.is_some_and(|node| *which < 2 || matches!(node, Node::File { .. }));
+                let (path, name) = (parse(path), format!("u{number}"));
+                let done = self.apply(match which {
+                    0 => Operation::SetMode { path, mode: u16::from(*number) },
+                    1 => Operation::SetOwner { path, owner: Some(name.clone()), group: Some(name) },
+                    _ => Operation::SetReplication { path, replication: *number },
+                });
+                assert_eq!(done.is_some(), expected, "{step:?}");
             }
             Step::Freeze => {
                 if self.snapshot.is_none() {

@@ -17,7 +17,8 @@ pub(crate) const REQUESTS_REMEMBERED_MAX: usize = 1 << 17;
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Requests {
     order: VecDeque<RequestId>,
-    answers: HashMap<RequestId, Answer>,
+    /// With the fingerprint of the request: see [`super::fingerprint`].
+    answers: HashMap<RequestId, (u32, Answer)>,
     frozen: Option<Frozen>,
 }
 
@@ -26,7 +27,7 @@ pub(crate) struct Requests {
 #[cfg_attr(test, derive(Clone))]
 struct Frozen {
     /// Forgotten since and not handed out: the oldest of the snapshot.
-    forgotten: VecDeque<(RequestId, Answer)>,
+    forgotten: VecDeque<(RequestId, u32, Answer)>,
     /// The place in `order` of the next one.
     next: usize,
     /// The end of the snapshot in `order`.
@@ -41,29 +42,29 @@ impl PartialEq for Requests {
 }
 
 impl Requests {
-    /// The answer that was given to `request`.
-    pub(crate) fn answer(&self, request: RequestId) -> Option<&Answer> {
+    /// The answer that was given to `request`, and the request's fingerprint.
+    pub(crate) fn answer(&self, request: RequestId) -> Option<&(u32, Answer)> {
         self.answers.get(&request)
     }
 
     /// Keeps the first answer given to `request`.
-    pub(crate) fn remember(&mut self, request: RequestId, answer: Answer) {
+    pub(crate) fn remember(&mut self, request: RequestId, print: u32, answer: Answer) {
         if self.answers.contains_key(&request) {
             return;
         }
         if self.order.len() >= REQUESTS_REMEMBERED_MAX
             && let Some(oldest) = self.order.pop_front()
-            && let Some(answer) = self.answers.remove(&oldest)
+            && let Some((print, answer)) = self.answers.remove(&oldest)
             && let Some(frozen) = &mut self.frozen
         {
             if frozen.next == 0 && frozen.end > 0 {
-                frozen.forgotten.push_back((oldest, answer));
+                frozen.forgotten.push_back((oldest, print, answer));
             }
             frozen.next = frozen.next.saturating_sub(1);
             frozen.end = frozen.end.saturating_sub(1);
         }
         self.order.push_back(request);
-        self.answers.insert(request, answer);
+        self.answers.insert(request, (print, answer));
     }
 
     /// From here on pages show what is remembered now.
@@ -78,17 +79,17 @@ impl Requests {
 
     /// Hands out more of the snapshot, the oldest first, for as long as `take` wants more; says whether there may
     /// be more.
-    pub(crate) fn page(&mut self, mut take: impl FnMut(RequestId, &Answer) -> bool) -> bool {
+    pub(crate) fn page(&mut self, mut take: impl FnMut(RequestId, u32, &Answer) -> bool) -> bool {
         let Some(frozen) = &mut self.frozen else { return false };
         loop {
-            let wanted = if let Some((request, answer)) = frozen.forgotten.pop_front() {
-                take(request, &answer)
+            let wanted = if let Some((request, print, answer)) = frozen.forgotten.pop_front() {
+                take(request, print, &answer)
             } else if frozen.next < frozen.end
                 && let Some(request) = self.order.get(frozen.next)
-                && let Some(answer) = self.answers.get(request)
+                && let Some((print, answer)) = self.answers.get(request)
             {
                 frozen.next += 1;
-                take(*request, answer)
+                take(*request, *print, answer)
             } else {
                 return false;
             };
@@ -107,11 +108,11 @@ mod tests {
     fn the_oldest_answer_goes_first_and_the_first_one_stays() {
         let mut requests = Requests::default();
         for i in 0..=REQUESTS_REMEMBERED_MAX as u128 {
-            requests.remember(RequestId(i), Answer::Done);
-            requests.remember(RequestId(i), Answer::Forgotten);
+            requests.remember(RequestId(i), 1, Answer::Done);
+            requests.remember(RequestId(i), 2, Answer::Forgotten);
         }
         assert_eq!(requests.answer(RequestId(0)), None);
-        assert_eq!(requests.answer(RequestId(1)), Some(&Answer::Done));
+        assert_eq!(requests.answer(RequestId(1)), Some(&(1, Answer::Done)));
         assert_eq!(requests.order.len(), REQUESTS_REMEMBERED_MAX);
     }
 
@@ -120,7 +121,7 @@ mod tests {
         let max = REQUESTS_REMEMBERED_MAX as u128;
         for (before, read_between) in [(10, 1), (max, 0), (max, 1), (max, 700), (max + 5, 3)] {
             let mut requests = Requests::default();
-            (0..before).for_each(|i| requests.remember(RequestId(i), Answer::Done));
+            (0..before).for_each(|i| requests.remember(RequestId(i), 1, Answer::Done));
             let expected: Vec<RequestId> = requests.order.iter().copied().collect();
             requests.freeze();
             let mut shown = Vec::new();
@@ -128,13 +129,13 @@ mod tests {
             let mut more = true;
             while more {
                 let mut left = 1000;
-                more = requests.page(|request, _| {
+                more = requests.page(|request, _, _| {
                     shown.push(request);
                     left -= 1;
                     left > 0
                 });
                 for _ in 0..read_between {
-                    requests.remember(RequestId(next), Answer::Forgotten);
+                    requests.remember(RequestId(next), 2, Answer::Forgotten);
                     next += 1;
                 }
             }

@@ -42,6 +42,35 @@ impl ClientService for ClientApi {
         answer!(self.0, request, "Remove", remove)
     }
 
+    async fn copy(&self, request: Request<v1::CopyRequest>) -> Result<Response<v1::CopyReply>, Status> {
+        answer!(self.0, request, "Copy", copy)
+    }
+
+    async fn set_mode(
+        &self,
+        request: Request<v1::SetModeRequest>,
+    ) -> Result<Response<v1::SetModeReply>, Status> {
+        answer!(self.0, request, "SetMode", set_mode)
+    }
+
+    async fn set_owner(
+        &self,
+        request: Request<v1::SetOwnerRequest>,
+    ) -> Result<Response<v1::SetOwnerReply>, Status> {
+        answer!(self.0, request, "SetOwner", set_owner)
+    }
+
+    async fn set_replication(
+        &self,
+        request: Request<v1::SetReplicationRequest>,
+    ) -> Result<Response<v1::SetReplicationReply>, Status> {
+        answer!(self.0, request, "SetReplication", set_replication)
+    }
+
+    async fn usage(&self, request: Request<v1::UsageRequest>) -> Result<Response<v1::UsageReply>, Status> {
+        answer!(self.0, request, "Usage", usage)
+    }
+
     async fn create(&self, request: Request<v1::CreateRequest>) -> Result<Response<v1::CreateReply>, Status> {
         answer!(self.0, request, "Create", create)
     }

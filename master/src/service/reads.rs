@@ -30,6 +30,39 @@ impl Api {
         Ok(v1::ListReply { epoch: self.state.epoch.0, entries, more: page.more })
     }
 
+    /// Page by page, so that nobody waits for more than a page.
+    pub(super) async fn usage(
+        &self,
+        caller: Caller,
+        ask: v1::UsageRequest,
+    ) -> Result<v1::UsageReply, Status> {
+        let path = path(&ask.path)?;
+        let mut reply = v1::UsageReply { epoch: self.state.epoch.0, ..v1::UsageReply::default() };
+        let top = self.state.namespace().stat(&caller, &path).map_err(refused)?;
+        reply.directories += u64::from(top.body.is_none());
+        let mut after = String::new();
+        loop {
+            let page = self.state.namespace().list(&caller, &path, true, &after, LIST_PAGE_MAX);
+            let page = page.map_err(refused)?;
+            for entry in &page.entries {
+                match &entry.body {
+                    None => reply.directories += 1,
+                    Some(body) => {
+                        reply.files += 1;
+                        reply.bytes = reply.bytes.saturating_add(body.size);
+                        let stored = body.size.saturating_mul(u64::from(body.replication));
+                        reply.stored_bytes = reply.stored_bytes.saturating_add(stored);
+                    }
+                }
+            }
+            match page.entries.last() {
+                Some(last) if page.more => after.clone_from(&last.path),
+                _ => return Ok(reply),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     pub(super) async fn stat(&self, caller: Caller, ask: v1::StatRequest) -> Result<v1::StatReply, Status> {
         let path = path(&ask.path)?;
         let status = self.state.namespace().stat(&caller, &path).map_err(refused)?;

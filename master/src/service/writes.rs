@@ -76,6 +76,50 @@ impl Api {
         Ok(v1::RemoveReply { epoch: self.state.epoch.0 })
     }
 
+    pub(super) async fn copy(&self, caller: Caller, ask: v1::CopyRequest) -> Result<v1::CopyReply, Status> {
+        let request = request_id(ask.request_id)?;
+        let (source, target) = (path(&ask.source)?, path(&ask.target)?);
+        let operation = Operation::Copy { source, target, overwrite: ask.overwrite };
+        self.done(self.command(request, caller, operation)).await?;
+        Ok(v1::CopyReply { epoch: self.state.epoch.0 })
+    }
+
+    pub(super) async fn set_mode(
+        &self,
+        caller: Caller,
+        ask: v1::SetModeRequest,
+    ) -> Result<v1::SetModeReply, Status> {
+        let request = request_id(ask.request_id)?;
+        // What does not fit is larger than every mode, and refused as such.
+        let mode = u16::try_from(ask.mode).unwrap_or(u16::MAX);
+        let operation = Operation::SetMode { path: path(&ask.path)?, mode };
+        self.done(self.command(request, caller, operation)).await?;
+        Ok(v1::SetModeReply { epoch: self.state.epoch.0 })
+    }
+
+    pub(super) async fn set_owner(
+        &self,
+        caller: Caller,
+        ask: v1::SetOwnerRequest,
+    ) -> Result<v1::SetOwnerReply, Status> {
+        let request = request_id(ask.request_id)?;
+        let operation = Operation::SetOwner { path: path(&ask.path)?, owner: ask.owner, group: ask.group };
+        self.done(self.command(request, caller, operation)).await?;
+        Ok(v1::SetOwnerReply { epoch: self.state.epoch.0 })
+    }
+
+    pub(super) async fn set_replication(
+        &self,
+        caller: Caller,
+        ask: v1::SetReplicationRequest,
+    ) -> Result<v1::SetReplicationReply, Status> {
+        let request = request_id(ask.request_id)?;
+        let replication = u8::try_from(ask.replication).unwrap_or(u8::MAX);
+        let operation = Operation::SetReplication { path: path(&ask.path)?, replication };
+        self.done(self.command(request, caller, operation)).await?;
+        Ok(v1::SetReplicationReply { epoch: self.state.epoch.0 })
+    }
+
     pub(super) async fn abandon(
         &self,
         caller: Caller,

@@ -22,7 +22,7 @@ const WITNESS_BYTES: usize = 52;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Witness {
     pub(crate) cluster: ClusterId,
-    /// Segments below were released and may be there or not; this one and those after it must be.
+    /// Segments below may have been removed, this one and those after it may not.
     pub(crate) first_sequence: u64,
     pub(crate) last_lsn: Lsn,
     pub(crate) seal: Crc32c,

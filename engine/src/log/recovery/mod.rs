@@ -21,15 +21,21 @@ use super::limits::SEGMENTS_MAX;
 use super::prepare::write_witness;
 use crate::folder::{Folder, RealFolder};
 use reader::Reader;
-pub(crate) use recovered::{ActiveSegment, Kept};
+pub(crate) use recovered::ActiveSegment;
 pub use recovered::{CutTail, Recovered};
 pub(crate) use scan::Position;
 
 /// Takes one record; an error ends the recovery.
 pub type Replay<'a> = dyn FnMut(Lsn, Epoch, &[u8]) -> Result<(), ReplayError> + 'a;
 
-/// Reads the log of `cluster` in `dir`, which is made when it is missing, and hands each record behind `after` (0:
-/// all) to `replay` in order. A torn tail is cut durably before this returns. It blocks, and keeps one segment in memory at a time.
+/// Reads the log of `cluster` in `dir`, which is made when it is missing, and hands each record *after* `after` to
+/// `replay` in order: [`Lsn`]`(0)` for all, the LSN of a checkpoint for what it does not hold. The others are checked
+/// as well, as far as they are kept. A torn tail is cut durably before this returns, and the remains of a
+/// [release](crate::log::Log::release) that a crash interrupted are removed. It blocks, and keeps one segment in
+/// memory at a time.
+///
+/// `after` is also a witness: a log that ends before it has lost records, and one that begins later than right
+/// after it cannot give what is asked for. Both are refused.
 ///
 /// After a crash every acknowledged record is handed out, in order and with its LSN, and after them at most the
 /// records of the one group that was being written. Any other damage is refused with the file, the offset and
@@ -58,20 +64,25 @@ pub fn recover(
 }
 
 /// As [`recover`], without the lock.
-pub(super) fn recover_folder(
+pub(crate) fn recover_folder(
     folder: &Folder,
     cluster: ClusterId,
     after: Lsn,
     replay: &mut Replay<'_>,
 ) -> Result<Recovered, RecoverError> {
-    let listed = list(folder)?;
+    let mut listed = list(folder)?;
     let witness = if listed.witness { Some(read_witness(folder, cluster)?) } else { None };
-    let first_sequence = witness.map_or(1, |witness| witness.first_sequence);
-    // What a release did not get to remove.
-    let (released, sequences): (Vec<u64>, Vec<u64>) =
-        listed.sequences.iter().partition(|sequence| **sequence < first_sequence);
-    let sequences = &sequences;
-    check_sequences(folder, sequences, witness.as_ref())?;
+    // Without a witness a log may begin anywhere, when the reader finds that nothing is missing after `after`.
+    let first_sequence = match (&witness, listed.sequences.first()) {
+        (Some(witness), _) => witness.first_sequence,
+        (None, Some(first)) if after > Lsn(0) => *first,
+        (None, _) => 1,
+    };
+    // What a release has left.
+    let kept = listed.sequences.partition_point(|sequence| *sequence < first_sequence);
+    let released: Vec<_> = listed.sequences.drain(..kept).collect();
+    let sequences = &listed.sequences;
+    check_sequences(folder, sequences, first_sequence, witness.is_some(), after)?;
 
     let mut reader = Reader::new(folder, cluster, after);
     let in_use = headers_in_use(folder, sequences)?;
@@ -82,9 +93,13 @@ pub(super) fn recover_folder(
     if let Some(witness) = &witness {
         reader.check_witness(witness)?;
     }
+    reader.check_reaches(after, first_sequence)?;
 
     // Nothing was changed so far; from here on nothing is refused any more.
-    for name in listed.temporary.iter().cloned().chain(released.into_iter().map(segment_name)) {
+    for name in &listed.temporary {
+        folder.remove(name).map_err(failed(folder, name, "remove"))?;
+    }
+    for name in released.into_iter().map(segment_name) {
         folder.remove(&name).map_err(failed(folder, &name, "remove"))?;
     }
     reader.cut_tail()?;
@@ -101,7 +116,6 @@ pub(super) fn recover_folder(
             write_witness(folder, &end).map_err(failed(folder, WITNESS_NAME, "write"))?;
         }
     }
-    reader.tail.first_sequence = first_sequence;
     Ok(Recovered {
         dir: folder.path().to_owned(),
         cluster,
@@ -145,9 +159,6 @@ fn list(folder: &Folder) -> Result<Listed, RecoverError> {
             listed.temporary.push(name);
         }
     }
-    if listed.sequences.len() > SEGMENTS_MAX {
-        return Err(RecoverError::TooManySegments { dir: folder.path().to_owned(), max: SEGMENTS_MAX });
-    }
     listed.sequences.sort_unstable();
     Ok(listed)
 }
@@ -174,18 +185,22 @@ fn read_witness(folder: &Folder, cluster: ClusterId) -> Result<Witness, RecoverE
 fn check_sequences(
     folder: &Folder,
     sequences: &[u64],
-    witness: Option<&Witness>,
+    first: u64,
+    witness: bool,
+    after: Lsn,
 ) -> Result<(), RecoverError> {
-    let first = witness.map_or(1, |witness| witness.first_sequence);
+    if sequences.len() > SEGMENTS_MAX {
+        return Err(RecoverError::TooManySegments { dir: folder.path().to_owned(), max: SEGMENTS_MAX });
+    }
     let missing = |sequence, because: String| RecoverError::MissingSegment {
         missing: folder.file(&segment_name(sequence)),
         because: folder.file(&because),
-        lsn: Lsn(1),
+        lsn: Lsn(after.0.saturating_add(1)),
     };
     match (sequences.first(), witness) {
         (Some(found), _) if *found > first => return Err(missing(first, segment_name(*found))),
-        (None, Some(_)) => return Err(missing(first, WITNESS_NAME.to_owned())),
-        (Some(_), _) | (None, None) => {}
+        (None, true) => return Err(missing(first, WITNESS_NAME.to_owned())),
+        (Some(_), _) | (None, false) => {}
     }
     for pair in sequences.windows(2) {
         if pair[0] + 1 != pair[1] {

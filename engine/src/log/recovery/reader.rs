@@ -7,7 +7,8 @@ use super::super::format::{
     BLOCK_BYTES, BadHeader, SegmentHeader, VERSION, Witness, is_zero, records, segment_name,
 };
 use super::super::limits::{LSN_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
-use super::recovered::{ActiveSegment, CutTail, Kept, Tail};
+use super::super::release::KeptSegment;
+use super::recovered::{ActiveSegment, CutTail, Tail};
 use super::scan::{Position, Segment, header_rotten_at, header_state};
 use super::table::{GroupVerdict, HeaderFacts, HeaderState, HeaderVerdict, classify_group, classify_header};
 use super::{Replay, failed};
@@ -17,18 +18,18 @@ use crate::folder::{AlignedBuf, Folder};
 pub(super) struct Reader<'a> {
     folder: &'a Folder,
     cluster: ClusterId,
+    /// Records up to here are not handed out.
+    after: Lsn,
     pub(super) first_lsn: Option<Lsn>,
     pub(super) position: Position,
     pub(super) tail: Tail,
     pub(super) cut: Option<CutTail>,
-    /// Records up to here are validated and not handed out.
-    after: Lsn,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(folder: &'a Folder, cluster: ClusterId, after: Lsn) -> Self {
         let position = Position { next_lsn: Lsn(1), seal: Crc32c(0), epoch: Epoch(0) };
-        Self { folder, cluster, first_lsn: None, position, tail: Tail::default(), cut: None, after }
+        Self { folder, cluster, after, first_lsn: None, position, tail: Tail::default(), cut: None }
     }
 
     fn corrupt(&self, sequence: u64, offset: u64, what: Corruption) -> RecoverError {
@@ -97,6 +98,10 @@ impl<'a> Reader<'a> {
             if header.first_lsn == Lsn(0) || header.first_lsn > LSN_MAX || !begins {
                 return Err(self.corrupt(sequence, 0, Corruption::HeaderContradiction));
             }
+            let needed = Lsn(self.after.0.saturating_add(1));
+            if header.first_lsn > needed {
+                return Err(RecoverError::Released { file: file(), first: header.first_lsn, needed });
+            }
             self.first_lsn = Some(header.first_lsn);
             self.position.next_lsn = header.first_lsn;
             self.position.seal = header.previous;
@@ -116,7 +121,6 @@ impl<'a> Reader<'a> {
             return Err(self.corrupt(sequence, 0, Corruption::HeaderContradiction));
         }
         self.position.epoch = header.epoch;
-        self.tail.kept.push_back(Kept { sequence, first_lsn: header.first_lsn, bytes: header.bytes });
         Ok(header)
     }
 
@@ -138,8 +142,10 @@ impl<'a> Reader<'a> {
             let Ok(found) = records(&group.body, group.header.count) else {
                 return Err(self.corrupt(sequence, at as u64, Corruption::Contradiction));
             };
-            let numbered = (group.header.first_lsn.0..).map(Lsn).zip(found);
-            for (lsn, record) in numbered.skip_while(|(lsn, _)| *lsn <= self.after) {
+            for (lsn, record) in (group.header.first_lsn.0..).map(Lsn).zip(found) {
+                if lsn <= self.after {
+                    continue;
+                }
                 replay(lsn, group.header.epoch, record)
                     .map_err(|source| RecoverError::Replay { lsn, source })?;
             }
@@ -159,6 +165,7 @@ impl<'a> Reader<'a> {
                 return Err(self.corrupt(sequence, rotten.unwrap_or(at as u64), what));
             }
         }
+        self.tail.kept.push(KeptSegment { sequence, first_lsn: header.first_lsn, bytes: header.bytes });
         self.tail.active =
             Some(ActiveSegment { sequence, salt: header.salt, bytes: header.bytes, end: at as u64 });
         Ok(())
@@ -173,6 +180,15 @@ impl<'a> Reader<'a> {
         }
         if last == witness.last_lsn && self.position.seal != witness.seal {
             return Err(self.corrupt(sequence, end, Corruption::Contradiction));
+        }
+        Ok(())
+    }
+
+    /// The log reaches as far as its caller knows.
+    pub(super) fn check_reaches(&self, known: Lsn, first_sequence: u64) -> Result<(), RecoverError> {
+        let (sequence, end) = self.tail.active.map_or((first_sequence, 0), |a| (a.sequence, a.end));
+        if self.position.next_lsn <= known {
+            return Err(self.corrupt(sequence, end, Corruption::EndLost { known }));
         }
         Ok(())
     }

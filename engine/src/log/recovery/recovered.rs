@@ -1,10 +1,10 @@
 //! What a recovery leaves for the log that continues.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
+use super::super::release::KeptSegment;
 use super::scan::Position;
 use crate::folder::FolderLock;
 
@@ -35,23 +35,12 @@ pub struct CutTail {
 /// Where the log goes on.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tail {
+    /// The segments that were in use, oldest first; the last is the active one.
+    pub(crate) kept: Vec<KeptSegment>,
     /// The segment in use, if any is.
     pub(crate) active: Option<ActiveSegment>,
     /// The one that was made ready: sequence and size.
     pub(crate) unused: Option<(u64, u64)>,
-    /// The first sequence that must exist.
-    pub(crate) first_sequence: u64,
-    /// The segments that were in use, in order.
-    pub(crate) kept: VecDeque<Kept>,
-}
-
-/// A segment with records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Kept {
-    pub(crate) sequence: u64,
-    /// Its first record, if it has any.
-    pub(crate) first_lsn: Lsn,
-    pub(crate) bytes: u64,
 }
 
 /// The segment in use.

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 use super::super::error::LogError;
 use super::super::limits::{GROUP_BYTES_MAX, GROUP_RECORDS_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
 use super::{block_on, fresh, record, recover_sim, start_sim, submit};
-use crate::folder::Fault;
+use crate::folder::{Fault, SimDisk};
 
 #[test]
 fn after_a_failed_or_short_write_nothing_is_acknowledged() {
@@ -89,7 +89,7 @@ fn an_append_is_not_refused_for_a_want_of_space_that_has_passed() {
 
 #[test]
 fn a_log_is_not_started_on_a_full_disk() {
-    let disk = super::SimDisk::new(1);
+    let disk = SimDisk::new(1);
     disk.set(Fault::NoSpace, true);
     let recovered = recover_sim(&disk).1.expect("an empty log");
     assert!(matches!(start_sim(&disk, recovered, 1, 65536), Err(LogError::NoSpace { .. })));

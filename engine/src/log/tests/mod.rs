@@ -1,9 +1,11 @@
 //! The log over the simulated disk: crashes, damage, faults and grouping.
 
+mod after;
 mod crash;
 mod damage;
 mod faults;
 mod grouping;
+mod release;
 
 use std::future::Future;
 use std::ops::Range;
@@ -33,11 +35,16 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 fn recover_sim(disk: &SimDisk) -> (Records, Result<Recovered, RecoverError>) {
+    recover_after(disk, 0)
+}
+
+fn recover_after(disk: &SimDisk, after: u64) -> (Records, Result<Recovered, RecoverError>) {
     let mut records = Vec::new();
-    let recovered = recover_folder(&Folder::Sim(disk.clone()), CLUSTER, Lsn(0), &mut |lsn, epoch, record| {
-        records.push((lsn, epoch, record.to_vec()));
-        Ok(())
-    });
+    let recovered =
+        recover_folder(&Folder::Sim(disk.clone()), CLUSTER, Lsn(after), &mut |lsn, epoch, record| {
+            records.push((lsn, epoch, record.to_vec()));
+            Ok(())
+        });
     (records, recovered)
 }
 

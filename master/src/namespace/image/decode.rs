@@ -224,8 +224,8 @@ impl Restorer {
                 self.names.intern(fields.text()?);
             }
             Section::Requests => {
-                let (request, answer) = fields.remembered(&self.names)?;
-                self.requests.remember(request, answer);
+                let (request, print, answer) = fields.remembered(&self.names)?;
+                self.requests.remember(request, print, answer);
             }
             Section::Open => {
                 let (file, open) = fields.open_file(&self.names)?;
@@ -379,9 +379,10 @@ impl<'a> Fields<'a> {
         Ok((file, OpenFile { path, parent, overwrite, writer, lease_until_ms, chunks }))
     }
 
-    fn remembered(&mut self, names: &Names) -> Result<(RequestId, Answer), ImageError> {
+    fn remembered(&mut self, names: &Names) -> Result<(RequestId, u32, Answer), ImageError> {
         let id = self.take(16)?;
         let request = RequestId(u128::from_le_bytes(id.try_into().unwrap_or_default()));
+        let print = self.crc()?.0;
         let answer = match self.byte()? {
             answer_tag::DONE => Answer::Done,
             answer_tag::CREATED => {
@@ -403,6 +404,6 @@ impl<'a> Fields<'a> {
             }
             _ => return Err(self.malformed("an unknown kind of answer")),
         };
-        Ok((request, answer))
+        Ok((request, print, answer))
     }
 }

@@ -101,8 +101,8 @@ impl Namespace {
                 }
                 false
             }
-            Section::Requests => self.requests.page(|request, answer| {
-                remembered(request, answer, out);
+            Section::Requests => self.requests.page(|request, print, answer| {
+                remembered(request, print, answer, out);
                 out.len() < full
             }),
             Section::Open => self.open.page(|file, open| {
@@ -159,8 +159,9 @@ fn optional_chunk(chunk: Option<ChunkId>, out: &mut Vec<u8>) {
     encode_varint(chunk.map_or(0, |chunk| chunk.0), out);
 }
 
-fn remembered(request: RequestId, answer: &Answer, out: &mut Vec<u8>) {
+fn remembered(request: RequestId, print: u32, answer: &Answer, out: &mut Vec<u8>) {
     out.extend_from_slice(&request.0.to_le_bytes());
+    out.extend_from_slice(&print.to_le_bytes());
     match answer {
         Answer::Created { file, chunk } => {
             out.push(answer_tag::CREATED);
