@@ -3,6 +3,7 @@
 //! Flags win over the environment, the environment over the file. A key of the file is the name of the variable
 //! without its prefix, in lower case: `DISTRIFS_CHUNK_SIZE` is `chunk_size`. Unknown keys are refused.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -31,11 +32,15 @@ const KEYS: &[&str] = &[
     "gc_delay",
     "pending_timeout",
     "checkpoint_log_bytes",
+    GROUPS_KEY,
     "socket_timeout",
     "client_retry",
     "master_wal",
     "master_lock_path",
 ];
+
+/// The one setting that is a table, and of the file alone.
+const GROUPS_KEY: &str = "groups";
 
 /// Options of every command, before or after its name.
 #[derive(Debug, Clone, Args)]
@@ -98,6 +103,8 @@ pub(crate) struct Settings {
     pub(crate) pending_timeout: Duration,
     /// How much log gathers before a checkpoint; the master's default if unset.
     pub(crate) checkpoint_log_bytes: Option<u64>,
+    /// Groups and their members, of the file alone; unset: the operating system's.
+    pub(crate) groups: Option<BTreeMap<String, Vec<String>>>,
     /// How long a silent peer is waited for.
     pub(crate) socket_timeout: Duration,
     /// How often the client tries.
@@ -196,6 +203,7 @@ impl Settings {
             gc_delay: seconds("gc_delay", 60)?,
             pending_timeout: seconds("pending_timeout", 60)?,
             checkpoint_log_bytes: sources.parsed("checkpoint_log_bytes", bytes)?,
+            groups: sources.groups()?,
             socket_timeout: sources
                 .parsed("socket_timeout", |text| self::seconds(text).and_then(not_zero))?
                 .unwrap_or(Duration::from_secs(12)),
@@ -285,6 +293,19 @@ impl Sources<'_> {
             Ok(value) => Ok(Some(value)),
             Err(why) => Err(OptionsError::Value { origin, text, why }),
         }
+    }
+
+    /// A table of names to lists of names.
+    fn groups(&self) -> Result<Option<BTreeMap<String, Vec<String>>>, OptionsError> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let Some(value) = file.table.get(GROUPS_KEY) else { return Ok(None) };
+        let groups = value.clone().try_into().map_err(|_| OptionsError::Value {
+            origin: format!("{}: {GROUPS_KEY}", file.path.display()),
+            text: value.type_str().to_owned(),
+            why: "expected a table of groups and their members, such as staff = [\"alice\", \"bob\"]"
+                .to_owned(),
+        })?;
+        Ok(Some(groups))
     }
 
     fn path(&self, key: &'static str) -> Result<Option<PathBuf>, OptionsError> {
@@ -401,6 +422,23 @@ mod tests {
         assert!(
             matches!(resolve(&given, &[]), Err(OptionsError::UnknownKey { key, .. }) if key == "chunksize")
         );
+    }
+
+    #[test]
+    fn groups_come_from_the_file() {
+        let read = |text: &str| {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            resolve(&GlobalOptions { config: Some(file.path().to_owned()), ..options() }, &[])
+        };
+        assert_eq!(read("").unwrap().groups, None);
+        let groups = read("[groups]\nstaff = [\"alice\", \"bob\"]\nempty = []").unwrap().groups.unwrap();
+        assert_eq!(groups["staff"], ["alice", "bob"]);
+        assert!(groups["empty"].is_empty());
+        for bad in ["groups = 1", "[groups]\nstaff = \"alice\"", "groups = [\"a\"]"] {
+            let error = read(bad).expect_err(bad).to_string();
+            assert!(error.contains("expected a table of groups"), "{error}");
+        }
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub(crate) async fn read_chunk(
     range: ChunkRange,
     mut sink: Sink,
     meter: Arc<Meter>,
-) -> Result<Sink> {
+) -> Result<(Sink, Crc32c)> {
     let mut state = ReaderState::new(range.chunk.clone(), range.wanted.clone());
     let mut retry = Retry::new(context.config.socket_timeout, 1);
     let mut waiting_since = None;
@@ -118,7 +118,7 @@ pub(crate) async fn read_chunk(
                 return Err(ClientError::Target { path: file.path.clone(), cause });
             }
             Err(Stopped::Task(text)) => return Err(ClientError::Task { path: file.path.clone(), text }),
-            Ok(End::Sound | End::Again) | Err(Stopped::Stale) => return Ok(sink),
+            Ok(End::Sound | End::Again) | Err(Stopped::Stale) => return Ok((sink, state.crc())),
         };
         tracing::debug!(path = file.path, chunk = %range.chunk.id, node = %node.id, ?fault, "a replica failed");
         if fault.is_of_replica() {

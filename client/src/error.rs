@@ -137,6 +137,18 @@ pub enum ClientError {
         /// How.
         what: String,
     },
+    /// Every chunk is as the master says, but the file they make is not.
+    #[error(
+        "{path}: data corrupt: the bytes have checksum {found}, the file's is {expected}: nothing of it is kept"
+    )]
+    WholeCorrupt {
+        /// The file.
+        path: String,
+        /// Of the bytes that were read.
+        found: Crc32c,
+        /// Of the file when it was completed.
+        expected: Crc32c,
+    },
     /// The master's record of the file is not what was sent.
     #[error("{path}: sent {sent}, but the master recorded {recorded}: report this")]
     Mismatch {
@@ -166,7 +178,7 @@ impl ClientError {
             Self::NoMaster { .. } | Self::Unreachable { .. } | Self::Replaced { .. } => {
                 ErrorCode::Unavailable
             }
-            Self::Corrupt { .. } => ErrorCode::Corrupt,
+            Self::Corrupt { .. } | Self::WholeCorrupt { .. } => ErrorCode::Corrupt,
             Self::SourceChanged { .. } | Self::Invalid { .. } => ErrorCode::InvalidArgument,
             Self::Source { .. } | Self::Target { .. } => ErrorCode::Disk,
             Self::Protocol { .. } => ErrorCode::Protocol,

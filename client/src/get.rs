@@ -6,6 +6,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
+use distrifs_proto::types::Crc32c;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinSet;
 
@@ -67,8 +68,11 @@ async fn read_all(
     let mut waiting: VecDeque<ChunkRange> = VecDeque::new();
     // Dropped on an error, which ends the readers.
     let mut readers = JoinSet::new();
-    // Read, but not their turn yet.
-    let mut held: BTreeMap<u64, Sink> = BTreeMap::new();
+    // Read, but not their turn yet: with the checksum and the length of each.
+    let mut held: BTreeMap<u64, (Sink, Crc32c, u64)> = BTreeMap::new();
+    let mut crc = Crc32c::default();
+    // Of a whole file the file's own checksum is known, which no datanode and no plan of a chunk can change.
+    let expected = plan.status.crc32c.filter(|_| plan.range == (0..plan.status.size));
     let (mut started, mut emitted) = (0u64, 0u64);
     loop {
         if waiting.is_empty()
@@ -83,7 +87,9 @@ async fn read_all(
         {
             let sink = target.sink(range.start + range.wanted.start - plan.range.start);
             let (context, file, meter, index) = (context.clone(), file.clone(), meter.clone(), started);
-            readers.spawn(async move { (index, read_chunk(context, file, range, sink, meter).await) });
+            let length = range.wanted.end - range.wanted.start;
+            readers
+                .spawn(async move { (index, length, read_chunk(context, file, range, sink, meter).await) });
             started += 1;
         }
         if readers.is_empty() {
@@ -92,18 +98,23 @@ async fn read_all(
         tokio::select! {
             Some(ended) = readers.join_next() => {
                 let failed = |text| ClientError::Task { path: path.to_owned(), text };
-                let (index, outcome) = ended.map_err(|error| failed(error.to_string()))?;
-                held.insert(index, outcome?);
+                let (index, length, outcome) = ended.map_err(|error| failed(error.to_string()))?;
+                let (sink, crc) = outcome?;
+                held.insert(index, (sink, crc, length));
             }
             () = meter.changed() => {}
         }
         meter.tell(progress);
-        while let Some(sink) = held.remove(&emitted) {
+        while let Some((sink, of_part, length)) = held.remove(&emitted) {
+            crc = crc.concat(of_part, length);
             target.emit(sink).await.map_err(|cause| ClientError::Target { path: path.to_owned(), cause })?;
             emitted += 1;
         }
     }
     meter.tell(progress);
+    if let Some(expected) = expected.filter(|expected| *expected != crc) {
+        return Err(ClientError::WholeCorrupt { path: path.to_owned(), found: crc, expected });
+    }
     target.finish().await.map_err(|cause| ClientError::Target { path: path.to_owned(), cause })
 }
 

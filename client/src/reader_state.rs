@@ -196,6 +196,11 @@ impl ReaderState {
         }
     }
 
+    /// The checksum of all the bytes that were taken, once the range is whole.
+    pub(crate) fn crc(&self) -> Crc32c {
+        self.crc
+    }
+
     /// The bytes of a frame are what their checksums say; `crc` is that of all of them. In the order of the frames.
     pub(crate) fn on_verified(&mut self, node: NodeId, length: u64, crc: Crc32c) {
         self.begun_by.get_or_insert(node);

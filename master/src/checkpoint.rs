@@ -109,7 +109,7 @@ pub(crate) async fn run(
                 last = Last { lsn: written.lsn, bytes: now.bytes, no_space: now.no_space };
                 let took = began.elapsed();
                 tracing::info!(lsn = %written.lsn, bytes = written.bytes, ?took, "checkpoint taken");
-                state.checkpoint_taken(written, took);
+                state.checkpoint_taken(&written, took);
                 release(&state, &log, &leadership).await;
             }
             Err(Unfinished::Stopping) => return,

@@ -1,5 +1,6 @@
 //! What a master is told at its start.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub struct MasterConfig {
     pub lock_path: Option<PathBuf>,
     /// How the log reaches the disk.
     pub log_mode: IoMode,
+    /// Groups and their members; `None`: as the operating system's group database has them.
+    pub groups: Option<BTreeMap<String, Vec<String>>>,
     /// The user that runs the master: the superuser, beside `root`.
     pub superuser: String,
     /// The chunk size of files whose creator names none.
@@ -63,6 +66,7 @@ impl MasterConfig {
             wal_dir: None,
             lock_path: None,
             log_mode: IoMode::Auto,
+            groups: None,
             superuser: superuser.into(),
             chunk_size: CHUNK_BYTES_DEFAULT,
             replication: REPLICATION_DEFAULT,

@@ -18,6 +18,7 @@ mod config;
 mod epoch;
 mod error;
 mod folder;
+mod groups;
 mod http;
 mod master;
 mod metrics;

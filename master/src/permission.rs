@@ -17,7 +17,7 @@ pub(crate) const MODE_MAX: u16 = 0o7777;
 /// A user's or group's name, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 255;
 /// The name that always is a superuser.
-const ROOT: &str = "root";
+pub(crate) const ROOT: &str = "root";
 
 /// Why a text cannot be the name of a user or group; `None`: it can.
 pub(crate) fn bad_name(name: &str) -> Option<&'static str> {
@@ -46,28 +46,6 @@ impl Caller {
     /// The group of what this caller makes.
     pub(crate) fn primary_group(&self) -> &str {
         self.groups.first().map_or(self.user.as_str(), String::as_str)
-    }
-}
-
-/// Who belongs to which group. For now a user's only group is the one of the same name.
-#[derive(Debug, Clone)]
-pub(crate) struct Groups {
-    superuser: String,
-}
-
-impl Groups {
-    /// The groups of a cluster whose superuser, beside `root`, is `superuser`.
-    pub(crate) fn new(superuser: &str) -> Self {
-        Self { superuser: superuser.to_owned() }
-    }
-
-    /// What is known of `user`.
-    pub(crate) fn caller(&self, user: &str) -> Caller {
-        Caller {
-            user: user.to_owned(),
-            groups: vec![user.to_owned()],
-            superuser: user == ROOT || user == self.superuser,
-        }
     }
 }
 
@@ -125,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_first_class_that_fits_decides() {
-        let groups = Groups::new("op");
+        let groups = crate::groups::Groups::nobody("op");
         let member = Caller { user: "carol".into(), groups: vec!["staff".into()], superuser: false };
         let cases = [
             ("owner has it", groups.caller("bob"), 0o700, READ, true),
@@ -146,7 +124,7 @@ mod tests {
 
     #[test]
     fn the_sticky_bit_leaves_removal_to_owners() {
-        let groups = Groups::new("op");
+        let groups = crate::groups::Groups::nobody("op");
         let dir = Ownership { owner: "bob", group: "bob", mode: 0o1777 };
         for (user, keeps) in [("bob", false), ("alice", false), ("eve", true), ("root", false)] {
             assert_eq!(dir.sticky_keeps(&groups.caller(user), "alice"), keeps, "{user}");

@@ -19,9 +19,9 @@ use crate::clock::Clock;
 use crate::cluster::{Cluster, Leader, SessionId};
 use crate::config::MasterConfig;
 use crate::error::MasterFailure;
+use crate::groups::Groups;
 use crate::metrics::Metrics;
 use crate::namespace::Namespace;
-use crate::permission::Groups;
 
 /// Messages that wait for one datanode.
 pub(crate) const SESSION_QUEUE_MAX: usize = 64;
@@ -58,7 +58,7 @@ impl State {
         clock: Clock,
     ) -> Self {
         Self {
-            groups: Groups::new(&config.superuser),
+            groups: Groups::new(&config.superuser, config.groups.clone()),
             config,
             cluster_id,
             epoch,
@@ -120,7 +120,7 @@ impl State {
     }
 
     /// A checkpoint was finished.
-    pub(crate) fn checkpoint_taken(&self, written: Written, took: Duration) {
+    pub(crate) fn checkpoint_taken(&self, written: &Written, took: Duration) {
         let mut stats = self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = stats.taken + 1;
         *stats = CheckpointStats { taken, lsn: written.lsn, bytes: written.bytes, took, ..*stats };

@@ -12,8 +12,9 @@ use crate::cluster::{Cluster, Timing};
 use crate::config::MasterConfig;
 use crate::epoch::Leadership;
 use crate::error::MasterFailure;
+use crate::groups::Groups;
 use crate::namespace::{Answer, Command, Namespace, NsPath, Operation};
-use crate::permission::{Caller, Groups};
+use crate::permission::Caller;
 use crate::refusal::Refusal;
 use crate::state::State;
 
@@ -22,7 +23,7 @@ fn mkdir(index: u128) -> Command {
     Command {
         at_ms: 1,
         request: Some(RequestId(index + 1)),
-        caller: Groups::new("op").caller("op"),
+        caller: Groups::nobody("op").caller("op"),
         operation: Operation::Mkdir { path, parents: false, mode: 0o755 },
     }
 }
@@ -94,7 +95,7 @@ async fn a_change_that_no_log_takes_is_refused_alone() {
     let running = tokio::spawn(writer.run(stopped));
     let path = NsPath::parse("/x").expect("a path");
     let caller =
-        Caller { groups: vec!["g".repeat(log.append_bytes_max())], ..Groups::new("op").caller("op") };
+        Caller { groups: vec!["g".repeat(log.append_bytes_max())], ..Groups::nobody("op").caller("op") };
     let operation = Operation::Mkdir { path, parents: false, mode: 0o755 };
     let huge = proposer.propose(Command { caller, operation, ..mkdir(1) }).await;
     assert!(matches!(huge, Err(Refusal::TooLarge { .. })), "{huge:?}");

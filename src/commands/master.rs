@@ -18,6 +18,9 @@ use crate::signals::EndSignals;
 #[command(
     after_help = "It prints one line when it serves: `ready master grpc=HOST:PORT http=HOST:PORT epoch=N`. \
     SIGTERM and SIGINT stop it cleanly.\n\n\
+    Groups of users are those of the operating system, or, if the file given with --config has a table [groups], those \
+    of the table, such as `staff = [\"alice\", \"bob\"]`. A user whom neither knows has only the group of its own name.\n\n\
+    It takes a checkpoint whenever DISTRIFS_CHECKPOINT_LOG_BYTES of log (default 128M) have gathered.\n\n\
     Example:\n  distrifs master --data-dir /var/lib/distrifs/master --listen 0.0.0.0:9000"
 )]
 pub(crate) struct MasterCommand {
@@ -58,6 +61,7 @@ impl MasterCommand {
             gc_interval: settings.gc_interval,
             gc_delay: settings.gc_delay,
             pending_timeout: settings.pending_timeout,
+            groups: settings.groups.clone(),
             checkpoint_log_bytes: settings.checkpoint_log_bytes.unwrap_or(defaults.checkpoint_log_bytes),
             ..defaults
         };

@@ -241,3 +241,22 @@ async fn a_replica_is_verified_by_itself() {
         assert_eq!(error.code(), code, "{manners:?}: {error}");
     }
 }
+
+/// Two chunks changed places: each is what the plan says, the file is not.
+#[tokio::test]
+async fn a_file_whose_chunks_are_not_its_own_is_refused() {
+    let cluster = Cluster::start(3).await;
+    let bytes = bytes_of(2 * CHUNK + 5);
+    cluster.put_everywhere("/a", &bytes).await;
+    {
+        let mut state = cluster.master.state.lock().unwrap();
+        let file = state.files.get_mut("/a").expect("the file");
+        let (first, second) = (file.chunks[0].clone(), file.chunks[1].clone());
+        file.chunks[0] = distrifs_proto::grpc::v1::ChunkLocation { index: 0, ..second };
+        file.chunks[1] = distrifs_proto::grpc::v1::ChunkLocation { index: 1, ..first };
+    }
+    for (outcome, _) in [cluster.get_file("/a", None).await, cluster.get_stream("/a", None).await] {
+        let error = outcome.expect_err("refused");
+        assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");
+    }
+}

@@ -6,7 +6,7 @@ use distrifs_proto::types::{ChunkId, Crc32c, FileId, Lsn, RequestId};
 use super::command::{Answer, Command, Operation, WrittenChunk};
 use super::path::NsPath;
 use super::{ChunkState, FIRST_GENERATION, Namespace, NamespaceError};
-use crate::permission::Groups;
+use crate::groups::Groups;
 
 const CHUNK: u32 = 64 << 10;
 
@@ -21,7 +21,7 @@ fn run(
     operation: Operation,
 ) -> Result<Answer, NamespaceError> {
     let lsn = namespace.applied().next();
-    let caller = Groups::new("op").caller(user);
+    let caller = Groups::nobody("op").caller(user);
     let command = Command { at_ms: 5, request: request.map(RequestId), caller, operation };
     let answer = namespace.apply(lsn, &command);
     namespace.check_invariants().expect("invariants hold");
@@ -126,7 +126,7 @@ fn every_operation_asks_for_permission() {
 #[test]
 fn questions_ask_for_permission_and_closed_directories_leak_nothing() {
     let tree = tree();
-    let groups = Groups::new("op");
+    let groups = Groups::nobody("op");
     let (eve, bob) = (groups.caller("eve"), groups.caller("bob"));
     let there = tree.stat(&eve, &path("/bob/shut/f")).expect_err("closed");
     let absent = tree.stat(&eve, &path("/bob/shut/g")).expect_err("closed");
@@ -157,7 +157,7 @@ fn a_replacing_put_keeps_the_owner_and_buries_the_old_chunks() {
             vec![WrittenChunk { chunk: ChunkId(chunk), generation: FIRST_GENERATION, length: 9, crc }];
         run(&mut it, user, None, Operation::Complete { file, chunks }).expect("completed");
     }
-    let status = it.stat(&Groups::new("op").caller("op"), &path("/d/f")).expect("there");
+    let status = it.stat(&Groups::nobody("op").caller("op"), &path("/d/f")).expect("there");
     assert_eq!((status.owner.as_str(), status.body.map(|body| body.size)), ("bob", Some(9)));
     assert!(matches!(it.chunk(ChunkId(1)), ChunkState::Dereferenced(tomb) if tomb.completed));
     assert!(matches!(it.chunk(ChunkId(2)), ChunkState::Referenced(chunk) if chunk.refs == 1));

@@ -12,7 +12,7 @@ pub(crate) struct ClientApi(pub(crate) Api);
 
 macro_rules! answer {
     ($api:expr, $request:expr, $name:literal, $method:ident) => {{
-        let outcome = match $api.caller(&$request) {
+        let outcome = match $api.caller(&$request).await {
             Ok(caller) => $api.$method(caller, $request.into_inner()).await,
             Err(refused) => Err(refused),
         };

@@ -21,13 +21,10 @@ pub(crate) use client::ClientApi;
 pub(crate) use datanode::DatanodeApi;
 
 use crate::namespace::NsPath;
-use crate::permission::Caller;
+use crate::permission::{Caller, MODE_MAX, bad_name};
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::writer::Proposer;
-
-/// A user's name, in bytes.
-const USER_BYTES_MAX: usize = 255;
 
 /// What every service has.
 #[derive(Debug, Clone)]
@@ -43,17 +40,21 @@ impl Api {
         Self { state, proposer, stop }
     }
 
-    /// Who asks.
-    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let name = request.metadata().get(USER_KEY).and_then(|value| value.to_str().ok());
-        match name {
-            Some(name) if !name.is_empty() && name.len() <= USER_BYTES_MAX => {
-                Ok(self.state.groups.caller(name))
-            }
-            _ => Err(invalid(format!(
-                "no user: metadata key {USER_KEY} must have 1 to {USER_BYTES_MAX} bytes"
-            ))),
+    /// Who asks, with the groups that the master knows of.
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let name = request.metadata().get(USER_KEY).map(|value| value.to_str().unwrap_or("\0"));
+        let Some(name) = name else {
+            return Err(invalid(format!("no user: metadata key {USER_KEY} is missing")));
+        };
+        if let Some(why) = bad_name(name) {
+            return Err(invalid(format!("metadata key {USER_KEY}: the user's name {why}")));
         }
+        if let Some(known) = self.state.groups.known(name) {
+            return Ok(known);
+        }
+        let (state, name) = (self.state.clone(), name.to_owned());
+        let asked = tokio::task::spawn_blocking(move || state.groups.ask(&name)).await;
+        asked.map_err(|error| grpc::status(ErrorCode::Internal, format!("the groups of the caller: {error}")))
     }
 
     /// Counts a request under its outcome.
@@ -84,8 +85,8 @@ fn request_id(id: Option<grpc::v1::RequestId>) -> Result<RequestId, Status> {
 fn mode(bits: u32, default: u16, place: &NsPath) -> Result<u16, Status> {
     match u16::try_from(bits) {
         Ok(0) => Ok(default),
-        Ok(mode) if mode <= 0o7777 => Ok(mode),
-        _ => Err(invalid(format!("{place}: mode {bits:o} is larger than 7777"))),
+        Ok(mode) if mode <= MODE_MAX => Ok(mode),
+        _ => Err(invalid(format!("{place}: mode {bits:o} is larger than {MODE_MAX:o}"))),
     }
 }
 
