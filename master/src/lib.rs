@@ -21,6 +21,8 @@ mod folder;
 mod groups;
 mod http;
 mod master;
+#[cfg(test)]
+mod methods_test;
 mod metrics;
 mod namespace;
 mod permission;

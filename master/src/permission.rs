@@ -19,6 +19,33 @@ pub(crate) const NAME_BYTES_MAX: usize = 255;
 /// The name that always is a superuser.
 pub(crate) const ROOT: &str = "root";
 
+/// What each method of the services asks for, by service and method. A test holds it against the services' own
+/// description: a method without a rule, or a rule without a test, fails it.
+#[cfg(test)]
+pub(crate) const RULES: [(&str, &str, &str); 21] = [
+    ("ClientService", "Mkdir", "write and execute on the deepest directory that is there"),
+    ("ClientService", "List", "read on the directory; recursive: read and execute on each below it"),
+    ("ClientService", "Stat", "execute on each directory of the way"),
+    ("ClientService", "Rename", "write and execute on both parents, their sticky bits"),
+    ("ClientService", "Remove", "as Rename; recursive: to empty each directory below"),
+    ("ClientService", "Copy", "read on the source; as Create for the target"),
+    ("ClientService", "SetMode", "its owner, or the superuser"),
+    ("ClientService", "SetOwner", "the superuser"),
+    ("ClientService", "SetReplication", "write on the file"),
+    ("ClientService", "Usage", "as List, recursive"),
+    ("ClientService", "Create", "write and execute on the parent; to replace: write on the file"),
+    ("ClientService", "AllocateChunk", "who writes the file"),
+    ("ClientService", "Complete", "who writes the file, and again as Create"),
+    ("ClientService", "Abandon", "who writes the file"),
+    ("ClientService", "RenewLease", "who writes the file"),
+    ("ClientService", "ReadPlan", "read on the file"),
+    ("ClientService", "ReportBadReplica", "everybody: a complaint changes the order of reads for a minute"),
+    ("AdminService", "ListNodes", "everybody: nothing of the namespace is said"),
+    ("AdminService", "ClusterStatus", "everybody: sums of the whole cluster"),
+    ("AdminService", "Ping", "everybody: nothing is said"),
+    ("DatanodeService", "Session", "whoever has the cluster's id and a node's: networks that are trusted"),
+];
+
 /// Why a text cannot be the name of a user or group; `None`: it can.
 pub(crate) fn bad_name(name: &str) -> Option<&'static str> {
     match name {

@@ -21,7 +21,7 @@ use crate::{Master, MasterConfig, MasterFailure, StartError};
 
 const CHUNK: u64 = 64 << 10;
 
-fn config(dir: &Path) -> MasterConfig {
+pub(crate) fn config(dir: &Path) -> MasterConfig {
     let free = || HostPort { host: "127.0.0.1".to_owned(), port: 0 };
     MasterConfig {
         listen: free(),
@@ -37,7 +37,7 @@ fn config(dir: &Path) -> MasterConfig {
     }
 }
 
-async fn start(config: MasterConfig) -> Master {
+pub(crate) async fn start(config: MasterConfig) -> Master {
     // After a crash within one process the old tasks let go of the folder a little later.
     for _ in 0..200 {
         match Master::start(config.clone()).await {
@@ -53,35 +53,35 @@ async fn start(config: MasterConfig) -> Master {
     panic!("the folder stays in use");
 }
 
-fn id() -> Option<v1::RequestId> {
+pub(crate) fn id() -> Option<v1::RequestId> {
     Some(RequestId(rand::random()).into())
 }
 
 /// Asks as one user.
 #[derive(Clone)]
-struct User {
-    channel: Channel,
-    name: &'static str,
+pub(crate) struct User {
+    pub(crate) channel: Channel,
+    pub(crate) name: &'static str,
 }
 
 impl User {
-    async fn new(master: &Master, name: &'static str) -> Self {
+    pub(crate) async fn new(master: &Master, name: &'static str) -> Self {
         let uri = format!("http://{}", master.grpc_address());
         let channel = Channel::from_shared(uri).expect("an address").connect().await.expect("connects");
         Self { channel, name }
     }
 
-    fn api(&self) -> ClientServiceClient<Channel> {
+    pub(crate) fn api(&self) -> ClientServiceClient<Channel> {
         ClientServiceClient::new(self.channel.clone())
     }
 
-    fn ask<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn ask<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert(USER_KEY, self.name.parse().expect("a name"));
         request
     }
 
-    async fn mkdir(&self, path: &str) -> Result<(), Status> {
+    pub(crate) async fn mkdir(&self, path: &str) -> Result<(), Status> {
         let message = v1::MkdirRequest { request_id: id(), path: path.into(), parents: false, mode: 0o755 };
         self.api().mkdir(self.ask(message)).await.map(|_| ())
     }
@@ -91,7 +91,7 @@ impl User {
         Ok(reply.into_inner().status.expect("a status"))
     }
 
-    async fn create(&self, message: v1::CreateRequest) -> Result<v1::CreateReply, Status> {
+    pub(crate) async fn create(&self, message: v1::CreateRequest) -> Result<v1::CreateReply, Status> {
         Ok(self.api().create(self.ask(message)).await?.into_inner())
     }
 
@@ -101,7 +101,11 @@ impl User {
         Ok(reply.status.expect("a status"))
     }
 
-    async fn put(&self, path: &str, bytes: &[u8]) -> Result<(v1::FileStatus, v1::WrittenChunk), Status> {
+    pub(crate) async fn put(
+        &self,
+        path: &str,
+        bytes: &[u8],
+    ) -> Result<(v1::FileStatus, v1::WrittenChunk), Status> {
         let created = self.create(create(path)).await?;
         let chunk = written(created.first_chunk.as_ref().expect("a plan"), bytes);
         Ok((self.complete(created.file_id, vec![chunk.clone()]).await?, chunk))
@@ -118,7 +122,7 @@ impl User {
     }
 }
 
-fn create(path: &str) -> v1::CreateRequest {
+pub(crate) fn create(path: &str) -> v1::CreateRequest {
     v1::CreateRequest {
         request_id: id(),
         path: path.into(),
@@ -139,13 +143,13 @@ fn written(plan: &v1::WritePlan, bytes: &[u8]) -> v1::WrittenChunk {
 }
 
 /// A datanode that says what it is told to say, and heartbeats.
-struct Node {
+pub(crate) struct Node {
     out: mpsc::Sender<v1::FromDatanode>,
     messages: mpsc::Receiver<v1::ToDatanode>,
 }
 
 impl Node {
-    async fn join(master: &Master, node_id: u64, seen: u64, has: Vec<v1::Replica>) -> Self {
+    pub(crate) async fn join(master: &Master, node_id: u64, seen: u64, has: Vec<v1::Replica>) -> Self {
         let (out, receiver) = mpsc::channel(64);
         let (inbox, messages) = mpsc::channel(1024);
         let (cluster_id_high, cluster_id_low) = master.cluster_id().to_halves();

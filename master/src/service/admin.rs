@@ -13,6 +13,10 @@ pub(crate) struct AdminApi(pub(crate) Api);
 
 #[tonic::async_trait]
 impl AdminService for AdminApi {
+    async fn ping(&self, _request: Request<v1::PingRequest>) -> Result<Response<v1::PingReply>, Status> {
+        self.0.counted("Ping", Ok(v1::PingReply { epoch: self.0.state.epoch.0 }))
+    }
+
     async fn list_nodes(
         &self,
         _request: Request<v1::ListNodesRequest>,
