@@ -10,6 +10,8 @@
 //!
 //! Pure cores decide (event and time in, state and answers out); thin drivers act.
 
+#[doc(hidden)]
+pub mod bench_support;
 mod checkpoint;
 mod chunk_map;
 mod clock;
@@ -20,6 +22,7 @@ mod error;
 mod folder;
 mod groups;
 mod http;
+mod inspect;
 mod master;
 #[cfg(test)]
 mod methods_test;
@@ -39,4 +42,5 @@ mod writer;
 pub use config::MasterConfig;
 pub use distrifs_engine::io::IoMode;
 pub use error::{MasterFailure, StartError};
+pub use inspect::{RecordText, describe_record};
 pub use master::Master;

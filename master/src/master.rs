@@ -51,6 +51,7 @@ pub struct Master {
     stop_writing: watch::Sender<bool>,
     servers: Vec<JoinHandle<()>>,
     writer: Option<JoinHandle<()>>,
+    proposer: Proposer,
     _lock: LeaderLock,
 }
 
@@ -96,6 +97,7 @@ impl Master {
             stop_writing,
             servers: Vec::new(),
             writer: Some(tokio::spawn(writer.run(writing))),
+            proposer: proposer.clone(),
             _lock: lock,
         };
         master.watch_writer();
@@ -172,9 +174,14 @@ impl Master {
         }
     }
 
-    #[cfg(test)]
-    pub(crate) fn state_for_tests(&self) -> &State {
+    /// What its drivers share.
+    pub(crate) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// The way of a change.
+    pub(crate) fn proposer(&self) -> &Proposer {
+        &self.proposer
     }
 
     fn spawn(&mut self, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {

@@ -390,14 +390,14 @@ async fn a_request_is_executed_once() {
     let op = User::new(&master, "op").await;
     let request = create("/f");
     let first = op.create(request.clone()).await.expect("opened");
-    let lsn = master.state_for_tests().durable();
+    let lsn = master.state().durable();
     assert_eq!(op.create(request.clone()).await.expect("the same"), first);
     let plan = first.first_chunk.expect("a plan");
     let chunks = vec![written(&plan, b"x")];
     let complete = v1::CompleteRequest { request_id: id(), file_id: first.file_id, chunks };
     let done = op.api().complete(op.ask(complete.clone())).await.expect("completed").into_inner();
     let again = op.api().complete(op.ask(complete)).await.expect("the same").into_inner();
-    assert_eq!((done, master.state_for_tests().durable()), (again, lsn.next()));
+    assert_eq!((done, master.state().durable()), (again, lsn.next()));
     let other = v1::MkdirRequest { request_id: request.request_id, path: "/d".into(), ..Default::default() };
     let reused = op.api().mkdir(op.ask(other)).await.expect_err("another request");
     assert_eq!(code_of(&reused), ErrorCode::InvalidArgument);
@@ -417,7 +417,7 @@ async fn fewer_nodes_than_copies_is_refused_without_trace() {
         let text = text_of(&refused);
         assert!(text.starts_with("/f: write denied: not enough datanodes: 1 live, 2 needed"), "{text}");
     }
-    let state = master.state_for_tests();
+    let state = master.state();
     assert_eq!((state.durable().0, state.namespace().open_count()), (0, 0));
     let status = op.status().await;
     assert!(!status.writable && status.why_not_writable.contains("not enough datanodes"));

@@ -11,6 +11,7 @@ mod df;
 mod du;
 mod get;
 mod getrange;
+mod inspect;
 mod local;
 mod ls;
 mod master;
@@ -73,6 +74,8 @@ pub(crate) enum Command {
     Du(du::Du),
     /// Show the CRC32C of a file
     Checksum(checksum::Checksum),
+    /// Show what is in a file of the master's log or a checkpoint
+    Inspect(inspect::Inspect),
     /// Show the datanodes
     Nodes(nodes::Nodes),
     /// Wait until the cluster takes writes
@@ -104,6 +107,7 @@ impl Command {
             Self::Setrep(_) => "setrep",
             Self::Du(_) => "du",
             Self::Checksum(_) => "checksum",
+            Self::Inspect(_) => "inspect",
             Self::Nodes(_) => "nodes",
             Self::Wait(_) => "wait",
             Self::Df(_) => "df",
@@ -148,6 +152,7 @@ impl Command {
             Self::Setrep(command) => command.run(context).await?,
             Self::Du(command) => command.run(context, out).await?,
             Self::Checksum(command) => command.run(context, out).await?,
+            Self::Inspect(command) => command.run(out)?,
             Self::Nodes(command) => command.run(context, out).await?,
             Self::Wait(command) => command.run(context).await?,
             Self::Df(command) => command.run(context, out).await?,

@@ -15,6 +15,7 @@
 
 mod error;
 mod format;
+mod inspect;
 mod reader;
 mod store;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod writer;
 
 pub use error::{CheckpointError, Damage};
 pub use format::{BLOCK_PAYLOAD_MAX, CheckpointHeader};
+pub use inspect::{CheckpointFacts, inspect};
 pub use reader::CheckpointReader;
 pub use store::{CheckpointFolder, Listed};
 pub use writer::{CheckpointWriter, Written};

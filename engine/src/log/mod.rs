@@ -42,6 +42,8 @@ pub use limits::{
 pub use options::LogOptions;
 #[cfg(test)]
 pub(crate) use recovery::recover_folder;
-pub use recovery::{CutTail, Recovered, Replay, recover};
+pub use recovery::{
+    CutTail, InspectedGroup, InspectedHeader, Inspection, Recovered, Replay, SegmentVerdict, inspect, recover,
+};
 pub use release::Released;
 pub use stats::LogStats;

@@ -3,6 +3,7 @@
 //! Before this returns, what was handed out is durable for certain: the last segment is synced (a crash may
 //! leave a group in the drive's cache that was never acknowledged), and the witness says how far it goes.
 
+mod inspect;
 mod reader;
 mod recovered;
 mod scan;
@@ -20,6 +21,9 @@ use super::format::{
 use super::limits::SEGMENTS_MAX;
 use super::prepare::write_witness;
 use crate::folder::{Folder, RealFolder};
+#[cfg(test)]
+pub(crate) use inspect::inspect_in;
+pub use inspect::{InspectedGroup, InspectedHeader, Inspection, SegmentVerdict, inspect};
 use reader::Reader;
 pub(crate) use recovered::ActiveSegment;
 pub use recovered::{CutTail, Recovered};

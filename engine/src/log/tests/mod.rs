@@ -3,8 +3,10 @@
 mod after;
 mod crash;
 mod damage;
+mod every_bit;
 mod faults;
 mod grouping;
+mod inspect;
 mod release;
 
 use std::future::Future;
