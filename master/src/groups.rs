@@ -23,8 +23,11 @@ const GROUPS_MAX: usize = 256;
 pub(crate) struct Groups {
     superuser: String,
     source: Source,
-    remembered: Mutex<HashMap<String, (Arc<[String]>, Instant)>>,
+    remembered: Mutex<HashMap<String, Remembered>>,
 }
+
+/// What the operating system said of a user, and when.
+type Remembered = (Arc<[String]>, Instant);
 
 #[derive(Debug)]
 enum Source {

@@ -93,12 +93,7 @@ enum Row<'a> {
 
 impl Inspect {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), CommandError> {
-        let (file, prefix, suffix, show): (
-            _,
-            _,
-            _,
-            fn(&Path, &mut Output) -> Result<Option<Damage>, CommandError>,
-        ) = match &self.kind {
+        let (file, prefix, suffix, show): (_, _, _, Show) = match &self.kind {
             Kind::Wal { file } => (file, "wal-", ".log", segment),
             Kind::Checkpoint { file } => (file, "checkpoint-", ".ckpt", one_checkpoint),
         };
@@ -120,6 +115,9 @@ impl Inspect {
         }
     }
 }
+
+/// Prints one file.
+type Show = fn(&Path, &mut Output) -> Result<Option<Damage>, CommandError>;
 
 /// A file that is not whole.
 struct Damage {
@@ -166,9 +164,9 @@ fn segment(path: &Path, output: &mut Output) -> Result<Option<Damage>, CommandEr
         other => CommandError::Check(other.to_string()),
     })?;
     if output.json() {
-        segment_rows(&found, output)?
+        segment_rows(&found, output)?;
     } else {
-        segment_lines(&found, output)?
+        segment_lines(&found, output)?;
     }
     Ok(match found.verdict {
         SegmentVerdict::Corrupt { .. } => Some(Damage { path: found.path, why: found.verdict.to_string() }),

@@ -1,6 +1,5 @@
 //! Files being written: create, allocate, complete, abandon, leases; and what becomes of their chunks.
 
-use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use distrifs_proto::limits::{FILE_CHUNKS_MAX, REPLICATION_MAX};
@@ -118,7 +117,7 @@ impl Namespace {
         let content = Content::File(plan.body);
         let file = self.slab.insert(Inode { owner, group, mode, mtime_ms: at_ms, content });
         let (path, parent, overwrite) = (plan.path, plan.parent, plan.overwrite);
-        let chunks = BTreeSet::new();
+        let chunks = Vec::new();
         self.open.insert(file, OpenFile { path, parent, overwrite, writer: owner, lease_until_ms, chunks });
         if let Some(chunk) = chunk {
             self.hand_out(file, chunk);
@@ -129,7 +128,8 @@ impl Namespace {
     fn hand_out(&mut self, file: FileId, chunk: ChunkId) {
         self.next_chunk = chunk.next();
         if let Some(open) = self.open.get_mut(file) {
-            open.chunks.insert(chunk);
+            // Ids ascend: the list stays sorted.
+            open.chunks.push(chunk);
             self.open_chunks.insert(chunk, file);
         }
     }
@@ -152,7 +152,7 @@ impl Namespace {
     ) -> Result<(), NamespaceError> {
         let open = self.open_of(caller, file)?;
         if let Some(abandon) = abandon
-            && !open.chunks.contains(&abandon)
+            && !open.has(abandon)
         {
             let why = format!("chunk {abandon} to abandon is not one of this file's");
             return Err(NamespaceError::Chunks { path: open.path.clone(), why });
@@ -198,15 +198,14 @@ impl Namespace {
             return refuse(format!("{} chunks are more than {FILE_CHUNKS_MAX}", chunks.len()));
         }
         let full_length = u64::from(body.chunk_size);
-        let mut seen = HashSet::with_capacity(chunks.len());
+        if let Some(chunk) = named_twice(chunks) {
+            return refuse(format!("chunk {chunk} is named twice"));
+        }
         let (mut size, mut crc) = (0, Crc32c::default());
         for (index, written) in chunks.iter().enumerate() {
             let WrittenChunk { chunk, generation, length, crc: chunk_crc } = *written;
-            if !open.chunks.contains(&chunk) {
+            if !open.has(chunk) {
                 return refuse(format!("chunk {chunk} was not handed out for this file"));
-            }
-            if !seen.insert(chunk) {
-                return refuse(format!("chunk {chunk} is named twice"));
             }
             if generation != FIRST_GENERATION {
                 return refuse(format!("chunk {chunk} has generation {FIRST_GENERATION}, not {generation}"));
@@ -257,12 +256,12 @@ impl Namespace {
             return Err(NamespaceError::NotOpen { path: format!("file {file}"), user });
         };
         for written in chunks {
-            self.open_chunks.remove(&written.chunk);
+            self.open_chunks.remove(written.chunk);
             let (generation, crc, length) = (written.generation, written.crc, written.length as u32);
             self.chunks.insert(written.chunk, Packed::new(generation, length, crc));
         }
         for spare in &open.chunks {
-            if self.open_chunks.remove(spare).is_some() {
+            if self.open_chunks.remove(*spare).is_some() {
                 self.bury(at_ms, *spare, false);
             }
         }
@@ -303,7 +302,7 @@ impl Namespace {
     pub(super) fn give_up(&mut self, at_ms: i64, file: FileId) {
         let Some(open) = self.open.remove(file) else { return };
         for chunk in open.chunks {
-            self.open_chunks.remove(&chunk);
+            self.open_chunks.remove(chunk);
             self.bury(at_ms, chunk, false);
         }
         self.slab.remove(file);
@@ -311,9 +310,10 @@ impl Namespace {
 
     fn bury_unfinished(&mut self, at_ms: i64, file: FileId, chunk: ChunkId) {
         if let Some(open) = self.open.get_mut(file)
-            && open.chunks.remove(&chunk)
+            && let Ok(at) = open.chunks.binary_search(&chunk)
         {
-            self.open_chunks.remove(&chunk);
+            open.chunks.remove(at);
+            self.open_chunks.remove(chunk);
             self.bury(at_ms, chunk, false);
         }
     }
@@ -370,4 +370,22 @@ impl Namespace {
         }
         Answer::Expired { files }
     }
+}
+
+impl OpenFile {
+    /// Whether a chunk was handed out for it and not abandoned.
+    fn has(&self, chunk: ChunkId) -> bool {
+        self.chunks.binary_search(&chunk).is_ok()
+    }
+}
+
+/// A chunk that stands in the list more than once.
+fn named_twice(chunks: &[WrittenChunk]) -> Option<ChunkId> {
+    // Nearly always one, or in the order in which they were handed out.
+    if chunks.is_sorted_by(|a, b| a.chunk < b.chunk) {
+        return None;
+    }
+    let mut ids: Vec<ChunkId> = chunks.iter().map(|it| it.chunk).collect();
+    ids.sort_unstable();
+    ids.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }

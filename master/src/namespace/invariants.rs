@@ -82,7 +82,7 @@ impl Namespace {
             }
             chunks += open.chunks.len();
             for chunk in &open.chunks {
-                if self.open_chunks.get(chunk) != Some(&id) {
+                if self.open_chunks.get(*chunk) != Some(&id) {
                     return Err(format!("chunk {chunk} of unfinished file {id} is not kept as such"));
                 }
             }
@@ -96,7 +96,7 @@ impl Namespace {
     fn check_chunk_states(&self) -> Result<(), String> {
         let referenced = self.chunks.iter().map(|(chunk, _)| chunk);
         let dead = self.tombstones.iter().map(|(chunk, _)| chunk);
-        let all = referenced.chain(self.open_chunks.keys().copied()).chain(dead);
+        let all = referenced.chain(self.open_chunks.iter().map(|(chunk, _)| chunk)).chain(dead);
         let mut seen = HashSet::new();
         for chunk in all {
             if !seen.insert(chunk) {

@@ -32,7 +32,7 @@ mod slab;
 mod table;
 mod tree;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
 use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, Lsn};
 
@@ -125,8 +125,8 @@ pub(crate) struct OpenFile {
     overwrite: bool,
     writer: NameId,
     lease_until_ms: i64,
-    /// Handed out and not abandoned.
-    chunks: BTreeSet<ChunkId>,
+    /// Handed out and not abandoned, sorted.
+    chunks: Vec<ChunkId>,
 }
 
 /// The whole state.
@@ -141,7 +141,7 @@ pub(crate) struct Namespace {
     next_chunk: ChunkId,
     chunks: Table<ChunkMap<Packed>>,
     open: Table<BTreeMap<FileId, OpenFile>>,
-    open_chunks: HashMap<ChunkId, FileId>,
+    open_chunks: ChunkMap<FileId>,
     tombstones: Table<BTreeMap<ChunkId, Tombstone>>,
     requests: Requests,
     counts: Counts,
@@ -181,7 +181,7 @@ impl Namespace {
             next_chunk: ChunkId(1),
             chunks: Table::default(),
             open: Table::default(),
-            open_chunks: HashMap::new(),
+            open_chunks: ChunkMap::default(),
             tombstones: Table::default(),
             requests: Requests::default(),
             counts: Counts { directories: 1, ..Counts::default() },
@@ -300,7 +300,7 @@ impl Namespace {
         let Some((print, answer)) = command.request.and_then(|request| self.requests.answer(request)) else {
             return Ok(None);
         };
-        if *print != fingerprint::of(command) {
+        if print != fingerprint::of(command) {
             return Err(NamespaceError::RequestReused { path: command.place() });
         }
         Ok(Some(answer.clone()))
@@ -320,7 +320,7 @@ impl Namespace {
     pub(crate) fn chunk(&self, id: ChunkId) -> ChunkState {
         if let Some(chunk) = self.chunks.get(id) {
             ChunkState::Referenced(chunk.unpacked())
-        } else if self.open_chunks.contains_key(&id) {
+        } else if self.open_chunks.get(id).is_some() {
             ChunkState::Unfinished
         } else if let Some(tombstone) = self.tombstones.get(id) {
             ChunkState::Dereferenced(*tombstone)

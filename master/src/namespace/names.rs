@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState;
+
 /// A user's or group's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct NameId(pub(crate) u32);
@@ -11,7 +13,7 @@ pub(crate) struct NameId(pub(crate) u32);
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Names {
     texts: Vec<Box<str>>,
-    ids: HashMap<Box<str>, NameId>,
+    ids: HashMap<Box<str>, NameId, RandomState>,
 }
 
 impl Names {

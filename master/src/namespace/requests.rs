@@ -3,9 +3,12 @@
 //! The table is part of the replayed state, so it also holds across a restart of the master. It can be read as it
 //! was at one moment while it goes on changing, as the other tables: see [`super::table`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
 
 use distrifs_proto::types::RequestId;
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use super::command::Answer;
 
@@ -13,13 +16,26 @@ use super::command::Answer;
 pub(crate) const REQUESTS_REMEMBERED_MAX: usize = 1 << 17;
 
 /// The remembered answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Requests {
-    order: VecDeque<RequestId>,
-    /// With the fingerprint of the request: see [`super::fingerprint`].
-    answers: HashMap<RequestId, (u32, Answer)>,
+    /// The oldest first.
+    order: VecDeque<Remembered>,
+    /// How many were forgotten before the oldest; wraps around.
+    forgotten: u32,
+    /// Where each is: its place in `order` and `forgotten`. Four bytes an entry stay in the processor's cache, where
+    /// a table of ids and answers would not.
+    places: HashTable<u32>,
+    hasher: RandomState,
     frozen: Option<Frozen>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Remembered {
+    request: RequestId,
+    /// Of the request: see [`super::fingerprint`].
+    print: u32,
+    answer: Answer,
 }
 
 /// A snapshot under way.
@@ -27,44 +43,76 @@ pub(crate) struct Requests {
 #[cfg_attr(test, derive(Clone))]
 struct Frozen {
     /// Forgotten since and not handed out: the oldest of the snapshot.
-    forgotten: VecDeque<(RequestId, u32, Answer)>,
+    forgotten: VecDeque<Remembered>,
     /// The place in `order` of the next one.
     next: usize,
     /// The end of the snapshot in `order`.
     end: usize,
 }
 
-/// A snapshot under way is no part of the state.
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            order: VecDeque::new(),
+            forgotten: 0,
+            places: HashTable::new(),
+            hasher: RandomState::default(),
+            frozen: None,
+        }
+    }
+}
+
+/// Neither a snapshot under way nor where things are kept is part of the state.
 impl PartialEq for Requests {
     fn eq(&self, other: &Self) -> bool {
-        (&self.order, &self.answers) == (&other.order, &other.answers)
+        self.order == other.order
     }
 }
 
 impl Requests {
-    /// The answer that was given to `request`, and the request's fingerprint.
-    pub(crate) fn answer(&self, request: RequestId) -> Option<&(u32, Answer)> {
-        self.answers.get(&request)
+    /// The fingerprint of `request`, and the answer that was given to it.
+    pub(crate) fn answer(&self, request: RequestId) -> Option<(u32, &Answer)> {
+        let same = |place: &u32| self.at(*place).is_some_and(|it| it.request == request);
+        let place = self.places.find(self.hasher.hash_one(request), same)?;
+        self.at(*place).map(|it| (it.print, &it.answer))
+    }
+
+    fn at(&self, place: u32) -> Option<&Remembered> {
+        self.order.get(place.wrapping_sub(self.forgotten) as usize)
     }
 
     /// Keeps the first answer given to `request`.
     pub(crate) fn remember(&mut self, request: RequestId, print: u32, answer: Answer) {
-        if self.answers.contains_key(&request) {
+        if self.answer(request).is_some() {
             return;
         }
-        if self.order.len() >= REQUESTS_REMEMBERED_MAX
-            && let Some(oldest) = self.order.pop_front()
-            && let Some((print, answer)) = self.answers.remove(&oldest)
-            && let Some(frozen) = &mut self.frozen
-        {
+        if self.order.len() >= REQUESTS_REMEMBERED_MAX {
+            self.forget_oldest();
+        }
+        let place = self.forgotten.wrapping_add(self.order.len() as u32);
+        self.order.push_back(Remembered { request, print, answer });
+        let (order, forgotten, hasher) = (&self.order, self.forgotten, &self.hasher);
+        let hash_at = |place: &u32| {
+            let request = order.get(place.wrapping_sub(forgotten) as usize).map(|it| it.request);
+            hasher.hash_one(request.unwrap_or_default())
+        };
+        self.places.insert_unique(hasher.hash_one(request), place, hash_at);
+    }
+
+    fn forget_oldest(&mut self) {
+        let place = self.forgotten;
+        let Some(oldest) = self.order.pop_front() else { return };
+        if let Ok(entry) = self.places.find_entry(self.hasher.hash_one(oldest.request), |it| *it == place) {
+            entry.remove();
+        }
+        self.forgotten = self.forgotten.wrapping_add(1);
+        if let Some(frozen) = &mut self.frozen {
             if frozen.next == 0 && frozen.end > 0 {
-                frozen.forgotten.push_back((oldest, print, answer));
+                frozen.forgotten.push_back(oldest);
             }
             frozen.next = frozen.next.saturating_sub(1);
             frozen.end = frozen.end.saturating_sub(1);
         }
-        self.order.push_back(request);
-        self.answers.insert(request, (print, answer));
     }
 
     /// From here on pages show what is remembered now.
@@ -82,14 +130,13 @@ impl Requests {
     pub(crate) fn page(&mut self, mut take: impl FnMut(RequestId, u32, &Answer) -> bool) -> bool {
         let Some(frozen) = &mut self.frozen else { return false };
         loop {
-            let wanted = if let Some((request, print, answer)) = frozen.forgotten.pop_front() {
-                take(request, print, &answer)
+            let wanted = if let Some(it) = frozen.forgotten.pop_front() {
+                take(it.request, it.print, &it.answer)
             } else if frozen.next < frozen.end
-                && let Some(request) = self.order.get(frozen.next)
-                && let Some((print, answer)) = self.answers.get(request)
+                && let Some(it) = self.order.get(frozen.next)
             {
                 frozen.next += 1;
-                take(*request, *print, answer)
+                take(it.request, it.print, &it.answer)
             } else {
                 return false;
             };
@@ -112,7 +159,7 @@ mod tests {
             requests.remember(RequestId(i), 2, Answer::Forgotten);
         }
         assert_eq!(requests.answer(RequestId(0)), None);
-        assert_eq!(requests.answer(RequestId(1)), Some(&(1, Answer::Done)));
+        assert_eq!(requests.answer(RequestId(1)), Some((1, &Answer::Done)));
         assert_eq!(requests.order.len(), REQUESTS_REMEMBERED_MAX);
     }
 
@@ -122,7 +169,7 @@ mod tests {
         for (before, read_between) in [(10, 1), (max, 0), (max, 1), (max, 700), (max + 5, 3)] {
             let mut requests = Requests::default();
             (0..before).for_each(|i| requests.remember(RequestId(i), 1, Answer::Done));
-            let expected: Vec<RequestId> = requests.order.iter().copied().collect();
+            let expected: Vec<RequestId> = requests.order.iter().map(|it| it.request).collect();
             requests.freeze();
             let mut shown = Vec::new();
             let mut next = before;

@@ -10,6 +10,9 @@ use super::path::NsPath;
 use super::{Namespace, NamespaceError};
 use crate::permission::{Caller, EXECUTE, Ownership, WRITE};
 
+/// Names in most paths, with the root.
+const USUAL_DEPTH: usize = 8;
+
 /// How far a path goes.
 #[derive(Debug)]
 pub(super) struct Walk {
@@ -45,12 +48,26 @@ impl Walk {
     pub(super) fn is_whole(&self) -> bool {
         self.found() == self.names
     }
+
+    /// The place of the last name of `path`, which was walked.
+    pub(super) fn place(&self, path: &NsPath) -> Result<Place, NamespaceError> {
+        if self.names == 0 {
+            return Err(NamespaceError::Root);
+        }
+        if self.found() + 1 < self.names {
+            return Err(not_found(path, self.found()));
+        }
+        let target = self.is_whole().then(|| self.deepest());
+        let parent_depth = self.names - 1;
+        Ok(Place { parent: self.chain[parent_depth], parent_depth, target })
+    }
 }
 
 impl Namespace {
     /// Follows `path` as far as it exists.
     pub(super) fn walk(&self, caller: &Caller, path: &NsPath) -> Result<Walk, NamespaceError> {
-        let mut chain = vec![self.root];
+        let mut chain = Vec::with_capacity(USUAL_DEPTH);
+        chain.push(self.root);
         let mut names = 0;
         let mut missing = false;
         for (depth, name) in path.names().enumerate() {
@@ -82,16 +99,7 @@ impl Namespace {
 
     /// The place of the last name of a path whose parent must exist and be a directory.
     pub(super) fn place(&self, caller: &Caller, path: &NsPath) -> Result<Place, NamespaceError> {
-        let walk = self.walk(caller, path)?;
-        if walk.names == 0 {
-            return Err(NamespaceError::Root);
-        }
-        if walk.found() + 1 < walk.names {
-            return Err(not_found(path, walk.found()));
-        }
-        let target = walk.is_whole().then(|| walk.deepest());
-        let parent_depth = walk.names - 1;
-        Ok(Place { parent: walk.chain[parent_depth], parent_depth, target })
+        self.walk(caller, path)?.place(path)
     }
 
     /// Whose `id` is.

@@ -90,7 +90,7 @@ impl Namespace {
         if itself && self.slab.get(moved).is_some_and(Inode::is_directory) {
             return Err(NamespaceError::IntoItself { path: source.clone(), target: target.clone() });
         }
-        let to = self.place(caller, target).map_err(|error| match error {
+        let to = walk.place(target).map_err(|error| match error {
             NamespaceError::Root => {
                 NamespaceError::AlreadyExists { path: target.clone(), hint: ": give the new path itself" }
             }

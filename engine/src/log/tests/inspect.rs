@@ -32,7 +32,7 @@ fn verdict(disk: &SimDisk) -> SegmentVerdict {
 #[test]
 fn a_whole_segment_shows_its_header_and_all_records() {
     let disk = built();
-    let folder = Folder::Sim(disk.clone());
+    let folder = Folder::Sim(disk);
     let found = inspect_in(&folder, &segment_name(1)).expect("an inspection");
     let header = found.header.expect("in use");
     assert_eq!((header.cluster, header.sequence, header.first_lsn), (CLUSTER, 1, Lsn(1)));

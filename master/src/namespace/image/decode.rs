@@ -1,7 +1,7 @@
 //! From the bytes of an image to a namespace. Everything is checked that the namespace relies on when it looks
 //! things up; that the whole is a tree with exact counts is [`Namespace::check_invariants`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, Lsn, RequestId};
@@ -65,7 +65,7 @@ pub(crate) struct Restorer {
     names: Names,
     requests: Requests,
     open: BTreeMap<FileId, OpenFile>,
-    open_chunks: HashMap<ChunkId, FileId>,
+    open_chunks: ChunkMap<FileId>,
     tombstones: BTreeMap<ChunkId, Tombstone>,
     chunks: ChunkMap<Packed>,
     slab: Restore,
@@ -82,7 +82,7 @@ impl Restorer {
             names: Names::default(),
             requests: Requests::default(),
             open: BTreeMap::new(),
-            open_chunks: HashMap::new(),
+            open_chunks: ChunkMap::default(),
             tombstones: BTreeMap::new(),
             chunks: ChunkMap::default(),
             slab: Slab::restore(None),
@@ -229,7 +229,9 @@ impl Restorer {
             }
             Section::Open => {
                 let (file, open) = fields.open_file(&self.names)?;
-                self.open_chunks.extend(open.chunks.iter().map(|chunk| (*chunk, file)));
+                for chunk in &open.chunks {
+                    self.open_chunks.insert(*chunk, file);
+                }
                 self.open.insert(file, open);
             }
             Section::Tombstones => {
@@ -375,7 +377,10 @@ impl<'a> Fields<'a> {
         let path = NsPath::parse(self.text()?)?;
         let (parent, overwrite) = (FileId(self.number()?), self.byte()? != 0);
         let (writer, lease_until_ms) = (self.name(names)?, self.signed()?);
-        let chunks = self.chunk_ids()?.into_iter().collect();
+        let chunks = self.chunk_ids()?;
+        if !chunks.is_sorted_by(|a, b| a < b) {
+            return Err(self.malformed("chunks of an unfinished file that are not sorted"));
+        }
         Ok((file, OpenFile { path, parent, overwrite, writer, lease_until_ms, chunks }))
     }
 
