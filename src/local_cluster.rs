@@ -41,6 +41,8 @@ pub(crate) struct LocalClusterConfig {
     pub(crate) environment: Vec<(&'static str, String)>,
     /// Variables of the caller that they do not get.
     pub(crate) without: &'static [&'static str],
+    /// The file with settings that they are given.
+    pub(crate) settings: Option<PathBuf>,
 }
 
 /// A running daemon.
@@ -172,6 +174,9 @@ impl Daemon {
         let mut command = Command::new(program);
         for variable in config.without {
             command.env_remove(variable);
+        }
+        if let Some(file) = &config.settings {
+            command.arg("--config").arg(file);
         }
         let mut child = command
             .args(arguments)

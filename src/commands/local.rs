@@ -50,7 +50,7 @@ struct ServingDatanode<'a> {
 impl Local {
     pub(crate) async fn run(
         self,
-        _context: &Context,
+        context: &Context,
         output: &mut Output,
         signals: Option<&mut EndSignals>,
     ) -> Result<(), CommandError> {
@@ -61,6 +61,7 @@ impl Local {
             port: self.port,
             environment: Vec::new(),
             without: &[],
+            settings: context.options.config.clone(),
         };
         let mut cluster = tokio::select! {
             started = LocalCluster::start(&config) => started?,

@@ -1,5 +1,6 @@
 //! The commands, one file each: its arguments, its help, what it does.
 
+mod bench;
 mod cat;
 mod checksum;
 mod chmod;
@@ -76,6 +77,8 @@ pub(crate) enum Command {
     Checksum(checksum::Checksum),
     /// Show what is in a file of the master's log or a checkpoint
     Inspect(inspect::Inspect),
+    /// Measure what a cluster can do
+    Bench(bench::Bench),
     /// Show the datanodes
     Nodes(nodes::Nodes),
     /// Wait until the cluster takes writes
@@ -108,6 +111,7 @@ impl Command {
             Self::Du(_) => "du",
             Self::Checksum(_) => "checksum",
             Self::Inspect(_) => "inspect",
+            Self::Bench(_) => "bench",
             Self::Nodes(_) => "nodes",
             Self::Wait(_) => "wait",
             Self::Df(_) => "df",
@@ -153,6 +157,7 @@ impl Command {
             Self::Du(command) => command.run(context, out).await?,
             Self::Checksum(command) => command.run(context, out).await?,
             Self::Inspect(command) => command.run(out)?,
+            Self::Bench(command) => command.run(context, out).await?,
             Self::Nodes(command) => command.run(context, out).await?,
             Self::Wait(command) => command.run(context).await?,
             Self::Df(command) => command.run(context, out).await?,

@@ -58,7 +58,10 @@ impl AdminApi {
         let live = views.iter().filter(|view| view.state == NodeState::Live).count();
         let present = || views.iter().filter(|view| view.state != NodeState::Dead);
         let (cluster_id_high, cluster_id_low) = state.cluster_id.to_halves();
+        let log = state.log_stats();
         v1::ClusterStatusReply {
+            log_records: log.map_or(0, |log| log.records),
+            log_syncs: log.map_or(0, |log| log.syncs),
             epoch: state.epoch.0,
             capacity_bytes: present().map(convert::capacity).fold(0, u64::saturating_add),
             used_bytes: present().map(convert::used).fold(0, u64::saturating_add),

@@ -143,6 +143,7 @@ impl Demo {
             port: 0,
             environment: vec![("DISTRIFS_REPLICATION_FACTOR", REPLICAS.to_string())],
             without: &["DISTRIFS_MASTER_WAL", "DISTRIFS_MASTER_LOCK_PATH"],
+            settings: None,
         };
         let cluster = LocalCluster::start(&config).await?;
         let settings = &context.settings;
@@ -286,7 +287,7 @@ impl Stage<'_> {
 }
 
 /// Says how far the demo is; with `--json` only the report is a result.
-fn tell(output: &mut Output, text: std::fmt::Arguments<'_>) -> Result<(), CommandError> {
+pub(super) fn tell(output: &mut Output, text: std::fmt::Arguments<'_>) -> Result<(), CommandError> {
     if output.json() {
         return Ok(());
     }
@@ -307,7 +308,7 @@ fn record(histogram: &mut Histogram<u64>, began: Instant) {
     histogram.saturating_record(u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX));
 }
 
-async fn wait_writable(client: &Client, datanodes: u32) -> Result<(), CommandError> {
+pub(super) async fn wait_writable(client: &Client, datanodes: u32) -> Result<(), CommandError> {
     let deadline = Instant::now() + READY_DEADLINE;
     loop {
         let status = client.cluster_status().await?;
