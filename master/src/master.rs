@@ -96,7 +96,7 @@ impl Master {
             stop_serving,
             stop_writing,
             servers: Vec::new(),
-            writer: Some(tokio::spawn(writer.run(writing))),
+            writer: Some(tokio::spawn(writer.run_beside_the_log(writing))),
             proposer: proposer.clone(),
             _lock: lock,
         };

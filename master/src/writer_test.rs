@@ -59,7 +59,7 @@ async fn what_waits_together_shares_one_sync() {
     }
     assert_eq!(state.namespace().counts().directories, 1, "nothing is visible before it is durable");
     let (stop, stopped) = watch::channel(false);
-    let running = tokio::spawn(writer.run(stopped));
+    let running = tokio::spawn(writer.run_beside_the_log(stopped));
     while let Some(answer) = waiting.join_next().await {
         assert_eq!(answer.expect("no panic"), Ok(Answer::Done));
     }
@@ -77,7 +77,7 @@ async fn a_log_that_fails_ends_the_master_and_acknowledges_nothing() {
     let (writer, proposer, log, state) = writer(dir.path());
     log.close().await.expect("closes");
     let (_stop, stopped) = watch::channel(false);
-    let running = tokio::spawn(writer.run(stopped));
+    let running = tokio::spawn(writer.run_beside_the_log(stopped));
     let unknown = proposer.propose(mkdir(1)).await;
     assert!(matches!(unknown, Err(Refusal::Unknown { .. })), "{unknown:?}");
     running.await.expect("ends by itself");
@@ -92,7 +92,7 @@ async fn a_change_that_no_log_takes_is_refused_alone() {
     let dir = tempfile::tempdir().expect("a folder");
     let (writer, proposer, log, state) = writer(dir.path());
     let (_stop, stopped) = watch::channel(false);
-    let running = tokio::spawn(writer.run(stopped));
+    let running = tokio::spawn(writer.run_beside_the_log(stopped));
     let path = NsPath::parse("/x").expect("a path");
     let caller =
         Caller { groups: vec!["g".repeat(log.append_bytes_max())], ..Groups::nobody("op").caller("op") };

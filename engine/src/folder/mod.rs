@@ -158,9 +158,12 @@ impl Folder {
     }
 }
 
+/// Up to this, a write does not take the way over the ring.
+const INLINE_BYTES_MAX: usize = 64 << 10;
+
 /// The segment in use.
 pub(crate) enum SegmentFile {
-    /// On the ring of this thread; and the same file once more, to unlock it.
+    /// On the ring of this thread; and the same file once more, for small writes and to unlock it.
     Uring(tokio_uring::fs::File, std::fs::File),
     /// By `pwrite`; it blocks the log's thread, which has nothing else to do.
     Posix(std::fs::File),
@@ -179,6 +182,12 @@ impl SegmentFile {
         offset: u64,
     ) -> (io::Result<usize>, AlignedBuf) {
         match self {
+            // A small durable write is done before the ring's completion would have come back through a kernel worker
+            // and a wake (measured: 77 against 141 us). The thread has nothing else to do that could not wait so long.
+            Self::Uring(_, file) if len <= INLINE_BYTES_MAX => {
+                let result = real::write_once(file, &buf[..len], offset);
+                (result, buf)
+            }
             Self::Uring(file, _) => {
                 let (slice, aligned) = buf.into_slice(len);
                 let (result, slice) = file.write_at(slice, offset).submit().await;

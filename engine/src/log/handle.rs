@@ -17,7 +17,7 @@ use super::limits::{
 };
 use super::options::LogOptions;
 use super::prepare::prepare_segment;
-use super::queue::{Append, Release, Request};
+use super::queue::{Append, Beside, Release, Request};
 use super::recovery::Recovered;
 use super::release::Released;
 use super::stats::{Counters, LogStats};
@@ -180,6 +180,20 @@ impl Log {
         self.append_bytes_max
     }
 
+    /// Runs a future on the log's thread, beside the log: it appends, and hears of its appends, without waking another
+    /// thread, which can take as long as the disk does. It must not block for long, and must not [`close`](Self::close)
+    /// the log: it is dropped, finished or not, when the log ends.
+    ///
+    /// # Errors
+    /// [`LogError::Closed`]: the future was not begun.
+    pub async fn run_beside<F>(&self, make: impl FnOnce() -> F + Send + 'static) -> Result<(), LogError>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let begin = Box::new(move || drop(tokio::task::spawn_local(make())));
+        self.requests.send(Request::Run(Beside(begin))).await.map_err(|_| LogError::Closed)
+    }
+
     /// A reading of the counters.
     #[must_use]
     pub fn stats(&self) -> LogStats {
@@ -273,7 +287,8 @@ fn run(
             }
         },
         _ => match tokio::runtime::Builder::new_current_thread().build() {
-            Ok(runtime) => runtime.block_on(serve(start)),
+            // As the ring's runtime has it: for what runs beside.
+            Ok(runtime) => tokio::task::LocalSet::new().block_on(&runtime, serve(start)),
             Err(error) => {
                 begin(Err(error));
                 None

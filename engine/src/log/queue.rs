@@ -46,6 +46,17 @@ pub(super) enum Request {
     Append(Append),
     /// Let go of the segments that hold nothing after an LSN.
     Release(Release),
+    /// Begin a task on the log's thread.
+    Run(Beside),
     /// Finish what came before, and end.
     Close(oneshot::Sender<Result<(), LogError>>),
+}
+
+/// Begins a task on the thread that calls it.
+pub(super) struct Beside(pub(super) Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Beside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Beside").finish_non_exhaustive()
+    }
 }

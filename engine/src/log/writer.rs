@@ -145,6 +145,7 @@ impl Writer {
             match request {
                 Some(Request::Append(append)) => self.append(append).await,
                 Some(Request::Release(release)) => self.release(release).await,
+                Some(Request::Run(beside)) => (beside.0)(),
                 Some(Request::Close(answer)) => break Some(answer),
                 None => break None,
             }
@@ -171,6 +172,7 @@ impl Writer {
                 Request::Release(release) => {
                     let _ = release.answer.send(Err(LogError::Closed));
                 }
+                Request::Run(_) => {}
                 Request::Close(answer) => {
                     let _ = answer.send(Err(LogError::Closed));
                 }

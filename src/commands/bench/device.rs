@@ -5,12 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::Instant;
 
-use hdrhistogram::Histogram;
 use rustix::fs::OFlags;
-
-use super::load::{histogram, record};
 
 const BLOCK: usize = 4096;
 /// The kernel's number of O_DSYNC on the machines that we know.
@@ -45,16 +41,10 @@ impl Device {
         Ok(Self { file, block, start, blocks, next: 0 })
     }
 
-    /// So many writes, one after the other.
-    pub(super) fn measure(&mut self, writes: u64) -> io::Result<Histogram<u64>> {
-        let mut times = histogram();
-        for _ in 0..writes {
-            let at = self.next % self.blocks * BLOCK as u64;
-            self.next += 1;
-            let began = Instant::now();
-            self.file.write_all_at(&self.block[self.start..self.start + BLOCK], at)?;
-            record(&mut times, began);
-        }
-        Ok(times)
+    /// One write.
+    pub(super) fn write(&mut self) -> io::Result<()> {
+        let at = self.next % self.blocks * BLOCK as u64;
+        self.next += 1;
+        self.file.write_all_at(&self.block[self.start..self.start + BLOCK], at)
     }
 }

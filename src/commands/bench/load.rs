@@ -19,7 +19,20 @@ pub(super) struct Sample {
     pub(super) times: Histogram<u64>,
 }
 
+impl Default for Sample {
+    fn default() -> Self {
+        Self { ops: 0, seconds: 0.0, times: histogram() }
+    }
+}
+
 impl Sample {
+    /// One more operation, which ended now.
+    pub(super) fn add(&mut self, began: Instant) {
+        self.ops += 1;
+        self.seconds += began.elapsed().as_secs_f64();
+        record(&mut self.times, began);
+    }
+
     /// Operations per second.
     pub(super) fn rate(&self) -> f64 {
         self.ops as f64 / self.seconds.max(1e-9)

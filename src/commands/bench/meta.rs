@@ -3,6 +3,8 @@
 //! Every round measures all operations and the empty call before, between and after them; a ratio is of one round,
 //! and the median of the rounds is shown: the machine's own speed varies.
 
+use std::time::Instant;
+
 use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -234,22 +236,32 @@ async fn phase_of(phase: Phase, calls: &Calls, clients: u64, ops: u64) -> Result
     }
 }
 
-/// One operation at a time: the empty call, the device, a create.
+/// One operation at a time: the empty call, the device, a create, and again. In turns, since a device that was idle
+/// for a moment takes longer than one that is kept busy.
 async fn lone(
     calls: &Calls,
     device: Option<&mut Device>,
     all: &mut Vec<Measured>,
 ) -> Result<(), CommandError> {
-    let empty = phase_of(Phase::Empty, calls, 1, LONE_OPS).await?;
-    let create = phase_of(Phase::Create, calls, 1, LONE_OPS).await?;
+    let (mut empty, mut create, mut sync) = (Sample::default(), Sample::default(), Sample::default());
+    let mut device = device;
+    for number in 0..LONE_OPS {
+        let began = Instant::now();
+        calls.clone().ping(0).await?;
+        empty.add(began);
+        if let Some(device) = device.as_deref_mut() {
+            let began = Instant::now();
+            let path = std::path::Path::new("bench-device");
+            tokio::task::block_in_place(|| device.write())
+                .map_err(|e| CommandError::local(path, "write it", e))?;
+            sync.add(began);
+        }
+        let began = Instant::now();
+        calls.clone().create(0, number).await?;
+        create.add(began);
+    }
     entry(all, "empty call, alone", 1).add(&empty);
-    if let Some(device) = device {
-        let path = std::path::Path::new("bench-device");
-        let times = tokio::task::block_in_place(|| device.measure(LONE_OPS))
-            .map_err(|e| CommandError::local(path, "write it", e))?;
-        let seconds =
-            times.iter_recorded().map(|it| it.value_iterated_to() * it.count_at_value()).sum::<u64>();
-        let sync = Sample { ops: LONE_OPS, seconds: seconds as f64 / 1e9, times };
+    if sync.ops > 0 {
         let p50 = |sample: &Sample| sample.times.value_at_quantile(0.5) as f64;
         let ratio = p50(&create) / (p50(&sync) + p50(&empty));
         entry(all, "device sync, alone", 1).add(&sync);
