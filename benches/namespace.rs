@@ -14,6 +14,8 @@ use distrifs_proto::types::HostPort;
 const FILES_DEFAULT: u64 = 5_000_000;
 const FILES_TEST: u64 = 3_000;
 const CHURN: u64 = 100_000;
+/// Files that are opened before they are completed: fewer than may be open at once.
+const SLICE: u64 = 500_000;
 /// Proposals that are in flight while files are made: full groups.
 const FILL_IN_FLIGHT: u64 = 2000;
 /// As many clients at once as the checkpoint is measured with.
@@ -45,11 +47,21 @@ fn apply(files: u64) -> anyhow::Result<()> {
     let mut bare = BareNamespace::default();
     let mut there = 0;
     for target in [files / 50, files / 5, files] {
-        let more = target - there;
-        for applied in bare.fill(more) {
-            print(&format!("to {target} files"), applied);
+        let mut sums: Vec<Applied> = Vec::new();
+        while there < target {
+            let more = (target - there).min(SLICE);
+            for (at, applied) in bare.fill(more).into_iter().enumerate() {
+                match sums.get_mut(at) {
+                    Some(sum) => {
+                        sum.commands += applied.commands;
+                        sum.took += applied.took;
+                    }
+                    None => sums.push(applied),
+                }
+            }
+            there += more;
         }
-        there = target;
+        sums.into_iter().for_each(|applied| print(&format!("to {target} files"), applied));
         for applied in bare.churn(CHURN.min(files / 10)) {
             print(&format!("at {target} files"), applied);
         }

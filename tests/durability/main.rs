@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use distrifs_testkit::{Cluster, random_bytes, run, wait_until};
+use distrifs_testkit::{Cluster, ClusterOptions, random_bytes, run, wait_until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_distrifs");
 
@@ -100,5 +100,51 @@ fn a_kill_in_the_middle_of_many_puts_takes_none_that_was_acknowledged() {
         let path = entry["path"].as_str().expect("a path");
         let whole = cluster.run(&["cat", path]).ok().stdout;
         assert_eq!(entry["crc32c"], format!("{:08x}", crc32c::crc32c(&whole)), "{path}");
+    }
+}
+
+/// Files in the master's folder of checkpoints that are finished.
+fn checkpoints(cluster: &Cluster) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(cluster.master_folder().join("checkpoints")) else {
+        return Vec::new();
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name.ends_with(".ckpt")).collect();
+    names.sort();
+    names
+}
+
+/// Checkpoints are taken every few changes while the master is killed again and again; nothing is lost, whether the
+/// newest one is used, or the older one because the newest is damaged.
+#[test]
+fn kills_between_checkpoints_take_nothing_and_a_damaged_checkpoint_neither() {
+    let environment = vec![("DISTRIFS_CHECKPOINT_LOG_BYTES", "20480".to_owned())];
+    let mut cluster =
+        Cluster::start_with(BINARY, &ClusterOptions { environment, ..ClusterOptions::default() });
+    let bytes = random_bytes(300_000, 5);
+    let _ = cluster.run_with_stdin(&["put", "-", "/f"], &bytes).ok();
+    let _ = cluster.run(&["cp", "/f", "/copy"]).ok();
+    let _ = cluster.run(&["rm", "/f"]).ok();
+    for round in 0..3 {
+        let before = checkpoints(&cluster);
+        for number in 0..8 {
+            let _ = cluster.run(&["mkdir", &format!("/d-{round}-{number}")]).ok();
+        }
+        let _ = cluster.run(&["chmod", "0750", &format!("/d-{round}-0")]).ok();
+        wait_until("another checkpoint", || checkpoints(&cluster) != before);
+        let _ = cluster.run(&["mkdir", &format!("/behind-{round}")]).ok();
+        let expected = cluster.run(&["ls", "-R", "--json", "/"]).ok();
+        cluster.kill_all();
+        if round > 0 {
+            let newest = checkpoints(&cluster).pop().expect("there were some");
+            let path = cluster.master_folder().join("checkpoints").join(newest);
+            let mut image = std::fs::read(&path).expect("read");
+            let middle = image.len() / 2;
+            image[middle] ^= 4;
+            std::fs::write(&path, image).expect("damaged");
+        }
+        cluster.restart_all();
+        assert_eq!(cluster.run(&["ls", "-R", "--json", "/"]).ok().text(), expected.text(), "round {round}");
+        assert!(cluster.run(&["cat", "/copy"]).ok().stdout == bytes, "round {round}");
     }
 }

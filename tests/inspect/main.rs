@@ -21,8 +21,10 @@ fn the_log_of_a_master_is_shown_and_its_damage_is_named() {
     let mut cluster = Cluster::start(BINARY);
     let _ = cluster.run(&["mkdir", "-p", "/a/b"]).ok();
     let _ = cluster.run(&["mv", "/a/b", "/c"]).ok();
-    cluster.kill_all();
     let wal = cluster.master_folder().join("wal");
+    // It is made in the background.
+    wait_until("the next segment is ready", || wal.join("wal-0000000000000002.log").exists());
+    cluster.kill_all();
     let wal = wal.to_str().expect("a path");
     // A write of the killed master may be on its way for a moment.
     wait_until("the log is at rest", || cluster.run(&["inspect", "wal", wal]).status == 0);

@@ -170,3 +170,120 @@ fn without_a_master_every_command_is_told_so() {
         let _ = run(command.arg("--config").arg(&config).args(arguments), b"").fails_with(8);
     }
 }
+
+#[test]
+fn copies_attributes_and_sums() {
+    let cluster = Cluster::start(BINARY);
+    let bytes: Vec<u8> = (0..700_000u32).map(|i| (i % 251) as u8).collect();
+    let _ = cluster.run_with_stdin(&["put", "-", "/f"], &bytes).ok();
+    let chunks = cluster.chunk_files().len();
+
+    // cp: no data moves, and the bytes stay as long as one of the two needs them.
+    let _ = cluster.run(&["mkdir", "/d"]).ok();
+    let _ = cluster.run(&["cp", "/f", "/d"]).ok();
+    let _ = cluster.run(&["cp", "/f", "/d/f"]).fails_with(4);
+    let _ = cluster.run(&["cp", "-f", "/f", "/d/f"]).ok();
+    let _ = cluster.run(&["cp", "/f", "/f"]).fails_with(2);
+    let _ = cluster.run(&["cp", "/d", "/e"]).fails_with(4);
+    let _ = cluster.run(&["cp", "/none", "/e"]).fails_with(3);
+    assert_eq!(cluster.chunk_files().len(), chunks, "no data has moved");
+    let sum = cluster.run(&["checksum", "/f"]).ok();
+    let _ = cluster.run(&["rm", "/f"]).ok();
+    assert!(cluster.run(&["cat", "/d/f"]).ok().stdout == bytes);
+    let of_copy = cluster.run(&["checksum", "/d/f"]).ok();
+    assert_eq!(of_copy.text()[..8], sum.text()[..8]);
+    assert_eq!(of_copy.text()[..8], format!("{:08x}", crc32c::crc32c(&bytes)));
+    let row = cluster.run(&["checksum", "--json", "/d/f"]).ok().json().remove(0);
+    assert_eq!(keys(&row), ["crc32c", "path", "size"]);
+    let _ = cluster.run(&["checksum", "/d"]).fails_with(4);
+
+    // du.
+    let row = cluster.run(&["du", "--json", "/"]).ok().json().remove(0);
+    assert_eq!(keys(&row), ["bytes", "directories", "files", "path", "stored_bytes"]);
+    let count = |key: &str| row[key].as_u64().expect("a number");
+    assert_eq!((count("bytes"), count("stored_bytes")), (700_000, 2_100_000));
+    assert_eq!((count("files"), count("directories")), (1, 2));
+    let _ = cluster.run(&["du", "/none"]).fails_with(3);
+
+    // chmod, chown, setrep.
+    let stat = |path: &str| cluster.run(&["stat", "--json", path]).ok().json().remove(0);
+    let _ = cluster.run(&["chown", "alice:staff", "/d"]).ok();
+    let _ = cluster.run(&["chmod", "1770", "/d"]).ok();
+    let row = stat("/d");
+    assert_eq!(
+        (&row["owner"], &row["group"], &row["mode"]),
+        (&"alice".into(), &"staff".into(), &"1770".into())
+    );
+    let _ = cluster.run(&["--user", "alice", "chmod", "g-w,o+rx", "/d"]).ok();
+    assert_eq!(stat("/d")["mode"], "1755");
+    let _ = cluster.run(&["--user", "bob", "chmod", "777", "/d"]).fails_with(5);
+    let _ = cluster.run(&["--user", "alice", "chown", "bob", "/d"]).fails_with(5);
+    for mode in ["8", "77777", "u+q", ""] {
+        let _ = cluster.run(&["chmod", mode, "/d"]).fails_with(2);
+    }
+    for owner in ["", ":", "a b", "a/b"] {
+        let _ = cluster.run(&["chown", owner, "/d"]).fails_with(2);
+    }
+    let _ = cluster.run(&["setrep", "2", "/d/f"]).ok();
+    assert_eq!(stat("/d/f")["replication"], 2);
+    for (factor, status) in [("0", 2), ("300", 2), ("-1", 2)] {
+        let _ = cluster.run(&["setrep", factor, "/d/f"]).fails_with(status);
+    }
+    let _ = cluster.run(&["setrep", "2", "/d"]).fails_with(4);
+}
+
+/// Bob, and alice's directory that nobody else may enter: no command tells him what is in it.
+#[test]
+fn a_closed_directory_stays_closed_by_every_command() {
+    let cluster = Cluster::start(BINARY);
+    for command in [
+        &["mkdir", "/alice"][..],
+        &["chown", "alice", "/alice"],
+        &["mkdir", "/all"],
+        &["chmod", "777", "/all"],
+    ] {
+        let _ = cluster.run(command).ok();
+    }
+    let file = cluster.scratch_file("f", b"secret");
+    let f = file.to_str().expect("UTF-8");
+    let _ = cluster.run(&["--user", "alice", "put", f, "/alice/there"]).ok();
+    let _ = cluster.run(&["--user", "alice", "chmod", "700", "/alice"]).ok();
+    let _ = cluster.run(&["--user", "bob", "put", f, "/all/bobs"]).ok();
+    let out = cluster.scratch("out");
+    let out = out.to_str().expect("UTF-8");
+    let told = |path: &str| -> Vec<(String, String)> {
+        let commands: [&[&str]; 19] = [
+            &["ls", path],
+            &["ls", "-R", path],
+            &["stat", path],
+            &["stat", "--chunks", path],
+            &["cat", path],
+            &["get", path, out],
+            &["getrange", path, "0", "1", out],
+            &["checksum", path],
+            &["du", path],
+            &["mv", path, "/all/taken"],
+            &["mv", "-f", "/all/bobs", path],
+            &["cp", path, "/all/taken"],
+            &["cp", "-f", "/all/bobs", path],
+            &["rm", path],
+            &["rm", "-r", path],
+            &["chmod", "777", path],
+            &["chown", "bob", path],
+            &["setrep", "1", path],
+            &["put", "-f", f, path],
+        ];
+        let tell = |command: &&[&str]| {
+            let mut arguments = vec!["--user", "bob"];
+            arguments.extend(*command);
+            let refused = cluster.run(&arguments).fails_with(5);
+            (command[0].to_owned(), refused.stderr.replace(path, "PATH"))
+        };
+        commands.iter().map(tell).collect()
+    };
+    assert_eq!(told("/alice/there"), told("/alice/absent"), "what is there is told from what is not");
+    let _ = cluster.run(&["--user", "bob", "ls", "-R", "/"]).fails_with(5);
+    let _ = cluster.run(&["--user", "bob", "du", "/"]).fails_with(5);
+    assert_eq!(cluster.run(&["cat", "/alice/there"]).ok().stdout, b"secret");
+    assert!(!std::path::Path::new(out).exists(), "a failed get leaves no target");
+}

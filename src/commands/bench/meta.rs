@@ -18,8 +18,8 @@ use crate::error::CommandError;
 use crate::output::{Output, Table};
 use crate::progress::TransferBar;
 
-/// Writes to the device, and lone operations, in one round.
-const LONE_OPS: u64 = 300;
+/// Writes to the device, and lone operations, in one round at most.
+const LONE_OPS_MAX: u64 = 300;
 
 /// Operations of the namespace.
 #[derive(Debug, Args)]
@@ -168,7 +168,7 @@ impl Meta {
         target.client.mkdir(folder, false, 0o755).await?;
         let sync_dir = self.sync_dir.as_deref().or(target.folder());
         let device = |dir: &std::path::Path| {
-            Device::new(dir, LONE_OPS * self.rounds)
+            Device::new(dir, LONE_OPS_MAX * self.rounds)
                 .map_err(|e| CommandError::local(dir, "measure the device below it", e))
         };
         let mut device = sync_dir.map(device).transpose()?;
@@ -177,11 +177,11 @@ impl Meta {
         for round in 0..self.rounds {
             let folder = format!("{folder}/{round}");
             target.client.mkdir(&folder, false, 0o755).await?;
-            let files = self.ops.max(LONE_OPS);
+            let files = self.ops;
             let (user, seed) = (&target.user, self.seed.wrapping_add(round));
             let calls = Calls::connect(&target.address, user, &folder, self.clients, files, seed).await?;
             self.round(&calls, &mut all).await?;
-            lone(&calls, device.as_mut(), &mut all).await?;
+            lone(&calls, self.ops.min(LONE_OPS_MAX), device.as_mut(), &mut all).await?;
         }
         bar.finish();
         Ok(all)
@@ -240,12 +240,13 @@ async fn phase_of(phase: Phase, calls: &Calls, clients: u64, ops: u64) -> Result
 /// for a moment takes longer than one that is kept busy.
 async fn lone(
     calls: &Calls,
+    ops: u64,
     device: Option<&mut Device>,
     all: &mut Vec<Measured>,
 ) -> Result<(), CommandError> {
     let (mut empty, mut create, mut sync) = (Sample::default(), Sample::default(), Sample::default());
     let mut device = device;
-    for number in 0..LONE_OPS {
+    for number in 0..ops {
         let began = Instant::now();
         calls.clone().ping(0).await?;
         empty.add(began);
