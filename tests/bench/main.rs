@@ -54,7 +54,10 @@ fn meta_measures_a_running_cluster_and_removes_its_directory() {
     let shown = cluster.run(&arguments).ok();
     assert!(shown.text().lines().any(|line| line.starts_with("read plan ")), "{}", shown.text());
     assert_eq!(cluster.run(&["ls", "/"]).ok().text(), "");
-    let _ = cluster.run(&["bench", "meta", "--master", "127.0.0.1:1"]).fails_with(8);
+    let mut nobody = cluster.command();
+    nobody.args(["bench", "meta", "--master", "127.0.0.1:1"]);
+    nobody.env("DISTRIFS_SOCKET_TIMEOUT", "0.5").env("DISTRIFS_CLIENT_RETRY", "1");
+    let _ = run(&mut nobody, b"").fails_with(8);
     let _ = cluster.run(&["bench", "meta", "--clients", "0"]).fails_with(2);
     let _ = cluster.run(&["--user", "bob", "bench", "meta", "--master", &master]).fails_with(5);
 }
