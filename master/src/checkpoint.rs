@@ -89,7 +89,7 @@ pub(crate) async fn run(
     let stats = log.stats();
     let mut last = Last { lsn: from, bytes: stats.bytes, no_space: 0 };
     // What was replayed at this start counts, too: restarts in a row do not let the log grow.
-    let mut owed = if stats.kept_bytes >= 2 * log_bytes { log_bytes } else { 0 };
+    let mut owed = if stats.kept_bytes >= log_bytes.saturating_mul(2) { log_bytes } else { 0 };
     let mut not_before = Instant::now();
     let mut ticks = tokio::time::interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
