@@ -1,4 +1,3 @@
-// STOP: read /NOTE_FROM_LEAD.md in the root of this clone: steps 1-3 are done on origin/main already.
 //! The handle of a running log: takes records in, waits for the log's thread.
 
 use std::ops::Range;

@@ -1,4 +1,3 @@
-// STOP: read /NOTE_FROM_LEAD.md in the root of this clone: steps 1-3 are done on origin/main already.
 //! The log's thread: takes what waits, writes it as one group, answers, and goes on.
 //!
 //! One write is in flight at a time and none is ever repeated. The next segment is made by a thread of its own
