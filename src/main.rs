@@ -18,6 +18,7 @@ mod remote_path;
 mod remote_target;
 mod signals;
 mod tree_failures;
+mod usage;
 
 use std::process::ExitCode;
 

@@ -105,6 +105,8 @@ struct Measured {
     ratios: Vec<f64>,
     ratio_to: Option<&'static str>,
     syncs: Vec<f64>,
+    /// CPU seconds of all processes, per operation.
+    cpu: Vec<f64>,
     goal: Option<f64>,
     times: Histogram<u64>,
     ops: u64,
@@ -112,8 +114,19 @@ struct Measured {
 
 impl Measured {
     fn new(name: &'static str, clients: u64) -> Self {
-        let (rates, ratios, syncs) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name, clients, rates, ratios, ratio_to: None, syncs, goal: None, times: histogram(), ops: 0 }
+        let (rates, ratios, syncs, cpu) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self {
+            name,
+            clients,
+            rates,
+            ratios,
+            ratio_to: None,
+            syncs,
+            cpu,
+            goal: None,
+            times: histogram(),
+            ops: 0,
+        }
     }
 
     fn add(&mut self, sample: &Sample) {
@@ -140,6 +153,8 @@ struct Row {
     ratio: Option<f64>,
     ratio_to: Option<&'static str>,
     syncs_per_op: Option<f64>,
+    /// CPU time of this process and the embedded cluster's; of a cluster that runs elsewhere nothing is known.
+    cpu_us_per_op: Option<f64>,
     goal: Option<f64>,
 }
 
@@ -180,7 +195,7 @@ impl Meta {
             let files = self.ops;
             let (user, seed) = (&target.user, self.seed.wrapping_add(round));
             let calls = Calls::connect(&target.address, user, &folder, self.clients, files, seed).await?;
-            self.round(&calls, &mut all).await?;
+            self.round(target, &calls, &mut all).await?;
             lone(&calls, self.ops.min(LONE_OPS_MAX), device.as_mut(), &mut all).await?;
         }
         bar.finish();
@@ -188,22 +203,33 @@ impl Meta {
     }
 
     /// All operations with many in flight.
-    async fn round(&self, calls: &Calls, all: &mut Vec<Measured>) -> Result<(), CommandError> {
+    async fn round(
+        &self,
+        target: &Target,
+        calls: &Calls,
+        all: &mut Vec<Measured>,
+    ) -> Result<(), CommandError> {
         let mut samples = Vec::new();
         for phase in ROUND {
             let before = calls.log_counts().await?;
+            let cpu = target.cpu();
             let sample = phase_of(phase, calls, self.clients, self.ops).await?;
+            let cpu = cpu.zip(target.cpu()).map(|(before, after)| (after - before) / sample.ops as f64);
             let after = calls.log_counts().await?;
             let syncs = (after.0 > before.0).then(|| (after.1 - before.1) as f64 / sample.ops as f64);
-            samples.push((phase, sample, syncs));
+            samples.push((phase, sample, syncs, cpu));
         }
-        let empty: Vec<f64> =
-            samples.iter().filter(|(phase, ..)| *phase == Phase::Empty).map(|(_, it, _)| it.rate()).collect();
+        let empty: Vec<f64> = samples
+            .iter()
+            .filter(|(phase, ..)| *phase == Phase::Empty)
+            .map(|(_, it, ..)| it.rate())
+            .collect();
         let empty = median(&empty);
-        for (phase, sample, syncs) in samples {
+        for (phase, sample, syncs, cpu) in samples {
             let measured = entry(all, phase.name(), self.clients);
             measured.add(&sample);
             measured.syncs.extend(syncs);
+            measured.cpu.extend(cpu);
             measured.goal = phase.goal();
             if phase != Phase::Empty {
                 measured.ratios.push(sample.rate() / empty);
@@ -297,15 +323,16 @@ fn report(output: &mut Output, all: &[Measured]) -> Result<(), CommandError> {
             ratio: (!it.ratios.is_empty()).then(|| median(&it.ratios)),
             ratio_to: it.ratio_to,
             syncs_per_op: (!it.syncs.is_empty()).then(|| median(&it.syncs)),
+            cpu_us_per_op: (!it.cpu.is_empty()).then(|| median(&it.cpu) * 1e6),
             goal: it.goal,
         }
     });
     if output.json() {
         return rows.into_iter().try_for_each(|row| output.object(&row));
     }
-    let mut table = Table::new(&[1, 2, 3, 4, 5, 6, 7, 8]);
+    let mut table = Table::new(&[1, 2, 3, 4, 5, 6, 7, 8, 9]);
     table.row(
-        ["", "in flight", "ops/s", "p50 us", "p99 us", "max us", "ratio", "goal", "syncs/op"]
+        ["", "in flight", "ops/s", "p50 us", "p99 us", "max us", "ratio", "goal", "syncs/op", "CPU us/op"]
             .map(str::to_owned),
     );
     for row in rows {
@@ -321,6 +348,7 @@ fn report(output: &mut Output, all: &[Measured]) -> Result<(), CommandError> {
             optional(row.ratio, 2),
             optional(row.goal, 1),
             optional(row.syncs_per_op, 3),
+            optional(row.cpu_us_per_op, 1),
         ]);
     }
     table.lines().try_for_each(|line| output.line(line))

@@ -10,6 +10,7 @@ use crate::commands::demo::wait_writable;
 use crate::context::{Context, system_user};
 use crate::error::CommandError;
 use crate::local_cluster::{LocalCluster, LocalClusterConfig};
+use crate::usage::Usage;
 
 /// Datanodes of an embedded cluster: the master needs one to take writes, and more only take processor time away.
 const DATANODES: u32 = 1;
@@ -54,6 +55,11 @@ impl Target {
     /// A folder on the file system of an embedded master's log.
     pub(super) fn folder(&self) -> Option<&Path> {
         self.embedded.as_ref().map(|(_, folder)| folder.path())
+    }
+
+    /// CPU seconds spent so far by this process and an embedded cluster's; of another cluster nothing is known.
+    pub(super) fn cpu(&self) -> Option<f64> {
+        self.embedded.as_ref().map(|(cluster, _)| Usage::start(cluster).cpu())
     }
 
     /// Stops what was started, and removes its folder.

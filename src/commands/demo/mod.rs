@@ -2,7 +2,6 @@
 
 mod random_file;
 mod report;
-mod usage;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,13 +14,13 @@ use tempfile::TempDir;
 
 use self::random_file::{Random, first_difference, write_random_file};
 use self::report::{Latency, Phase, Report};
-use self::usage::Usage;
 use crate::context::{Context, system_user};
 use crate::error::CommandError;
 use crate::local_cluster::{LocalCluster, LocalClusterConfig};
 use crate::local_target::LocalTarget;
 use crate::options::bytes;
 use crate::output::{Output, human_bytes};
+use crate::usage::Usage;
 
 /// Replicas of everything that the demo stores.
 const REPLICAS: u32 = 3;

@@ -3,9 +3,9 @@
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::usage::Memory;
 use crate::error::CommandError;
 use crate::output::{Output, Table, human_bytes};
+use crate::usage::Memory;
 
 const MIB: f64 = 1024.0 * 1024.0;
 

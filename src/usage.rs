@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::local_cluster::LocalCluster;
 
 /// The last look at each process; one that was killed since keeps its last numbers.
-pub(super) struct Usage {
+pub(crate) struct Usage {
     seen: BTreeMap<u32, Seen>,
 }
 
@@ -26,25 +26,25 @@ enum Role {
 
 /// The largest resident memory of each kind of process.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     /// This process.
-    pub(super) client_bytes: u64,
+    pub(crate) client_bytes: u64,
     /// The master.
-    pub(super) master_bytes: u64,
+    pub(crate) master_bytes: u64,
     /// The largest datanode.
-    pub(super) datanode_bytes: u64,
+    pub(crate) datanode_bytes: u64,
 }
 
 impl Usage {
     /// The first look.
-    pub(super) fn start(cluster: &LocalCluster) -> Self {
+    pub(crate) fn start(cluster: &LocalCluster) -> Self {
         let mut usage = Self { seen: BTreeMap::new() };
         usage.sample(cluster);
         usage
     }
 
     /// Looks at all processes that live.
-    pub(super) fn sample(&mut self, cluster: &LocalCluster) {
+    pub(crate) fn sample(&mut self, cluster: &LocalCluster) {
         self.look(std::process::id(), Role::Client);
         self.look(cluster.master().pid(), Role::Master);
         for daemon in cluster.datanodes() {
@@ -62,12 +62,12 @@ impl Usage {
     }
 
     /// CPU seconds of all processes together since they began.
-    pub(super) fn cpu(&self) -> f64 {
+    pub(crate) fn cpu(&self) -> f64 {
         self.seen.values().map(|seen| seen.cpu_seconds).sum()
     }
 
     /// Peak memory by kind.
-    pub(super) fn memory(&self) -> Memory {
+    pub(crate) fn memory(&self) -> Memory {
         let peak = |role| {
             self.seen.values().filter(|seen| seen.role == role).map(|seen| seen.peak_bytes).max().unwrap_or(0)
         };
