@@ -18,6 +18,7 @@ const FILE_BYTES: u64 = 4096;
 
 fn command(at_ms: i64, request: u128, operation: Operation) -> Command {
     let caller = Caller { user: "bench".to_owned(), groups: vec!["bench".to_owned()], superuser: true };
+    let caller = Arc::new(caller);
     Command { at_ms, request: Some(RequestId(request)), caller, operation }
 }
 

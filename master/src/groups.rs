@@ -27,7 +27,7 @@ pub(crate) struct Groups {
 }
 
 /// What the operating system said of a user, and when.
-type Remembered = (Arc<[String]>, Instant);
+type Remembered = (Arc<Caller>, Instant);
 
 #[derive(Debug)]
 enum Source {
@@ -51,24 +51,29 @@ impl Groups {
     }
 
     /// What is known of `user` at once; `None`: the operating system has to be asked, which may take its time.
-    pub(crate) fn known(&self, user: &str) -> Option<Caller> {
-        let groups = match &self.source {
-            Source::Configured(groups) => configured(groups, user),
-            Source::System => {
-                let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-                let (groups, since) = remembered.get(user)?;
-                if since.elapsed() > BELIEVED {
-                    return None;
-                }
-                groups.to_vec()
+    pub(crate) fn known(&self, user: &str) -> Option<Arc<Caller>> {
+        {
+            let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((caller, since)) = remembered.get(user)
+                && since.elapsed() <= BELIEVED
+            {
+                return Some(caller.clone());
             }
-        };
-        Some(self.of(user, groups))
+        }
+        match &self.source {
+            Source::Configured(groups) => Some(self.remember(user, configured(groups, user))),
+            Source::System => None,
+        }
     }
 
     /// Asks the operating system. Blocks.
-    pub(crate) fn ask(&self, user: &str) -> Caller {
-        let groups = system(user);
+    pub(crate) fn ask(&self, user: &str) -> Arc<Caller> {
+        self.remember(user, system(user))
+    }
+
+    fn remember(&self, user: &str, groups: Vec<String>) -> Arc<Caller> {
+        let superuser = user == ROOT || user == self.superuser;
+        let caller = Arc::new(Caller { user: user.to_owned(), groups, superuser });
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= REMEMBERED_MAX {
             remembered.retain(|_, (_, since)| since.elapsed() <= BELIEVED);
@@ -77,20 +82,14 @@ impl Groups {
             // More users within a minute than are remembered: begin anew rather than grow.
             remembered.clear();
         }
-        remembered.insert(user.to_owned(), (groups.clone().into(), Instant::now()));
-        drop(remembered);
-        self.of(user, groups)
+        remembered.insert(user.to_owned(), (caller.clone(), Instant::now()));
+        caller
     }
 
     /// For tests: what is configured.
     #[cfg(test)]
-    pub(crate) fn caller(&self, user: &str) -> Caller {
+    pub(crate) fn caller(&self, user: &str) -> Arc<Caller> {
         self.known(user).expect("configured")
-    }
-
-    fn of(&self, user: &str, groups: Vec<String>) -> Caller {
-        let superuser = user == ROOT || user == self.superuser;
-        Caller { user: user.to_owned(), groups, superuser }
     }
 }
 
@@ -163,7 +162,8 @@ mod tests {
     #[test]
     fn what_is_remembered_is_bounded() {
         let groups = Groups::new("op", None);
-        let entry = || (Arc::from(vec!["g".to_owned()]), Instant::now());
+        let caller = Arc::new(Caller { user: "u".into(), groups: vec!["g".into()], superuser: false });
+        let entry = || (caller.clone(), Instant::now());
         for i in 0..REMEMBERED_MAX {
             groups.remembered.lock().unwrap_or_else(PoisonError::into_inner).insert(i.to_string(), entry());
         }

@@ -6,10 +6,13 @@
 //! - `permission`: who may do what. Pure.
 //! - `writer`: the way of a change from the queue to the log to the answer.
 //! - `service`, `http`: what is asked over the network; `sweep`: what the master does in time.
-//! - `folder`, `epoch`, `wal`: what is on the disk, and who leads.
+//! - `recovery`, `checkpoint`: from the disk at the start, and what keeps the next start short.
+//! - `folder`, `epoch`: whose folder it is, and who leads.
 //!
 //! Pure cores decide (event and time in, state and answers out); thin drivers act.
 
+#[cfg(test)]
+mod bad_input_test;
 #[doc(hidden)]
 pub mod bench_support;
 mod checkpoint;
@@ -32,6 +35,8 @@ mod permission;
 mod recovery;
 mod recovery_table;
 mod refusal;
+#[cfg(test)]
+mod retries_test;
 #[cfg(test)]
 mod serve_test;
 mod service;

@@ -126,12 +126,15 @@ pub(crate) fn need_text(need: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
     fn the_first_class_that_fits_decides() {
         let groups = crate::groups::Groups::nobody("op");
-        let member = Caller { user: "carol".into(), groups: vec!["staff".into()], superuser: false };
+        let member =
+            Arc::new(Caller { user: "carol".into(), groups: vec!["staff".into()], superuser: false });
         let cases = [
             ("owner has it", groups.caller("bob"), 0o700, READ, true),
             ("owner lacks what others have", groups.caller("bob"), 0o077, READ, false),

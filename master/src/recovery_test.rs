@@ -1,5 +1,7 @@
 //! Starts from real folders with checkpoints and logs in every condition that the table knows.
 
+use std::sync::Arc;
+
 use std::fs;
 
 use distrifs_proto::types::RequestId;
@@ -41,6 +43,7 @@ impl Bench {
         for _ in 0..count {
             let lsn = Lsn(namespace.applied().0 + 1);
             let caller = Caller { user: "op".into(), groups: vec!["op".into()], superuser: true };
+            let caller = Arc::new(caller);
             let path = NsPath::parse(&format!("/d{lsn}")).expect("a path");
             let operation = Operation::Mkdir { path, parents: false, mode: 0o755 };
             let request = Some(RequestId(u128::from(lsn.0)));

@@ -6,7 +6,7 @@ use distrifs_proto::types::NodeId;
 use tonic::Status;
 
 use crate::cluster::{Behind, PlacementRefusal};
-use crate::namespace::NamespaceError;
+use crate::namespace::{NamespaceError, NsPath, Place};
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +18,7 @@ pub(crate) enum Refusal {
     #[error("{path}: {source}")]
     Placement {
         /// What was to be written.
-        path: String,
+        path: NsPath,
         /// Why not.
         source: PlacementRefusal,
     },
@@ -26,7 +26,7 @@ pub(crate) enum Refusal {
     #[error("{path}: datanode {node} has not registered with this master yet: try again shortly")]
     Unregistered {
         /// What was written.
-        path: String,
+        path: NsPath,
         /// On which node.
         node: NodeId,
     },
@@ -40,25 +40,25 @@ pub(crate) enum Refusal {
     #[error("{place}: the master is busy: try again shortly")]
     Busy {
         /// What was asked for.
-        place: String,
+        place: Place,
     },
     /// The master is stopping and did not take it.
     #[error("{place}: the master is stopping: nothing was changed")]
     Stopping {
         /// What was asked for.
-        place: String,
+        place: Place,
     },
     /// The log failed, leadership was lost or time ran out while it was on its way to the disk.
     #[error("{place}: outcome unknown: ask again with the same request id")]
     Unknown {
         /// What was asked for.
-        place: String,
+        place: Place,
     },
     /// No room for the log.
     #[error("{place}: no space left for the master's log: {why}: nothing was changed")]
     LogFull {
         /// What was asked for.
-        place: String,
+        place: Place,
         /// What the log said.
         why: String,
     },
@@ -66,7 +66,7 @@ pub(crate) enum Refusal {
     #[error("{place}: limit exceeded: {found} bytes of metadata in one change (at most {max})")]
     TooLarge {
         /// What was asked for.
-        place: String,
+        place: Place,
         /// How long it is.
         found: usize,
         /// The limit.

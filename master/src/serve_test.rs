@@ -116,7 +116,7 @@ impl User {
         Ok(self.api().read_plan(self.ask(message)).await?.into_inner())
     }
 
-    async fn status(&self) -> v1::ClusterStatusReply {
+    pub(crate) async fn status(&self) -> v1::ClusterStatusReply {
         let mut api = AdminServiceClient::new(self.channel.clone());
         api.cluster_status(v1::ClusterStatusRequest {}).await.expect("answers").into_inner()
     }
@@ -221,7 +221,7 @@ fn replica(chunk: &v1::WrittenChunk) -> v1::Replica {
     }
 }
 
-async fn with_nodes(master: &Master, count: u64) -> Vec<Node> {
+pub(crate) async fn with_nodes(master: &Master, count: u64) -> Vec<Node> {
     let mut nodes = Vec::new();
     for node_id in 1..=count {
         nodes.push(Node::join(master, node_id, 0, Vec::new()).await);
@@ -244,10 +244,10 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 
 /// The folder of one test. A master that is dropped, as in a crash, lets go of its log a little later, and may
 /// make one more file meanwhile: the removal waits for it.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -264,7 +264,7 @@ impl Drop for Folder {
     }
 }
 
-fn folder() -> Folder {
+pub(crate) fn folder() -> Folder {
     Folder(tempfile::tempdir().expect("a folder").keep())
 }
 
@@ -379,28 +379,6 @@ async fn a_removed_file_is_deleted_everywhere_and_renewed_leases_hold() {
     }
     until("the tombstone is forgotten", async || op.status().await.chunks_to_delete == 0).await;
     assert_eq!((op.status().await.files, op.status().await.chunks), (0, 0));
-    master.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_is_executed_once() {
-    let dir = folder();
-    let master = start(config(dir.path())).await;
-    let _nodes = with_nodes(&master, 3).await;
-    let op = User::new(&master, "op").await;
-    let request = create("/f");
-    let first = op.create(request.clone()).await.expect("opened");
-    let lsn = master.state().durable();
-    assert_eq!(op.create(request.clone()).await.expect("the same"), first);
-    let plan = first.first_chunk.expect("a plan");
-    let chunks = vec![written(&plan, b"x")];
-    let complete = v1::CompleteRequest { request_id: id(), file_id: first.file_id, chunks };
-    let done = op.api().complete(op.ask(complete.clone())).await.expect("completed").into_inner();
-    let again = op.api().complete(op.ask(complete)).await.expect("the same").into_inner();
-    assert_eq!((done, master.state().durable()), (again, lsn.next()));
-    let other = v1::MkdirRequest { request_id: request.request_id, path: "/d".into(), ..Default::default() };
-    let reused = op.api().mkdir(op.ask(other)).await.expect_err("another request");
-    assert_eq!(code_of(&reused), ErrorCode::InvalidArgument);
     master.stop().await;
 }
 

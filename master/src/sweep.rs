@@ -110,7 +110,7 @@ fn order(chunk: ChunkId, generation: GenerationStamp) -> v1::DeleteReplica {
 
 /// A change that nobody asked for.
 fn own(at_ms: i64, operation: Operation) -> Command {
-    let caller = Caller { user: String::new(), groups: Vec::new(), superuser: true };
+    let caller = Arc::new(Caller { user: String::new(), groups: Vec::new(), superuser: true });
     Command { at_ms, request: None, caller, operation }
 }
 

@@ -44,23 +44,38 @@ pub(crate) struct Proposer {
 }
 
 impl Proposer {
-    /// Executes a change durably and gives its answer.
+    /// Executes a change durably and gives its answer. It is begun at once, and goes on when nobody waits for it.
     ///
     /// # Errors
     /// The refusal; after [`Refusal::Unknown`] it may have happened.
-    pub(crate) async fn propose(&self, command: Command) -> Result<Answer, Refusal> {
+    pub(crate) fn propose(
+        &self,
+        command: Command,
+    ) -> impl Future<Output = Result<Answer, Refusal>> + Send + use<> {
         let place = command.place();
         let (outcome, answered) = oneshot::channel();
-        match self.queue.try_send(Proposal { command, outcome }) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(Refusal::Busy { place }),
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Refusal::Stopping { place }),
-        }
-        match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(Refusal::Unknown { place }),
+        let taken = self.queue.try_send(Proposal { command, outcome }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Refused::Busy,
+            mpsc::error::TrySendError::Closed(_) => Refused::Stopping,
+        });
+        // Small: the command is not in it.
+        async move {
+            match taken {
+                Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(_)) | Err(_) => Err(Refusal::Unknown { place }),
+                },
+                Err(Refused::Busy) => Err(Refusal::Busy { place }),
+                Err(Refused::Stopping) => Err(Refusal::Stopping { place }),
+            }
         }
     }
+}
+
+/// Why the queue did not take a change.
+enum Refused {
+    Busy,
+    Stopping,
 }
 
 /// The one that changes the namespace.
@@ -96,10 +111,8 @@ impl Writer {
     /// A writer, and the way to it.
     pub(crate) fn new(state: Arc<State>, log: Log, leadership: Leadership) -> (Self, Proposer) {
         let (sender, queue) = mpsc::channel(QUEUE_MAX);
-        (
-            Self { state, log, leadership, queue, was_shared: false, held_over: None },
-            Proposer { queue: sender },
-        )
+        let writer = Self { state, log, leadership, queue, was_shared: false, held_over: None };
+        (writer, Proposer { queue: sender })
     }
 
     /// Works on the log's thread, which saves two wakes of a thread for each batch. Resolves when it has ended: with

@@ -94,8 +94,11 @@ async fn a_change_that_no_log_takes_is_refused_alone() {
     let (_stop, stopped) = watch::channel(false);
     let running = tokio::spawn(writer.run_beside_the_log(stopped));
     let path = NsPath::parse("/x").expect("a path");
-    let caller =
-        Caller { groups: vec!["g".repeat(log.append_bytes_max())], ..Groups::nobody("op").caller("op") };
+    let caller = Caller {
+        groups: vec!["g".repeat(log.append_bytes_max())],
+        ..Caller::clone(&Groups::nobody("op").caller("op"))
+    };
+    let caller = Arc::new(caller);
     let operation = Operation::Mkdir { path, parents: false, mode: 0o755 };
     let huge = proposer.propose(Command { caller, operation, ..mkdir(1) }).await;
     assert!(matches!(huge, Err(Refusal::TooLarge { .. })), "{huge:?}");

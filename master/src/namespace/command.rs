@@ -1,5 +1,6 @@
 //! What can change the namespace, as logged and replayed: time, ids and the caller are fields, never looked up.
 
+use std::fmt;
 use std::sync::Arc;
 
 use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, RequestId};
@@ -17,7 +18,7 @@ pub(crate) struct Command {
     /// The client's request; `None` for what the master does by itself.
     pub(crate) request: Option<RequestId>,
     /// Who asked.
-    pub(crate) caller: Caller,
+    pub(crate) caller: Arc<Caller>,
     /// What to do.
     pub(crate) operation: Operation,
 }
@@ -206,6 +207,24 @@ pub(crate) struct Completed {
     pub(super) body: BodyStatus,
 }
 
+/// What a command is about, for messages. Cheap to make: every command has its own ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// What it names, or what it is to move.
+    Path(NsPath),
+    /// A file that is being written.
+    File(FileId),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.fmt(f),
+            Self::File(file) => write!(f, "file {file}"),
+        }
+    }
+}
+
 impl Command {
     /// Gives the command the next chunk id, if it hands one out.
     pub(crate) fn assign_chunk(&mut self, next: &mut ChunkId) {
@@ -218,7 +237,7 @@ impl Command {
     }
 
     /// Where it acts, for error texts.
-    pub(crate) fn place(&self) -> String {
+    pub(crate) fn place(&self) -> Place {
         match &self.operation {
             Operation::Mkdir { path, .. }
             | Operation::Create { path, .. }
@@ -227,13 +246,13 @@ impl Command {
             | Operation::SetOwner { path, .. }
             | Operation::SetReplication { path, .. }
             | Operation::Copy { source: path, .. }
-            | Operation::Rename { source: path, .. } => path.to_string(),
+            | Operation::Rename { source: path, .. } => Place::Path(path.clone()),
             Operation::AllocateChunk { file, .. }
             | Operation::Complete { file, .. }
-            | Operation::Abandon { file } => format!("file {file}"),
+            | Operation::Abandon { file } => Place::File(*file),
             Operation::RenewLeases { .. }
             | Operation::ExpireLeases { .. }
-            | Operation::ForgetTombstones { .. } => "/".to_owned(),
+            | Operation::ForgetTombstones { .. } => Place::Path(NsPath::root()),
         }
     }
 

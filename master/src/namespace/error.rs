@@ -3,6 +3,7 @@
 use distrifs_proto::ErrorCode;
 use distrifs_proto::types::ChunkId;
 
+use super::command::Place;
 use super::path::NsPath;
 use crate::permission::need_text;
 
@@ -133,10 +134,10 @@ pub(crate) enum NamespaceError {
         max: u64,
     },
     /// The request id was used for another kind of request.
-    #[error("{path}: request id used before for another request: draw a new one for each")]
+    #[error("{place}: request id used before for another request: draw a new one for each")]
     RequestReused {
         /// Where.
-        path: String,
+        place: Place,
     },
     /// The path names another file than when the reader began.
     #[error("{path}: no such file or directory: what was being read was replaced or removed: read it again")]

@@ -99,10 +99,10 @@ mod tests {
                 *lease_until_ms += 1;
             }
             assert_eq!(of(&again), print, "{command:?}");
-            again.caller.user.push('x');
+            std::sync::Arc::make_mut(&mut again.caller).user.push('x');
             assert_ne!(of(&again), print, "another user's {command:?}");
             if command.request.is_some() && seen.insert(print, command.clone()).is_some() {
-                assert_eq!(command.place(), "/", "two of the same: {command:?}");
+                assert_eq!(command.place().to_string(), "/", "two of the same: {command:?}");
             }
         }
     }

@@ -6,6 +6,8 @@
 //! The log around it keeps length, checksum, LSN and epoch. Field numbers are never reused; a newer version is
 //! refused, an older one is read.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, RequestId};
 use prost::Message;
@@ -246,7 +248,7 @@ pub(crate) fn encode(command: &Command) -> Bytes {
     };
     let mut bytes = BytesMut::with_capacity(1 + record.encoded_len());
     bytes.put_u8(VERSION);
-    bytes.put_slice(&record.encode_to_vec());
+    record.encode_raw(&mut bytes);
     bytes.freeze()
 }
 
@@ -267,7 +269,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Command, FormatError> {
     Ok(Command {
         at_ms: record.at_ms,
         request: record.request.map(|id| RequestId(u128::from(id.high) << 64 | u128::from(id.low))),
-        caller: Caller { user: caller.user, groups: caller.groups, superuser: caller.superuser },
+        caller: Arc::new(Caller { user: caller.user, groups: caller.groups, superuser: caller.superuser }),
         operation: operation_of(record.body.ok_or(FormatError::Field("body"))?)?,
     })
 }

@@ -39,7 +39,7 @@ pub(crate) fn samples() -> Vec<Command> {
         Operation::SetOwner { path: path("/d"), owner: None, group: Some("gr".into()) },
         Operation::SetReplication { path: path("/d"), replication: 5 },
     ];
-    let caller = Caller { user: "bob".into(), groups: vec!["bob".into()], superuser: false };
+    let caller = Arc::new(Caller { user: "bob".into(), groups: vec!["bob".into()], superuser: false });
     operations
         .into_iter()
         .map(|operation| Command {

@@ -37,7 +37,7 @@ use std::collections::BTreeMap;
 use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, Lsn};
 
 use crate::chunk_map::ChunkMap;
-pub(crate) use command::{Answer, Command, Operation, WrittenChunk};
+pub(crate) use command::{Answer, Command, Operation, Place, WrittenChunk};
 pub(crate) use error::NamespaceError;
 use inode::{Children, Content, Inode};
 use names::{NameId, Names};
@@ -301,7 +301,7 @@ impl Namespace {
             return Ok(None);
         };
         if print != fingerprint::of(command) {
-            return Err(NamespaceError::RequestReused { path: command.place() });
+            return Err(NamespaceError::RequestReused { place: command.place() });
         }
         Ok(Some(answer.clone()))
     }

@@ -1,12 +1,13 @@
 //! Paths as the namespace takes them: absolute, normalised, within the limits.
 
 use std::fmt;
+use std::sync::Arc;
 
 use distrifs_proto::limits::{NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX};
 
 /// An absolute path without empty names, `.` or `..`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct NsPath(String);
+pub(crate) struct NsPath(Arc<str>);
 
 /// Why text is not a path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +39,7 @@ const ERROR_CHARS: usize = 200;
 impl NsPath {
     /// The root.
     pub(crate) fn root() -> Self {
-        Self("/".to_owned())
+        Self("/".into())
     }
 
     /// Normalises `text`: `//` and `/./` collapse, a trailing `/` goes.
@@ -73,7 +74,7 @@ impl NsPath {
         if depth > PATH_DEPTH_MAX {
             return Err(long("the depth", PATH_DEPTH_MAX));
         }
-        Ok(if normal.is_empty() { Self::root() } else { Self(normal) })
+        Ok(if normal.is_empty() { Self::root() } else { Self(normal.into()) })
     }
 
     /// The normalised text.
@@ -131,7 +132,7 @@ mod tests {
             ("/ü b\n", "/ü b\n"),
         ];
         for (text, expected) in cases {
-            assert_eq!(NsPath::parse(text).map(|p| p.0), Ok(expected.to_owned()), "{text:?}");
+            assert_eq!(NsPath::parse(text).map(|p| p.to_string()), Ok(expected.to_owned()), "{text:?}");
         }
     }
 

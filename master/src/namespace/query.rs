@@ -78,7 +78,7 @@ pub(crate) struct PlannedRange {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Writing {
     /// As its writer named it.
-    pub(crate) path: String,
+    pub(crate) path: NsPath,
     /// Replicas of each chunk.
     pub(crate) replication: u8,
     /// Length of every chunk but the last.
@@ -264,7 +264,7 @@ impl Namespace {
             return Err(gone(&open.path));
         };
         let (replication, chunk_size) = (body.replication, body.chunk_size);
-        Ok(Writing { path: open.path.to_string(), replication, chunk_size })
+        Ok(Writing { path: open.path.clone(), replication, chunk_size })
     }
 }
 

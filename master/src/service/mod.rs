@@ -41,7 +41,7 @@ impl Api {
     }
 
     /// Who asks, with the groups that the master knows of.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Arc<Caller>, Status> {
         let name = request.metadata().get(USER_KEY).map(|value| value.to_str().unwrap_or("\0"));
         let Some(name) = name else {
             return Err(invalid(format!("no user: metadata key {USER_KEY} is missing")));

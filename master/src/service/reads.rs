@@ -1,5 +1,7 @@
 //! Questions of clients: list, stat, read plan. They see only what is durable and applied.
 
+use std::sync::Arc;
+
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::{LIST_PAGE_MAX, PLAN_CHUNKS_MAX};
 use distrifs_proto::types::{ChunkId, FileId, NodeId};
@@ -15,7 +17,11 @@ fn refused(error: NamespaceError) -> Status {
 }
 
 impl Api {
-    pub(super) async fn list(&self, caller: Caller, ask: v1::ListRequest) -> Result<v1::ListReply, Status> {
+    pub(super) async fn list(
+        &self,
+        caller: Arc<Caller>,
+        ask: v1::ListRequest,
+    ) -> Result<v1::ListReply, Status> {
         let path = path(&ask.path)?;
         let limit = match ask.limit as usize {
             0 => LIST_PAGE_MAX,
@@ -33,7 +39,7 @@ impl Api {
     /// Page by page, so that nobody waits for more than a page.
     pub(super) async fn usage(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::UsageRequest,
     ) -> Result<v1::UsageReply, Status> {
         let path = path(&ask.path)?;
@@ -63,7 +69,11 @@ impl Api {
         }
     }
 
-    pub(super) async fn stat(&self, caller: Caller, ask: v1::StatRequest) -> Result<v1::StatReply, Status> {
+    pub(super) async fn stat(
+        &self,
+        caller: Arc<Caller>,
+        ask: v1::StatRequest,
+    ) -> Result<v1::StatReply, Status> {
         let path = path(&ask.path)?;
         let status = self.state.namespace().stat(&caller, &path).map_err(refused)?;
         let status = Some(convert::file_status(&status));
@@ -72,7 +82,7 @@ impl Api {
 
     pub(super) async fn read_plan(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::ReadPlanRequest,
     ) -> Result<v1::ReadPlanReply, Status> {
         let path = path(&ask.path)?;
@@ -109,7 +119,7 @@ impl Api {
 
     pub(super) async fn report_bad_replica(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::ReportBadReplicaRequest,
     ) -> Result<v1::ReportBadReplicaReply, Status> {
         let (chunk, node) = (ChunkId(ask.chunk_id), NodeId(ask.node_id));

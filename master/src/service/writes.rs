@@ -2,6 +2,7 @@
 //! chunk is to be written is planned before, too, so that a refusal leaves no trace.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::FILE_CHUNKS_MAX;
@@ -10,7 +11,7 @@ use tonic::Status;
 
 use super::{Api, convert, invalid, mismatch, mode, path, request_id};
 use crate::cluster::{Endpoint, Replica, Wanted};
-use crate::namespace::{Answer, Command, DIRECTORY_MODE, FILE_MODE, FIRST_GENERATION, Operation};
+use crate::namespace::{Answer, Command, DIRECTORY_MODE, FILE_MODE, FIRST_GENERATION, NsPath, Operation};
 use crate::permission::Caller;
 use crate::refusal::Refusal;
 
@@ -20,7 +21,7 @@ const IDS_MAX: usize = 4096;
 const TO_BE_ASSIGNED: ChunkId = ChunkId(0);
 
 impl Api {
-    fn command(&self, request: RequestId, caller: Caller, operation: Operation) -> Command {
+    fn command(&self, request: RequestId, caller: Arc<Caller>, operation: Operation) -> Command {
         Command { at_ms: self.state.clock.wall_ms(), request: Some(request), caller, operation }
     }
 
@@ -28,8 +29,10 @@ impl Api {
         Ok(self.state.namespace().check(command)?)
     }
 
-    async fn done(&self, command: Command) -> Result<(), Status> {
-        self.proposer.propose(command).await.map(|_| ()).map_err(Status::from)
+    /// Executes a change whose answer says nothing.
+    fn done(&self, command: Command) -> impl Future<Output = Result<(), Status>> + Send + use<> {
+        let answered = self.proposer.propose(command);
+        async move { answered.await.map(|_| ()).map_err(Status::from) }
     }
 
     fn lease_until(&self) -> i64 {
@@ -42,7 +45,7 @@ impl Api {
 
     pub(super) async fn mkdir(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::MkdirRequest,
     ) -> Result<v1::MkdirReply, Status> {
         let request = request_id(ask.request_id)?;
@@ -55,7 +58,7 @@ impl Api {
 
     pub(super) async fn rename(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::RenameRequest,
     ) -> Result<v1::RenameReply, Status> {
         let request = request_id(ask.request_id)?;
@@ -67,7 +70,7 @@ impl Api {
 
     pub(super) async fn remove(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::RemoveRequest,
     ) -> Result<v1::RemoveReply, Status> {
         let request = request_id(ask.request_id)?;
@@ -76,7 +79,11 @@ impl Api {
         Ok(v1::RemoveReply { epoch: self.state.epoch.0 })
     }
 
-    pub(super) async fn copy(&self, caller: Caller, ask: v1::CopyRequest) -> Result<v1::CopyReply, Status> {
+    pub(super) async fn copy(
+        &self,
+        caller: Arc<Caller>,
+        ask: v1::CopyRequest,
+    ) -> Result<v1::CopyReply, Status> {
         let request = request_id(ask.request_id)?;
         let (source, target) = (path(&ask.source)?, path(&ask.target)?);
         let operation = Operation::Copy { source, target, overwrite: ask.overwrite };
@@ -86,7 +93,7 @@ impl Api {
 
     pub(super) async fn set_mode(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::SetModeRequest,
     ) -> Result<v1::SetModeReply, Status> {
         let request = request_id(ask.request_id)?;
@@ -99,7 +106,7 @@ impl Api {
 
     pub(super) async fn set_owner(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::SetOwnerRequest,
     ) -> Result<v1::SetOwnerReply, Status> {
         let request = request_id(ask.request_id)?;
@@ -110,7 +117,7 @@ impl Api {
 
     pub(super) async fn set_replication(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::SetReplicationRequest,
     ) -> Result<v1::SetReplicationReply, Status> {
         let request = request_id(ask.request_id)?;
@@ -122,7 +129,7 @@ impl Api {
 
     pub(super) async fn abandon(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::AbandonRequest,
     ) -> Result<v1::AbandonReply, Status> {
         let request = request_id(ask.request_id)?;
@@ -133,7 +140,7 @@ impl Api {
 
     pub(super) async fn create(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::CreateRequest,
     ) -> Result<v1::CreateReply, Status> {
         let request = request_id(ask.request_id)?;
@@ -153,12 +160,12 @@ impl Api {
         };
         let command = self.command(request, caller, operation);
         let wanted = Wanted { replicas: replication as usize, bytes: chunk_size, exclude: &[] };
-        let (answer, hops) = self.planned(command, path.as_str(), wanted, ask.first_chunk).await?;
+        let (answer, hops) = self.planned(command, &path, wanted, ask.first_chunk).await?;
         let Answer::Created { file, chunk } = answer else {
             return Err(mismatch("Create"));
         };
         let first_chunk = match chunk {
-            Some(chunk) => Some(self.plan_of(path.as_str(), chunk, wanted, hops)?),
+            Some(chunk) => Some(self.plan_of(&path, chunk, wanted, hops)?),
             None => None,
         };
         Ok(v1::CreateReply {
@@ -173,7 +180,7 @@ impl Api {
 
     pub(super) async fn allocate_chunk(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::AllocateChunkRequest,
     ) -> Result<v1::AllocateChunkReply, Status> {
         let request = request_id(ask.request_id)?;
@@ -203,34 +210,40 @@ impl Api {
     async fn planned(
         &self,
         command: Command,
-        path: &str,
+        path: &NsPath,
         wanted: Wanted<'_>,
         place: bool,
     ) -> Result<(Answer, Option<Vec<Endpoint>>), Refusal> {
-        if let Some(answer) = self.check(&command)? {
-            return Ok((answer, None));
-        }
-        let hops = if place { Some(self.place(path, wanted)?) } else { None };
-        if !place {
-            // An empty file needs no node, but a cluster that takes no write takes none of these either.
-            let now_ms = self.state.clock.now_ms();
-            let placeable = self.state.cluster().placeable(now_ms, wanted);
-            placeable.map_err(|source| Refusal::Placement { path: path.to_owned(), source })?;
-        }
+        let placed = match place {
+            true => self.place(path, wanted).map(Some),
+            false => self.placeable(path, wanted).map(|()| None),
+        };
+        let hops = match placed {
+            Ok(hops) => hops,
+            // What the namespace says of it comes first, and so does the answer that was given before.
+            Err(nowhere) => return self.check(&command)?.map(|answer| (answer, None)).ok_or(nowhere),
+        };
         Ok((self.proposer.propose(command).await?, hops))
     }
 
-    fn place(&self, path: &str, wanted: Wanted<'_>) -> Result<Vec<Endpoint>, Refusal> {
+    /// An empty file needs no node, but a cluster that takes no write takes none of these either.
+    fn placeable(&self, path: &NsPath, wanted: Wanted<'_>) -> Result<(), Refusal> {
+        let now_ms = self.state.clock.now_ms();
+        let placeable = self.state.cluster().placeable(now_ms, wanted);
+        placeable.map_err(|source| Refusal::Placement { path: path.clone(), source })
+    }
+
+    fn place(&self, path: &NsPath, wanted: Wanted<'_>) -> Result<Vec<Endpoint>, Refusal> {
         let now_ms = self.state.clock.now_ms();
         let placed = self.state.cluster().place(now_ms, wanted, rand::random());
-        placed.map_err(|source| Refusal::Placement { path: path.to_owned(), source })
+        placed.map_err(|source| Refusal::Placement { path: path.clone(), source })
     }
 
     /// The plan of a chunk: the one it has, the one made for it now, or, when its own is forgotten (a retry after
     /// a restart), a new one.
     fn plan_of(
         &self,
-        path: &str,
+        path: &NsPath,
         chunk: ChunkId,
         wanted: Wanted<'_>,
         hops: Option<Vec<Endpoint>>,
@@ -256,7 +269,7 @@ impl Api {
 
     pub(super) async fn complete(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::CompleteRequest,
     ) -> Result<v1::CompleteReply, Status> {
         let request = request_id(ask.request_id)?;
@@ -266,12 +279,10 @@ impl Api {
         let file = FileId(ask.file_id);
         let chunks = ask.chunks.iter().map(convert::written).collect();
         let command = self.command(request, caller.clone(), Operation::Complete { file, chunks });
-        let answer = match self.check(&command)? {
-            Some(answer) => answer,
-            None => {
-                self.demand_copies(&caller, file, &ask.chunks)?;
-                self.proposer.propose(command).await?
-            }
+        let answer = match self.demand_copies(&caller, file, &ask.chunks) {
+            Ok(()) => self.proposer.propose(command).await?,
+            // What the namespace says of it comes first, and so does the answer that was given before.
+            Err(refusal) => self.check(&command)?.ok_or(refusal)?,
         };
         let Answer::Completed(completed) = answer else {
             return Err(mismatch("Complete"));
@@ -297,6 +308,9 @@ impl Api {
         file: FileId,
         chunks: &[v1::WrittenChunk],
     ) -> Result<(), Refusal> {
+        if chunks.is_empty() {
+            return Ok(());
+        }
         let writing = self.state.namespace().writing(caller, file)?;
         let cluster = self.state.cluster();
         for written in chunks {
@@ -323,7 +337,7 @@ impl Api {
 
     pub(super) async fn renew_lease(
         &self,
-        caller: Caller,
+        caller: Arc<Caller>,
         ask: v1::RenewLeaseRequest,
     ) -> Result<v1::RenewLeaseReply, Status> {
         let request = request_id(ask.request_id)?;

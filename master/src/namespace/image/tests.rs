@@ -1,5 +1,7 @@
 //! The bytes of an image, and that damage is refused. That an image equals the state is in `model_test`.
 
+use std::sync::Arc;
+
 use distrifs_proto::types::Lsn;
 use proptest::prelude::{any, prop_assert, proptest};
 
@@ -9,8 +11,8 @@ use super::super::{FIRST_GENERATION, Namespace, WrittenChunk};
 use super::{ImageError, Restorer};
 use crate::permission::Caller;
 
-fn caller() -> Caller {
-    Caller { user: "al".into(), groups: vec!["gr".into()], superuser: true }
+fn caller() -> Arc<Caller> {
+    Arc::new(Caller { user: "al".into(), groups: vec!["gr".into()], superuser: true })
 }
 
 fn apply(namespace: &mut Namespace, operation: Operation) {
