@@ -62,6 +62,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Of a wrong word of the command line.
+const SHOWN_CHARS: usize = 200;
+
 /// Help and version as clap prints them; a wrong command line as one line, like every other error.
 fn usage_error(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind;
@@ -78,7 +81,8 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     let name = given.iter().find(|word| known.find_subcommand(word).is_some());
     let text = error.to_string();
     let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
-    let what = first.join(" ");
+    let words = first.iter().flat_map(|line| line.split(' ')).map(shortened);
+    let what = words.collect::<Vec<_>>().join(" ");
     let what = what.strip_prefix("error: ").unwrap_or(&what);
     let (command, help) = match name {
         Some(name) => (name.as_str(), format!("distrifs help {name}")),
@@ -86,6 +90,14 @@ fn usage_error(error: &clap::Error) -> ExitCode {
     };
     report(command, &CommandError::Usage(format!("{what}; see `{help}`")));
     ExitStatus::Usage.into()
+}
+
+/// A word of the command line that may be a path of any length, as a person can read it.
+fn shortened(word: &str) -> String {
+    match word.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}...", &word[..end]),
+        None => word.to_owned(),
+    }
 }
 
 fn run(cli: Cli) -> Result<ExitStatus, CommandError> {

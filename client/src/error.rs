@@ -187,9 +187,10 @@ impl ClientError {
     }
 }
 
-/// The master's words, behind the path unless they begin with it.
+/// The master's words, behind the path unless they begin with it; in them a control character is a question mark.
 fn with_path(path: &str, text: &str) -> String {
-    if text.starts_with(path) || path.is_empty() { text.to_owned() } else { format!("{path}: {text}") }
+    let begins = text.starts_with(&path.replace(char::is_control, "?"));
+    if begins || path.is_empty() { text.to_owned() } else { format!("{path}: {text}") }
 }
 
 #[cfg(test)]
@@ -204,5 +205,8 @@ mod tests {
         };
         assert_eq!(refused("/a: permission denied"), "/a: permission denied");
         assert_eq!(refused("permission denied"), "/a: permission denied");
+        let (path, text) = ("/x\ny".to_owned(), "/x?y: no such file or directory".to_owned());
+        let refused = ClientError::Refused { path, code: ErrorCode::NotFound, text };
+        assert_eq!(refused.to_string(), "/x?y: no such file or directory");
     }
 }

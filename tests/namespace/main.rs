@@ -287,3 +287,78 @@ fn a_closed_directory_stays_closed_by_every_command() {
     assert_eq!(cluster.run(&["cat", "/alice/there"]).ok().stdout, b"secret");
     assert!(!std::path::Path::new(out).exists(), "a failed get leaves no target");
 }
+
+/// Each gets its status and one clear line, writes nothing locally, and changes nothing in the cluster.
+#[test]
+fn bad_input_on_the_command_line_changes_nothing() {
+    let cluster = Cluster::start(BINARY);
+    let file = cluster.scratch_file("f", b"hello");
+    let f = file.to_str().expect("UTF-8");
+    let _ = cluster.run(&["mkdir", "-p", "/d/sub"]).ok();
+    let _ = cluster.run(&["put", f, "/d/f"]).ok();
+    let everything = || {
+        let listed = cluster.run(&["ls", "-R", "--json", "/"]).ok();
+        let chunks = cluster.run(&["stat", "--chunks", "--json", "/d/f"]).ok();
+        (listed.stdout, chunks.stdout)
+    };
+    let before = everything();
+    let out = cluster.scratch("out");
+    let o = out.to_str().expect("UTF-8");
+    let (long, deep) = (format!("/{}", "n".repeat(256)), "/n".repeat(300));
+    let endless = "/nnnnnnn".repeat(600);
+    let user = "n".repeat(256);
+    let rows: Vec<(Vec<&str>, i32, &str)> = vec![
+        (vec!["mkdir", ""], 2, "absolute"),
+        (vec!["mkdir", "d/x"], 2, "absolute"),
+        (vec!["mkdir", &long], 2, "256 bytes"),
+        (vec!["mkdir", "-p", &deep], 2, "300 names"),
+        (vec!["mkdir", "-p", &endless], 2, "4800 bytes"),
+        (vec!["ls", "/no\nsuch"], 3, "/no?such: no such file"),
+        (vec!["mkdir", "/d/f/x"], 4, "not a directory"),
+        (vec!["mkdir", "/"], 4, "already exists"),
+        (vec!["put", f, "/d/f/x"], 4, "not a directory"),
+        (vec!["put", "-f", f, "/d/sub/../f/x"], 4, "not a directory"),
+        (vec!["put", f, "/d/f"], 4, "-f"),
+        (vec!["mv", "/d", "/d/sub"], 2, "into itself"),
+        (vec!["mv", "/d", "/d/sub/x"], 2, "into itself"),
+        (vec!["mv", "/", "/x"], 2, "root"),
+        (vec!["mv", "/d/f", &long], 2, "256 bytes"),
+        (vec!["rm", "-r", "/"], 2, "root"),
+        (vec!["rm", "-r", "/d/.."], 2, "root"),
+        (vec!["cp", "/d", "/e"], 4, "is a directory"),
+        (vec!["cp", "/d/f", "/d/f"], 2, "same file"),
+        (vec!["chmod", "99999", "/d/f"], 2, "not a mode"),
+        (vec!["chmod", "-1", "/d/f"], 2, "not a mode"),
+        (vec!["chmod", "0o600", "/d/f"], 2, "not a mode"),
+        (vec!["chown", &user, "/d/f"], 2, "longer than 255"),
+        (vec!["chown", "a:b:c", "/d/f"], 2, "name"),
+        (vec!["setrep", "17", "/d/f"], 2, "1..=16"),
+        (vec!["setrep", "99999999999999999999", "/d/f"], 2, "N"),
+        (vec!["getrange", "/d/f", "-1", "5", o], 2, "-1"),
+        (vec!["getrange", "/d/f", "18446744073709551616", "5", o], 2, "number of bytes"),
+        (vec!["getrange", "/d/f", "0", "-5", o], 2, "-5"),
+        (vec!["getrange", "/d/f", "6", "5", o], 1, "beyond the end"),
+        (vec!["getrange", "/d", "0", "5", o], 4, "is a directory"),
+        (vec!["get", "/d/none", o], 3, "no such file"),
+        (vec!["--user", "", "mkdir", "/m"], 2, "empty"),
+        (vec!["--user", "a b", "mkdir", "/m"], 2, "space"),
+        (vec!["--user", "root:", "mkdir", "/m"], 2, "colon"),
+        (vec!["--user", "\u{f6}", "mkdir", "/m"], 2, "ASCII"),
+        (vec!["--user", &user, "mkdir", "/m"], 2, "longer than 255"),
+        (vec!["--user", "nobody-here", "mkdir", "/m"], 5, "nobody-here needs write on /"),
+    ];
+    for (arguments, status, says) in rows {
+        let refused = cluster.run(&arguments).fails_with(status);
+        assert!(refused.stderr.contains(says), "{arguments:?}: {} does not say {says:?}", refused.stderr);
+        assert!(refused.stderr.len() < 1200, "{arguments:?}: {} bytes", refused.stderr.len());
+    }
+    for arguments in [&["mkdir"][..], &["put", f], &["cat"], &["rm", "-r"]] {
+        use std::os::unix::ffi::OsStrExt;
+        let mut command = cluster.command();
+        command.args(arguments).arg(std::ffi::OsStr::from_bytes(b"/d/\xff"));
+        let refused = run(&mut command, b"").fails_with(2);
+        assert!(refused.stderr.contains("UTF-8"), "{}", refused.stderr);
+    }
+    assert_eq!(everything(), before);
+    assert!(!out.exists(), "nothing is written for a refusal");
+}
