@@ -26,9 +26,10 @@ pub const REPLICATION_MAX: u32 = 16;
 
 /// One name of a path, in bytes, as on ext4.
 pub const NAME_BYTES_MAX: usize = 255;
-/// A whole path, in bytes.
+/// A whole path, in bytes, as it is given. A directory that is moved takes what is below it along, however long the
+/// paths become, as on other file systems.
 pub const PATH_BYTES_MAX: usize = 4096;
-/// How deep directories nest.
+/// Names in a path, as it is given; see [`PATH_BYTES_MAX`].
 pub const PATH_DEPTH_MAX: usize = 256;
 /// Chunks of one file: with the default chunk size, 64 TiB.
 pub const FILE_CHUNKS_MAX: usize = 1 << 20;

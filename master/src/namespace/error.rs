@@ -96,6 +96,12 @@ pub(crate) enum NamespaceError {
         /// The new path.
         target: NsPath,
     },
+    /// What lies there has no path that could be given.
+    #[error("{at}: limit exceeded: what is below has paths that are too long to be given: move it up")]
+    TooDeep {
+        /// The directory that holds it.
+        at: String,
+    },
     /// The root is neither made, renamed nor removed.
     #[error("/: the root directory stays as it is")]
     Root,
@@ -169,7 +175,7 @@ impl NamespaceError {
             | Self::NotOwner { .. }
             | Self::NotSuperuser { .. } => ErrorCode::PermissionDenied,
             Self::NotOpen { .. } => ErrorCode::LeaseExpired,
-            Self::Limit { .. } => ErrorCode::LimitExceeded,
+            Self::Limit { .. } | Self::TooDeep { .. } => ErrorCode::LimitExceeded,
             Self::ChunkIdReused { .. } => ErrorCode::Internal,
             Self::IntoItself { .. }
             | Self::Root

@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 
+use distrifs_proto::limits::{PATH_BYTES_MAX, PATH_DEPTH_MAX};
 use distrifs_proto::types::{ChunkId, Crc32c, FileId};
 
 use super::command::Completed;
@@ -130,7 +131,8 @@ impl Namespace {
     /// A file lists itself.
     ///
     /// # Errors
-    /// Not found, or a directory that `caller` may not read.
+    /// Not found, a directory that `caller` may not read, or entries that no path can name: a tree that was moved may
+    /// be deeper than it could have been made.
     pub(crate) fn list(
         &self,
         caller: &Caller,
@@ -145,6 +147,10 @@ impl Namespace {
             let entries = if after.is_empty() { self.status_of(top, name) } else { None };
             return Ok(ListPage { entries: entries.into_iter().collect(), more: false });
         };
+        if after.len() > PATH_BYTES_MAX {
+            let what = format!("the entry to continue behind is longer than {PATH_BYTES_MAX} bytes");
+            return Err(NamespaceError::Invalid { path: path.to_string(), what });
+        }
         let depth = path.names().count();
         let need = if recursive { READ | EXECUTE } else { READ };
         self.demand(caller, top, need, path, depth)?;
@@ -180,8 +186,11 @@ impl Namespace {
         mut levels: Vec<Level<'a>>,
         limit: usize,
     ) -> Result<ListPage, NamespaceError> {
+        let (depth, above) = (path.names().count(), path.as_str().len() + 1);
         let mut entries = Vec::new();
-        while let Some(level) = levels.last_mut() {
+        loop {
+            let height = levels.len();
+            let Some(level) = levels.last_mut() else { break };
             let Some((name, child)) = level.rest.next() else {
                 levels.pop();
                 continue;
@@ -190,6 +199,9 @@ impl Namespace {
                 return Ok(ListPage { entries, more: true });
             }
             let relative = joined(&level.prefix, name);
+            if recursive && (depth + height > PATH_DEPTH_MAX || above + relative.len() > PATH_BYTES_MAX) {
+                return Err(NamespaceError::TooDeep { at: below(path, &level.prefix) });
+            }
             entries.extend(self.status_of(*child, &relative));
             if recursive && let Some(children) = self.slab.get(*child).and_then(Inode::children) {
                 self.demand_listing(caller, *child, path, &relative)?;
@@ -212,7 +224,7 @@ impl Namespace {
         if self.ownership(directory).is_some_and(|it| it.allows(caller, need)) {
             return Ok(());
         }
-        let on = format!("{}/{relative}", path.as_str().trim_end_matches('/'));
+        let on = below(path, relative);
         Err(NamespaceError::PermissionDenied { path: path.clone(), user: caller.user.clone(), need, on })
     }
 
@@ -276,6 +288,11 @@ struct Level<'a> {
 
 fn behind<'a>(children: &'a Children, name: &str) -> std::collections::btree_map::Range<'a, Name, FileId> {
     children.range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
+}
+
+/// The path of what is at `relative` below a directory.
+fn below(path: &NsPath, relative: &str) -> String {
+    format!("{}/{relative}", path.as_str().trim_end_matches('/'))
 }
 
 fn joined(prefix: &str, name: &str) -> String {

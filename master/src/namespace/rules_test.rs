@@ -244,3 +244,54 @@ fn renewal_extends_and_expiry_respects_it() {
     assert!(matches!(it.chunk(ChunkId(2)), ChunkState::Dereferenced(tomb) if !tomb.completed));
     assert_eq!(it.chunk(ChunkId(1)), ChunkState::Unfinished);
 }
+
+/// Directories moved into each other again and again nest deeper than any path can say.
+#[test]
+fn a_tree_deeper_than_paths_is_refused_where_it_is_too_deep_and_can_be_taken_apart() {
+    let mut namespace = Namespace::new("op");
+    let groups = Groups::nobody("op");
+    let bob = groups.caller("bob");
+    let make = |namespace: &mut Namespace, text: &str| {
+        run(namespace, "bob", None, Operation::Mkdir { path: path(text), parents: true, mode: 0o755 })
+    };
+    run(&mut namespace, "op", None, mkdir("/b", 0o777)).expect("made");
+    make(&mut namespace, "/b/0/leaf").expect("made");
+    const LEVELS: usize = 250;
+    for round in 1..=20 {
+        let top = format!("/b/{round}");
+        let deepest = format!("{top}{}", "/dir".repeat(LEVELS));
+        make(&mut namespace, &deepest).expect("made");
+        let inner = format!("/b/{}", round - 1);
+        run(&mut namespace, "bob", None, rename(&inner, &format!("{deepest}/x"))).expect("moved");
+    }
+    let mut gone = namespace.clone();
+    run(&mut gone, "bob", None, remove("/b/20")).expect("removed in one piece");
+    assert_eq!(gone.counts().directories, 2, "the root and /b");
+    // A listing ends at a directory that can be named and moved, and that again and again.
+    let mut taken = 0;
+    loop {
+        let (mut after, mut listed) = (String::new(), 0);
+        let too_deep = loop {
+            match namespace.list(&bob, &path("/b"), true, &after, 1000) {
+                Ok(page) => {
+                    listed += page.entries.len();
+                    match page.entries.last() {
+                        Some(last) if page.more => after.clone_from(&last.path),
+                        _ => break None,
+                    }
+                }
+                Err(NamespaceError::TooDeep { at }) => break Some(at),
+                Err(other) => panic!("{other}"),
+            }
+        };
+        let Some(at) = too_deep else {
+            // Each round made its directories and took one along, under the name x or one of ours.
+            assert_eq!(listed as u64 + 2, namespace.counts().directories);
+            break;
+        };
+        run(&mut namespace, "bob", None, rename(&at, &format!("/b/up-{taken}"))).expect("moved up");
+        taken += 1;
+        assert!(taken < 1000, "it gets no flatter");
+    }
+    assert!(taken >= 15, "{taken}");
+}

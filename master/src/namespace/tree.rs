@@ -1,9 +1,12 @@
 //! Directories and names: mkdir, rename, remove.
 
+use std::collections::btree_map::Iter;
+
+use distrifs_proto::limits::PATH_BYTES_MAX;
 use distrifs_proto::types::FileId;
 
 use super::command::Answer;
-use super::inode::{Children, Content, Inode};
+use super::inode::{Children, Content, Inode, Name};
 use super::path::NsPath;
 use super::resolve::Place;
 use super::slab::Slab;
@@ -167,26 +170,33 @@ impl Namespace {
 
     /// Refuses unless `caller` may empty each directory below `top` that has something in it, and `top` itself.
     fn demand_emptying(&self, caller: &Caller, top: FileId, path: &NsPath) -> Result<(), NamespaceError> {
-        let mut todo = vec![(top, path.to_string())];
-        while let Some((directory, text)) = todo.pop() {
-            let Some(children) = self.slab.get(directory).and_then(Inode::children) else { continue };
-            let need = READ | WRITE | EXECUTE;
-            if !children.is_empty() && !self.ownership(directory).is_some_and(|it| it.allows(caller, need)) {
-                let (path, user) = (path.clone(), caller.user.clone());
-                return Err(NamespaceError::PermissionDenied { path, user, need, on: text });
-            }
-            for (name, child) in children {
-                let owner = self.ownership(*child).map_or("", |it| it.owner);
-                if self.ownership(directory).is_some_and(|it| it.sticky_keeps(caller, owner)) {
-                    let (path, user) = (path.clone(), caller.user.clone());
-                    return Err(NamespaceError::Sticky { path, user, on: format!("{text}/{name}") });
-                }
-                if self.slab.get(*child).is_some_and(Inode::is_directory) {
-                    todo.push((*child, format!("{text}/{name}")));
+        // The directories of the way, each with what is left of it: a tree can be deeper than a path is long.
+        let mut way: Vec<(FileId, &str, Iter<'_, Name, FileId>)> = Vec::new();
+        let mut here = Some((top, ""));
+        loop {
+            if let Some((directory, name)) = here.take()
+                && let Some(children) = self.slab.get(directory).and_then(Inode::children)
+                && !children.is_empty()
+            {
+                let need = READ | WRITE | EXECUTE;
+                way.push((directory, name, children.iter()));
+                if !self.ownership(directory).is_some_and(|it| it.allows(caller, need)) {
+                    let (path, user, on) = (path.clone(), caller.user.clone(), text_of(path, &way, ""));
+                    return Err(NamespaceError::PermissionDenied { path, user, need, on });
                 }
             }
+            let Some((directory, _, rest)) = way.last_mut() else { return Ok(()) };
+            let Some((name, child)) = rest.next() else {
+                way.pop();
+                continue;
+            };
+            let owner = self.ownership(*child).map_or("", |it| it.owner);
+            if self.ownership(*directory).is_some_and(|it| it.sticky_keeps(caller, owner)) {
+                let (path, user, on) = (path.clone(), caller.user.clone(), text_of(path, &way, name));
+                return Err(NamespaceError::Sticky { path, user, on });
+            }
+            here = Some((*child, name));
         }
-        Ok(())
     }
 
     pub(super) fn remove(
@@ -243,6 +253,20 @@ impl Namespace {
             inode.mtime_ms = at_ms;
         }
     }
+}
+
+/// The path of `name` at the end of a way that begins at `top`, as far as a path goes.
+fn text_of(top: &NsPath, way: &[(FileId, &str, Iter<'_, Name, FileId>)], name: &str) -> String {
+    let mut text = top.to_string();
+    let names = way.iter().map(|(_, name, _)| *name).chain([name]);
+    for name in names.filter(|name| !name.is_empty()) {
+        if text.len() + 1 + name.len() > PATH_BYTES_MAX {
+            break;
+        }
+        text.push('/');
+        text.push_str(name);
+    }
+    text
 }
 
 /// The refusal of one inode more than there can be.
