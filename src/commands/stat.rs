@@ -56,8 +56,12 @@ impl Stat {
         let mut status = client.stat(self.path.as_str()).await?;
         let chunks = match (self.chunks, status.kind) {
             (true, FileKind::File) => {
-                let (same_moment, chunks) = client.chunks(self.path.as_str()).await?;
+                let (same_moment, mut chunks) = client.chunks(self.path.as_str()).await?;
                 status = same_moment;
+                // A plan turns the replicas so that reads spread; what is shown stays as long as the truth does.
+                for chunk in &mut chunks {
+                    chunk.replicas.sort_unstable_by_key(|node| node.id);
+                }
                 Some(chunks)
             }
             (true, FileKind::Directory) => Some(Vec::new()),
