@@ -86,6 +86,9 @@ async fn tries(bob: &User, method: &str, path: &str, alices_file: u64) -> Vec<Re
             set_replication,
             v1::SetReplicationRequest { request_id: id(), path: p(), replication: 1 }
         )],
+        "CheckFiles" => {
+            vec![call!(check_files, v1::CheckFilesRequest { path: p(), ..v1::CheckFilesRequest::default() })]
+        }
         "Usage" => vec![call!(usage, v1::UsageRequest { path: p() })],
         "Create" => {
             let mut over = create(path);

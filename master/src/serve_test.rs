@@ -193,7 +193,8 @@ impl Node {
     }
 
     async fn changed(&self, added: Vec<v1::Replica>, removed: Vec<u64>) {
-        let body = Some(Body::Changes(v1::ReplicaChanges { added, removed }));
+        let body =
+            Some(Body::Changes(v1::ReplicaChanges { added, removed, ..v1::ReplicaChanges::default() }));
         self.out.send(v1::FromDatanode { body }).await.expect("open");
     }
 

@@ -89,7 +89,8 @@ fn send(state: &State, step: &GcStep, told: &mut Lsn) {
     let sessions = state.sessions().clone();
     for (session, orders) in step.messages() {
         let delete = orders.iter().map(|(chunk, generation)| order(*chunk, *generation)).collect();
-        let message = state.to_datanode(v1::to_datanode::Body::Orders(v1::Orders { delete }));
+        let message =
+            state.to_datanode(v1::to_datanode::Body::Orders(v1::Orders { delete, ..v1::Orders::default() }));
         if let Some(sender) = sessions.get(&session) {
             let _ = sender.try_send(Ok(message));
         }

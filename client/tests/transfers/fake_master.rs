@@ -233,6 +233,10 @@ impl ClientService for FakeMaster {
         Ok(Response::new(v1::ReadPlanReply { epoch: 1, status: Some(file.status), chunks }))
     }
 
+    async fn check_files(&self, _: Request<v1::CheckFilesRequest>) -> Reply<v1::CheckFilesReply> {
+        unreachable!("not asked here")
+    }
+
     async fn report_bad_replica(
         &self,
         request: Request<v1::ReportBadReplicaRequest>,

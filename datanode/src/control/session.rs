@@ -248,6 +248,7 @@ impl Control {
             connections: now(&counters.connections),
             io_body: self.io_body.into(),
             open_writes: now(&counters.open_writes),
+            scrub: None,
         }
     }
 }

@@ -10,6 +10,7 @@
 //!   old enough. A chunk that the namespace does not know is counted and left alone.
 
 mod gc;
+mod health;
 mod node;
 mod placement;
 mod plans;
@@ -23,6 +24,7 @@ use std::collections::HashMap;
 use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, Lsn, NodeId};
 
 pub(crate) use gc::{Ages, GcStep};
+pub(crate) use health::{Problem, ReplicaState, ReplicaView};
 use node::Node;
 pub(crate) use node::{Dir, Leader, Load, NodeState, NodeView, RegisterRefusal, Registration, SessionId};
 pub(crate) use placement::{PlacementRefusal, Wanted};

@@ -266,6 +266,22 @@ impl Namespace {
         Ok(PlannedRange { status, chunks })
     }
 
+    /// The chunks of a visible file, in order, and the replicas that are wanted of each; `None` for anything else.
+    pub(crate) fn chunks_of(
+        &self,
+        file: FileId,
+    ) -> Option<(u8, impl Iterator<Item = (ChunkId, Chunk)> + '_)> {
+        let body = self.slab.get(file).and_then(Inode::file)?;
+        let known = |id: &ChunkId| Some((*id, self.chunks.get(*id)?.unpacked()));
+        Some((body.replication, body.chunks.as_slice().iter().filter_map(known)))
+    }
+
+    /// The files whose ids have the slots from `slot` on, with the slot of each: all of them when it is asked again
+    /// from behind the last. Open ones have no chunks yet.
+    pub(crate) fn files_from(&self, slot: u32) -> impl Iterator<Item = (u32, FileId)> + '_ {
+        self.slab.from(slot).filter(|(_, _, inode)| !inode.is_directory()).map(|(slot, id, _)| (slot, id))
+    }
+
     /// What `caller` is writing as `file`.
     ///
     /// # Errors

@@ -159,6 +159,15 @@ impl Slab {
         }
     }
 
+    /// Slot, id and inode of what is used from `slot` on.
+    pub(crate) fn from(&self, slot: u32) -> impl Iterator<Item = (u32, FileId, &Inode)> {
+        let rest = self.slots.iter().enumerate().skip(slot as usize);
+        rest.filter_map(|(slot, it)| match it {
+            Slot::Used { use_count, inode } => Some((slot as u32, id_of(slot as u32, *use_count), inode)),
+            Slot::Free { .. } => None,
+        })
+    }
+
     /// The inode of `id`, to be changed, but for the names in a directory.
     pub(crate) fn get_mut(&mut self, id: FileId) -> Option<&mut Inode> {
         if self.frozen.is_some() && self.get(id).is_some() {

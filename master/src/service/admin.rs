@@ -2,10 +2,12 @@
 
 use distrifs_proto::grpc::v1;
 use distrifs_proto::grpc::v1::admin_service_server::AdminService;
+use distrifs_proto::types::ChunkId;
 use tonic::{Request, Response, Status};
 
 use super::{Api, convert};
 use crate::cluster::{NodeState, Wanted};
+use crate::namespace::ChunkState;
 
 /// The service of operators. It only tells; anybody may ask.
 #[derive(Debug, Clone)]
@@ -34,9 +36,45 @@ impl AdminService for AdminApi {
         let reply = self.status();
         self.0.counted("ClusterStatus", Ok(reply))
     }
+
+    async fn explain_chunk(
+        &self,
+        request: Request<v1::ExplainChunkRequest>,
+    ) -> Result<Response<v1::ExplainChunkReply>, Status> {
+        let reply = self.explain(ChunkId(request.into_inner().chunk_id));
+        self.0.counted("ExplainChunk", Ok(reply))
+    }
 }
 
 impl AdminApi {
+    fn explain(&self, id: ChunkId) -> v1::ExplainChunkReply {
+        let state = &self.0.state;
+        let now_ms = state.clock.now_ms();
+        let namespace = state.namespace();
+        let cluster = state.cluster();
+        let mut reply = v1::ExplainChunkReply { epoch: state.epoch.0, ..Default::default() };
+        let chunk = match namespace.chunk(id) {
+            ChunkState::Referenced(chunk) => chunk,
+            other => {
+                reply.state = match other {
+                    ChunkState::Unfinished => "unfinished",
+                    ChunkState::Dereferenced(_) => "dereferenced",
+                    _ => "unknown",
+                }
+                .to_owned();
+                return reply;
+            }
+        };
+        reply.state = "referenced".to_owned();
+        reply.generation = chunk.generation.0;
+        reply.length = u64::from(chunk.length);
+        reply.crc32c = chunk.crc.0;
+        reply.references = chunk.refs;
+        reply.replicas =
+            cluster.replica_views(now_ms, id, &chunk).into_iter().map(convert::explained_replica).collect();
+        reply
+    }
+
     fn status(&self) -> v1::ClusterStatusReply {
         let state = &self.0.state;
         let config = &state.config;
@@ -77,6 +115,7 @@ impl AdminApi {
             chunks_to_delete,
             cluster_id_high,
             cluster_id_low,
+            ..v1::ClusterStatusReply::default()
         }
     }
 }

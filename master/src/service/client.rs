@@ -116,4 +116,11 @@ impl ClientService for ClientApi {
     ) -> Result<Response<v1::ReportBadReplicaReply>, Status> {
         answer!(self.0, request, "ReportBadReplica", report_bad_replica)
     }
+
+    async fn check_files(
+        &self,
+        request: Request<v1::CheckFilesRequest>,
+    ) -> Result<Response<v1::CheckFilesReply>, Status> {
+        answer!(self.0, request, "CheckFiles", check_files)
+    }
 }

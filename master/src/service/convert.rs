@@ -3,7 +3,7 @@
 use distrifs_proto::grpc::v1;
 use distrifs_proto::types::{ChunkId, Crc32c, GenerationStamp};
 
-use crate::cluster::{Dir, Endpoint, NodeState, NodeView, Replica};
+use crate::cluster::{Dir, Endpoint, NodeState, NodeView, Replica, ReplicaState, ReplicaView};
 use crate::namespace::{Status, WrittenChunk};
 
 pub(super) fn file_status(status: &Status) -> v1::FileStatus {
@@ -58,12 +58,32 @@ pub(super) fn dir(dir: v1::DataDir) -> Dir {
     }
 }
 
-pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
-    let state = match view.state {
+fn node_state(state: NodeState) -> v1::NodeState {
+    match state {
         NodeState::Live => v1::NodeState::Live,
         NodeState::Suspect => v1::NodeState::Suspect,
         NodeState::Dead => v1::NodeState::Dead,
+    }
+}
+
+pub(super) fn explained_replica(view: ReplicaView) -> v1::ExplainedReplica {
+    let state = match view.state {
+        ReplicaState::Good => "good",
+        ReplicaState::Corrupt => "corrupt",
+        ReplicaState::Stale => "stale",
+        ReplicaState::Differs => "differs",
     };
+    v1::ExplainedReplica {
+        node_id: view.node.0,
+        data_address: view.address,
+        node_state: node_state(view.node_state).into(),
+        state: state.to_owned(),
+        blamed: view.blamed,
+    }
+}
+
+pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
+    let state = node_state(view.state);
     let (used_bytes, free_bytes) = (used(&view), free(&view));
     let data_dirs = view
         .load
@@ -89,6 +109,8 @@ pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
         io_body: view.load.io_body,
         since_heartbeat_ms: view.silent_ms,
         reported: view.reported,
+        scrub: None,
+        why_suspect: String::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 //! messages out.
 
 mod admin;
+mod check;
 mod client;
 mod convert;
 mod datanode;

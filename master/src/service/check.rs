@@ -1,0 +1,92 @@
+//! The health of files, in slices: what `fsck` asks.
+
+use std::sync::Arc;
+
+use distrifs_proto::grpc::v1;
+use distrifs_proto::limits::LIST_PAGE_MAX;
+use tonic::Status;
+
+use super::{Api, path};
+use crate::cluster::{Cluster, Problem};
+use crate::namespace::{Namespace, Status as FileStatus};
+use crate::permission::Caller;
+use crate::refusal::Refusal;
+
+/// Unhealthy chunks of one file that are told one by one.
+const CHUNKS_TOLD_MAX: usize = 8;
+
+impl Api {
+    pub(super) async fn check_files(
+        &self,
+        caller: Arc<Caller>,
+        ask: v1::CheckFilesRequest,
+    ) -> Result<v1::CheckFilesReply, Status> {
+        let path = path(&ask.path)?;
+        let now_ms = self.state.clock.now_ms();
+        let mut reply = v1::CheckFilesReply { epoch: self.state.epoch.0, ..Default::default() };
+        let namespace = self.state.namespace();
+        let page = namespace.list(&caller, &path, true, &ask.start_after, LIST_PAGE_MAX);
+        let page = page.map_err(Refusal::Namespace)?;
+        let itself = namespace.stat(&caller, &path).is_ok_and(|status| status.body.is_some());
+        let cluster = self.state.cluster();
+        for entry in page.entries.iter().filter(|entry| entry.body.is_some()) {
+            if let Some(mut unhealthy) = check(&mut reply, &namespace, &cluster, now_ms, entry) {
+                if itself {
+                    unhealthy.path.clear();
+                }
+                reply.unhealthy.push(unhealthy);
+            }
+        }
+        reply.continue_after = page.entries.last().map(|entry| entry.path.clone()).unwrap_or_default();
+        reply.more = page.more;
+        Ok(reply)
+    }
+}
+
+/// Counts one file; what is wrong with it.
+fn check(
+    reply: &mut v1::CheckFilesReply,
+    namespace: &Namespace,
+    cluster: &Cluster,
+    now_ms: u64,
+    entry: &FileStatus,
+) -> Option<v1::UnhealthyFile> {
+    let (replication, chunks) = namespace.chunks_of(entry.file)?;
+    reply.files += 1;
+    let mut worst = None;
+    let mut file = v1::UnhealthyFile { path: entry.path.clone(), ..Default::default() };
+    for (index, (id, chunk)) in chunks.enumerate() {
+        reply.chunks += 1;
+        let health = cluster.health(now_ms, id, &chunk);
+        let Some(problem) = health.problem(u32::from(replication)) else { continue };
+        worst = worst.max(Some(problem));
+        file.unhealthy_chunks += 1;
+        if file.chunks.len() < CHUNKS_TOLD_MAX {
+            file.chunks.push(v1::UnhealthyChunk {
+                index: index as u64,
+                chunk_id: id.0,
+                problem: convert(problem).into(),
+                wanted: u32::from(replication),
+                good: health.good,
+                damaged: health.damaged,
+                why: String::new(),
+            });
+        }
+    }
+    match worst {
+        None => reply.healthy += 1,
+        Some(Problem::UnderReplicated) => reply.under_replicated += 1,
+        Some(Problem::Corrupt) => reply.corrupt += 1,
+        Some(Problem::Missing) => reply.missing += 1,
+    }
+    file.problem = convert(worst?).into();
+    Some(file)
+}
+
+fn convert(problem: Problem) -> v1::FileProblem {
+    match problem {
+        Problem::UnderReplicated => v1::FileProblem::UnderReplicated,
+        Problem::Corrupt => v1::FileProblem::Corrupt,
+        Problem::Missing => v1::FileProblem::Missing,
+    }
+}
