@@ -95,6 +95,8 @@ pub(crate) struct Settings {
     pub(crate) heartbeat_timeout: Duration,
     /// How often datanodes repeat their full report.
     pub(crate) block_report_interval: Duration,
+    /// How often all files are looked through for chunks to repair.
+    pub(crate) recovery_interval: Duration,
     /// How often tombstones are looked through.
     pub(crate) gc_interval: Duration,
     /// How long a dereferenced chunk is kept.
@@ -199,6 +201,7 @@ impl Settings {
             heartbeat_interval: seconds("heartbeat_interval", 3)?,
             heartbeat_timeout: seconds("heartbeat_timeout", 9)?,
             block_report_interval: seconds("blockreport_interval", 600)?,
+            recovery_interval: seconds("recovery_interval", 2)?,
             gc_interval: seconds("gc_interval", 10)?,
             gc_delay: seconds("gc_delay", 60)?,
             pending_timeout: seconds("pending_timeout", 60)?,

@@ -44,6 +44,8 @@ pub struct MasterConfig {
     pub heartbeat_timeout: Duration,
     /// How often datanodes are told to send their full block report.
     pub block_report_interval: Duration,
+    /// How often all files are looked through for chunks to repair.
+    pub recovery_interval: Duration,
     /// How often tombstones are looked through.
     pub gc_interval: Duration,
     /// How long a dereferenced chunk is kept.
@@ -73,6 +75,7 @@ impl MasterConfig {
             heartbeat_interval: Duration::from_secs(3),
             heartbeat_timeout: Duration::from_secs(9),
             block_report_interval: Duration::from_secs(600),
+            recovery_interval: Duration::from_secs(2),
             gc_interval: Duration::from_secs(10),
             gc_delay: Duration::from_secs(60),
             pending_timeout: Duration::from_secs(60),

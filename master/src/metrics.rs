@@ -77,11 +77,25 @@ pub(crate) fn render(state: &State) -> String {
         gauge(&format!("distrifs_checkpoint_{name}"), kind, help, value);
     }
     let now_ms = state.clock.now_ms();
-    let (views, (chunks, replicas), behind, deletes) = {
+    let (views, (chunks, replicas), behind, deletes, repairs, safe) = {
         let cluster = state.cluster();
+        let (repairs, safe) = (cluster.repair_stats(), cluster.safe_mode(now_ms).is_some());
         let (behind, deletes) = (cluster.behind().is_some(), cluster.deletes(now_ms));
-        (cluster.views(now_ms), cluster.replica_counts(), behind, deletes)
+        (cluster.views(now_ms), cluster.replica_counts(), behind, deletes, repairs, safe)
     };
+    let found = state.repair_found();
+    for (name, kind, help, value) in [
+        ("safe_mode", "gauge", "1 when nothing is repaired.", u64::from(safe)),
+        ("chunks_to_repair", "gauge", "Chunks that lack good replicas.", found.to_repair),
+        ("chunks_to_trim", "gauge", "Chunks with surplus or damaged replicas.", found.to_trim),
+        ("copies_running", "gauge", "Copies on their way.", repairs.running),
+        ("copies_done_total", "counter", "Copies made.", repairs.done),
+        ("copies_failed_total", "counter", "Copies that failed or were given up.", repairs.failed),
+        ("found_corrupt_total", "counter", "Replicas read whole and found damaged.", repairs.found_corrupt),
+        ("dropped_total", "counter", "Surplus and damaged replicas ordered away.", repairs.dropped),
+    ] {
+        gauge(&format!("distrifs_repair_{name}"), kind, help, value);
+    }
     gauge("distrifs_cluster_reported_chunks", "gauge", "Chunks with a reported replica.", chunks);
     gauge("distrifs_cluster_replicas", "gauge", "Reported replicas.", replicas);
     gauge("distrifs_cluster_behind", "gauge", "1 when a datanode has seen more.", u64::from(behind));

@@ -11,7 +11,7 @@ use distrifs_engine::checkpoint::Written;
 use distrifs_engine::log::LogStats;
 use distrifs_proto::grpc::v1;
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tonic::Status;
 
 use crate::checkpoint::CheckpointStats;
@@ -22,6 +22,7 @@ use crate::error::MasterFailure;
 use crate::groups::Groups;
 use crate::metrics::Metrics;
 use crate::namespace::Namespace;
+use crate::repair::Found;
 
 /// Messages that wait for one datanode.
 pub(crate) const SESSION_QUEUE_MAX: usize = 64;
@@ -45,6 +46,8 @@ pub(crate) struct State {
     log_stats: Mutex<Option<LogStats>>,
     checkpoints: Mutex<CheckpointStats>,
     failure: watch::Sender<Option<MasterFailure>>,
+    repair: Notify,
+    repair_found: Mutex<Found>,
 }
 
 impl State {
@@ -71,6 +74,8 @@ impl State {
             log_stats: Mutex::new(None),
             checkpoints: Mutex::new(CheckpointStats::default()),
             failure: watch::Sender::new(None),
+            repair: Notify::new(),
+            repair_found: Mutex::default(),
         }
     }
 
@@ -129,6 +134,26 @@ impl State {
     /// A checkpoint was not finished.
     pub(crate) fn checkpoint_failed(&self) {
         self.checkpoints.lock().unwrap_or_else(PoisonError::into_inner).failed += 1;
+    }
+
+    /// Something happened that may let repair go on.
+    pub(crate) fn wake_repair(&self) {
+        self.repair.notify_one();
+    }
+
+    /// Resolves when something happened that may let repair go on.
+    pub(crate) async fn repair_woken(&self) {
+        self.repair.notified().await;
+    }
+
+    /// What the last look of repair over all files found.
+    pub(crate) fn repair_found(&self) -> Found {
+        *self.repair_found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A look of repair over all files has ended.
+    pub(crate) fn set_repair_found(&self, found: Found) {
+        *self.repair_found.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
     /// How this master introduces itself to datanodes.

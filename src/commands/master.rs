@@ -58,6 +58,7 @@ impl MasterCommand {
             heartbeat_interval: settings.heartbeat_interval,
             heartbeat_timeout: settings.heartbeat_timeout,
             block_report_interval: settings.block_report_interval,
+            recovery_interval: settings.recovery_interval,
             gc_interval: settings.gc_interval,
             gc_delay: settings.gc_delay,
             pending_timeout: settings.pending_timeout,

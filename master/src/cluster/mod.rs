@@ -11,13 +11,18 @@
 
 mod gc;
 mod health;
+mod jobs;
 mod node;
 mod placement;
 mod plans;
+mod repair;
+#[cfg(test)]
+mod repair_test;
 mod replicas;
 mod report;
 #[cfg(test)]
 mod session_test;
+mod trust;
 
 use std::collections::HashMap;
 
@@ -26,11 +31,17 @@ use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, Lsn, NodeId
 pub(crate) use gc::{Ages, GcStep};
 pub(crate) use health::{Problem, ReplicaState, ReplicaView};
 use node::Node;
-pub(crate) use node::{Dir, Leader, Load, NodeState, NodeView, RegisterRefusal, Registration, SessionId};
+pub(crate) use node::{
+    Dir, Leader, Load, NodeState, NodeView, RegisterRefusal, Registration, Scrub, SessionId,
+};
 pub(crate) use placement::{PlacementRefusal, Wanted};
 pub(crate) use plans::Plans;
+use repair::Repairs;
+pub(crate) use repair::{Candidate, CopyFailure, RepairOrder};
 use replicas::Replicas;
 pub(crate) use report::Verdict;
+use trust::Trust;
+pub(crate) use trust::{WEIGHT_READ, WEIGHT_WRITE};
 
 /// Datanodes that are remembered at once.
 pub(crate) const NODES_MAX: usize = 4096;
@@ -102,6 +113,8 @@ pub(crate) struct Cluster {
     next_session: u64,
     replicas: Replicas,
     behind: Option<Behind>,
+    trust: Trust,
+    repairs: Repairs,
     /// Chunks of these unfinished files and where they were planned.
     pub(crate) plans: Plans,
 }
@@ -118,6 +131,8 @@ impl Cluster {
             next_session: 1,
             replicas: Replicas::default(),
             behind: None,
+            trust: Trust::default(),
+            repairs: Repairs::default(),
             plans: Plans::default(),
         }
     }
@@ -129,9 +144,42 @@ impl Cluster {
 
     /// Every node, sorted by id.
     pub(crate) fn views(&self, now_ms: u64) -> Vec<NodeView> {
-        let mut views: Vec<NodeView> = self.nodes.iter().map(|node| node.view(now_ms, self.timing)).collect();
+        let view = |node: &Node| {
+            let mut view = node.view(now_ms, self.timing);
+            view.state = self.state_of(now_ms, node);
+            view.why_suspect = match (view.state, self.distrusted(now_ms, node)) {
+                (NodeState::Suspect, Some(rest)) => {
+                    format!("clients could not reach its data port, last {} s ago", rest / 1000)
+                }
+                (NodeState::Suspect, None) if node.session.is_none() => "its session ended".to_owned(),
+                (NodeState::Suspect, None) => "its heartbeat is late".to_owned(),
+                _ => String::new(),
+            };
+            view
+        };
+        let mut views: Vec<NodeView> = self.nodes.iter().map(view).collect();
         views.sort_by_key(|view| view.id);
         views
+    }
+
+    /// Whether a node is trusted with work: by its own word, and by what others saw of it.
+    fn state_of(&self, now_ms: u64, node: &Node) -> NodeState {
+        match node.state(now_ms, self.timing) {
+            NodeState::Live if self.distrusted(now_ms, node).is_some() => NodeState::Suspect,
+            state => state,
+        }
+    }
+
+    /// For how long nobody has complained of a node that is distrusted.
+    fn distrusted(&self, now_ms: u64, node: &Node) -> Option<u64> {
+        self.trust.distrusted(now_ms, node.id, self.nodes.len())
+    }
+
+    /// Somebody could not reach a node, or it did not answer in time.
+    pub(crate) fn complain(&mut self, now_ms: u64, node: NodeId, weight: u32) {
+        if self.by_id.contains_key(&node) {
+            self.trust.complain(now_ms, node, weight);
+        }
     }
 
     /// Whether nodes of the time before a restart may still be on their way, `within_ms` after the start.
@@ -172,7 +220,7 @@ impl Cluster {
                 continue;
             }
             let Some(node) = self.nodes.get(held.node as usize) else { continue };
-            let rank = match node.state(now_ms, self.timing) {
+            let rank = match self.state_of(now_ms, node) {
                 NodeState::Dead => continue,
                 NodeState::Live => 0,
                 NodeState::Suspect => 1,

@@ -114,6 +114,25 @@ pub(crate) struct Load {
     pub(crate) open_writes: u32,
     /// How it does its I/O.
     pub(crate) io_body: String,
+    /// How far it has checked its replicas.
+    pub(crate) scrub: Scrub,
+}
+
+/// How far a node has checked its replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Scrub {
+    /// Replicas read whole.
+    pub(crate) replicas_checked: u64,
+    /// Bytes of these.
+    pub(crate) bytes_checked: u64,
+    /// Damaged ones among them.
+    pub(crate) found_corrupt: u64,
+    /// Replicas not read yet.
+    pub(crate) replicas_unchecked: u64,
+    /// For how long the oldest has gone unread.
+    pub(crate) oldest_unchecked_ms: u64,
+    /// How much of the present pass is done, of 1000.
+    pub(crate) pass_permille: u32,
 }
 
 /// What is known of a node.
@@ -156,6 +175,8 @@ pub(crate) struct NodeView {
     pub(crate) reported: bool,
     /// What did not fit the namespace in its last full report.
     pub(crate) oddities: Oddities,
+    /// Why it is suspect; empty when it is not.
+    pub(crate) why_suspect: String,
 }
 
 impl Node {
@@ -183,6 +204,7 @@ impl Node {
             silent_ms: now_ms.saturating_sub(self.heard_ms),
             reported: self.reported,
             oddities: self.oddities,
+            why_suspect: String::new(),
         }
     }
 
@@ -240,6 +262,8 @@ impl Cluster {
             if let Some(ended) = old.session.replace(session) {
                 self.sessions.remove(&ended);
             }
+            // What was said of the session before may have been why it ended.
+            self.trust.forget(node.id);
             old.address = node.address;
             old.rack = node.rack;
             old.heard_ms = now_ms;

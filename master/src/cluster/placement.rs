@@ -130,20 +130,54 @@ impl Cluster {
         self.candidates(now_ms, wanted).map(|_| ())
     }
 
-    fn candidates(&self, now_ms: u64, wanted: Wanted<'_>) -> Result<Vec<Candidate>, PlacementRefusal> {
-        let mut candidates = Vec::new();
-        let mut live = 0;
-        for (index, node) in self.nodes.iter().enumerate() {
-            // Without a heartbeat nothing is known of its room.
-            if node.state(now_ms, self.timing) != NodeState::Live || node.load.is_none() {
-                continue;
-            }
-            live += 1;
-            let Some(room) = room(node, wanted.bytes) else { continue };
+    /// Where one more replica of `bytes` goes, beside those on `holders`: in a rack that has none if there is one.
+    pub(super) fn target_for(
+        &self,
+        now_ms: u64,
+        bytes: u64,
+        holders: &[u32],
+        takes: impl Fn(u32) -> bool,
+        seed: u64,
+    ) -> Option<u32> {
+        let mut pool = self.roomy(now_ms, bytes, &[]);
+        pool.retain(|it| !it.excluded && !holders.contains(&(it.index as u32)) && takes(it.index as u32));
+        let racks: Vec<&str> =
+            holders.iter().filter_map(|at| self.nodes.get(*at as usize)).map(|it| it.rack.as_str()).collect();
+        let elsewhere: Vec<Candidate> =
+            pool.iter().copied().filter(|it| !racks.contains(&self.nodes[it.index].rack.as_str())).collect();
+        let pool = if elsewhere.is_empty() { pool } else { elsewhere };
+        pick(&pool, &mut SplitMix(seed)).map(|index| index as u32)
+    }
+
+    /// How many nodes are live, and how many of them have room for `bytes` and are not among `holders`.
+    pub(super) fn live_and_roomy(&self, now_ms: u64, bytes: u64, holders: &[u32]) -> (usize, usize) {
+        let roomy = self.roomy(now_ms, bytes, &[]);
+        let free = roomy.iter().filter(|it| !it.excluded && !holders.contains(&(it.index as u32))).count();
+        (self.live(now_ms).count(), free)
+    }
+
+    /// Those that are live and have told their load: without it nothing is known of their room.
+    fn live(&self, now_ms: u64) -> impl Iterator<Item = (usize, &Node)> + '_ {
+        self.nodes.iter().enumerate().filter(move |(_, node)| {
+            node.state(now_ms, self.timing) == NodeState::Live && node.load.is_some()
+        })
+    }
+
+    fn roomy(&self, now_ms: u64, bytes: u64, exclude: &[NodeId]) -> Vec<Candidate> {
+        let candidate = |(index, node): (usize, &Node)| {
+            let room = room(node, bytes)?;
             let busy = node.load.as_ref().map_or(0, |load| u64::from(load.open_writes));
             let weight = (room / (1 + busy + u64::from(node.assigned))).max(1);
-            candidates.push(Candidate { index, weight, excluded: wanted.exclude.contains(&node.id) });
-        }
+            // One that others could not reach is better than none.
+            let excluded = exclude.contains(&node.id) || self.distrusted(now_ms, node).is_some();
+            Some(Candidate { index, weight, excluded })
+        };
+        self.live(now_ms).filter_map(candidate).collect()
+    }
+
+    fn candidates(&self, now_ms: u64, wanted: Wanted<'_>) -> Result<Vec<Candidate>, PlacementRefusal> {
+        let live = self.live(now_ms).count();
+        let candidates = self.roomy(now_ms, wanted.bytes, wanted.exclude);
         let (roomy, bytes, wanted) = (candidates.len(), wanted.bytes, wanted.replicas);
         // A put that was under way must not fail for a restart of the master alone.
         if roomy < wanted && self.returning(now_ms, self.timing.heartbeat_timeout_ms) {

@@ -146,6 +146,11 @@ impl Replicas {
         self.blames.push_back((chunk, node, now_ms.saturating_add(BLAME_MS)));
     }
 
+    /// The replica was found sound.
+    pub(super) fn unblame(&mut self, chunk: ChunkId, node: u32) {
+        self.blames.retain(|(of, at, _)| (*of, *at) != (chunk, node));
+    }
+
     /// Whether readers complained of a replica lately.
     pub(super) fn is_blamed(&self, now_ms: u64, chunk: ChunkId, node: u32) -> bool {
         self.blames.iter().any(|(of, at, until)| (*of, *at) == (chunk, node) && *until > now_ms)

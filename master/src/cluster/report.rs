@@ -100,6 +100,7 @@ impl Cluster {
         }
         for (chunk, ()) in gone.iter() {
             self.replicas.take(index, chunk);
+            self.repairs.removed(chunk, index);
         }
         for change in report.changes {
             self.change(index, change);
@@ -149,6 +150,7 @@ impl Cluster {
             Change::Removed(chunk) => {
                 node.held.remove(chunk);
                 self.replicas.take(index, chunk);
+                self.repairs.removed(chunk, index);
             }
         }
     }

@@ -70,6 +70,7 @@ impl AdminApi {
         reply.length = u64::from(chunk.length);
         reply.crc32c = chunk.crc.0;
         reply.references = chunk.refs;
+        reply.why = cluster.why_waiting(id).unwrap_or_default();
         reply.replicas =
             cluster.replica_views(now_ms, id, &chunk).into_iter().map(convert::explained_replica).collect();
         reply
@@ -91,6 +92,8 @@ impl AdminApi {
             (None, Ok(())) => String::new(),
         };
         let views = cluster.views(now_ms);
+        let (repairs, found) = (cluster.repair_stats(), state.repair_found());
+        let safe_mode = cluster.safe_mode(now_ms).unwrap_or_default();
         drop(cluster);
         let dead = views.iter().filter(|view| view.state == NodeState::Dead).count();
         let live = views.iter().filter(|view| view.state == NodeState::Live).count();
@@ -115,7 +118,12 @@ impl AdminApi {
             chunks_to_delete,
             cluster_id_high,
             cluster_id_low,
-            ..v1::ClusterStatusReply::default()
+            chunks_to_repair: found.to_repair,
+            chunks_to_trim: found.to_trim,
+            repairs_running: repairs.running,
+            repairs_done: repairs.done,
+            repairs_failed: repairs.failed,
+            safe_mode,
         }
     }
 }

@@ -69,7 +69,7 @@ fn check(
                 wanted: u32::from(replication),
                 good: health.good,
                 damaged: health.damaged,
-                why: String::new(),
+                why: cluster.why_unrepaired(now_ms, id),
             });
         }
     }

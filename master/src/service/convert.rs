@@ -1,9 +1,13 @@
 //! Between messages and the cores' types.
 
+use distrifs_proto::ErrorCode;
 use distrifs_proto::grpc::v1;
-use distrifs_proto::types::{ChunkId, Crc32c, GenerationStamp};
+use distrifs_proto::limits::ERROR_TEXT_BYTES_MAX;
+use distrifs_proto::types::{ChunkId, Crc32c, GenerationStamp, NodeId};
 
-use crate::cluster::{Dir, Endpoint, NodeState, NodeView, Replica, ReplicaState, ReplicaView};
+use crate::cluster::{
+    CopyFailure, Dir, Endpoint, NodeState, NodeView, Replica, ReplicaState, ReplicaView, Scrub,
+};
 use crate::namespace::{Status, WrittenChunk};
 
 pub(super) fn file_status(status: &Status) -> v1::FileStatus {
@@ -48,6 +52,17 @@ pub(super) fn replica(replica: &v1::Replica) -> Replica {
     }
 }
 
+/// What came of an order to replicate.
+pub(super) fn copied(end: &v1::Replicated) -> Result<(), CopyFailure> {
+    if end.code == 0 {
+        return Ok(());
+    }
+    let number = u16::try_from(end.code).unwrap_or(u16::MAX);
+    let code = ErrorCode::from_number(number).unwrap_or(ErrorCode::Internal);
+    let text: String = end.text.chars().take(ERROR_TEXT_BYTES_MAX).collect();
+    Err(CopyFailure { code, node: NodeId(end.failed_node_id), text })
+}
+
 pub(super) fn dir(dir: v1::DataDir) -> Dir {
     Dir {
         path: dir.path,
@@ -55,6 +70,17 @@ pub(super) fn dir(dir: v1::DataDir) -> Dir {
         free_bytes: dir.free_bytes,
         used_bytes: dir.used_bytes,
         healthy: dir.healthy,
+    }
+}
+
+pub(super) fn scrub(scrub: v1::Scrub) -> Scrub {
+    Scrub {
+        replicas_checked: scrub.replicas_checked,
+        bytes_checked: scrub.bytes_checked,
+        found_corrupt: scrub.found_corrupt,
+        replicas_unchecked: scrub.replicas_unchecked,
+        oldest_unchecked_ms: scrub.oldest_unchecked_ms,
+        pass_permille: scrub.pass_permille,
     }
 }
 
@@ -85,6 +111,7 @@ pub(super) fn explained_replica(view: ReplicaView) -> v1::ExplainedReplica {
 pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
     let state = node_state(view.state);
     let (used_bytes, free_bytes) = (used(&view), free(&view));
+    let scrub = view.load.scrub;
     let data_dirs = view
         .load
         .dirs
@@ -109,8 +136,15 @@ pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
         io_body: view.load.io_body,
         since_heartbeat_ms: view.silent_ms,
         reported: view.reported,
-        scrub: None,
-        why_suspect: String::new(),
+        scrub: Some(v1::Scrub {
+            replicas_checked: scrub.replicas_checked,
+            bytes_checked: scrub.bytes_checked,
+            found_corrupt: scrub.found_corrupt,
+            replicas_unchecked: scrub.replicas_unchecked,
+            oldest_unchecked_ms: scrub.oldest_unchecked_ms,
+            pass_permille: scrub.pass_permille,
+        }),
+        why_suspect: view.why_suspect,
     }
 }
 

@@ -170,6 +170,7 @@ fn take(state: &State, session: SessionId, body: Option<Body>) -> Result<(), Sta
                 chunks: beat.chunks,
                 open_writes: beat.open_writes,
                 io_body: beat.io_body,
+                scrub: beat.scrub.map(convert::scrub).unwrap_or_default(),
             };
             state.cluster().heartbeat(now_ms, session, load);
             Ok(())
@@ -187,18 +188,57 @@ fn take(state: &State, session: SessionId, body: Option<Body>) -> Result<(), Sta
             taken.map_err(|error| protocol(&error.to_string()))
         }
         Some(Body::Changes(changes)) => {
-            if changes.added.len() + changes.removed.len() > 2 * REPORT_PART_MAX {
+            let told = [
+                changes.added.len(),
+                changes.removed.len(),
+                changes.verified.len(),
+                changes.replicated.len(),
+            ];
+            if told.iter().sum::<usize>() > 2 * REPORT_PART_MAX {
                 return Err(protocol("a report of changes is too long"));
             }
-            let added: Vec<Replica> = changes.added.iter().map(convert::replica).collect();
-            let removed: Vec<ChunkId> = changes.removed.iter().copied().map(ChunkId).collect();
-            let taken = state.cluster().changed(now_ms, session, &added, &removed);
-            taken.map_err(|error| protocol(&error.to_string()))
+            take_changes(state, now_ms, session, &changes)
         }
         Some(Body::Register(_)) => Err(protocol("a second registration in one session")),
         // From a newer datanode: not an error, not understood.
         None => Ok(()),
     }
+}
+
+fn take_changes(
+    state: &State,
+    now_ms: u64,
+    session: SessionId,
+    changes: &v1::ReplicaChanges,
+) -> Result<(), Status> {
+    let added: Vec<Replica> = changes.added.iter().map(convert::replica).collect();
+    let removed: Vec<ChunkId> = changes.removed.iter().copied().map(ChunkId).collect();
+    let verified: Vec<Replica> = changes.verified.iter().map(convert::replica).collect();
+    let namespace = state.namespace();
+    let mut cluster = state.cluster();
+    cluster.changed(now_ms, session, &added, &removed).map_err(|error| protocol(&error.to_string()))?;
+    cluster.verified(now_ms, session, &verified);
+    for end in &changes.replicated {
+        let (id, target) = (ChunkId(end.chunk_id), NodeId(end.target_node_id));
+        let outcome = match convert::copied(end) {
+            Ok(()) => Ok(match namespace.chunk(id) {
+                ChunkState::Referenced(chunk) => Some(chunk),
+                _ => None,
+            }),
+            Err(failure) => {
+                tracing::warn!(chunk = %id, %target, why = failure.text, "a copy was not made");
+                Err(failure)
+            }
+        };
+        cluster.replicated(now_ms, id, target, outcome);
+    }
+    let corrupt = added.iter().filter(|replica| replica.corrupt).count();
+    let ended = changes.replicated.len() + verified.len() + removed.len() + corrupt;
+    drop((cluster, namespace));
+    if ended > 0 {
+        state.wake_repair();
+    }
+    Ok(())
 }
 
 /// What the namespace says of a replica.

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use distrifs_proto::ErrorCode;
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::{LIST_PAGE_MAX, PLAN_CHUNKS_MAX};
 use distrifs_proto::types::{ChunkId, FileId, NodeId};
 use tonic::Status;
 
 use super::{Api, convert, path};
+use crate::cluster::WEIGHT_READ;
 use crate::namespace::NamespaceError;
 use crate::permission::Caller;
 use crate::refusal::Refusal;
@@ -124,7 +126,18 @@ impl Api {
     ) -> Result<v1::ReportBadReplicaReply, Status> {
         let (chunk, node) = (ChunkId(ask.chunk_id), NodeId(ask.node_id));
         tracing::warn!(%chunk, %node, code = ask.code, user = caller.user, "a reader complains of a replica");
-        self.state.cluster().blame(self.state.clock.now_ms(), chunk, node);
+        let now_ms = self.state.clock.now_ms();
+        let code = u16::try_from(ask.code).ok().and_then(ErrorCode::from_number);
+        let mut cluster = self.state.cluster();
+        cluster.blame(now_ms, chunk, node);
+        if matches!(code, Some(ErrorCode::Unavailable | ErrorCode::HopFailed)) {
+            cluster.complain(now_ms, node, WEIGHT_READ);
+        } else {
+            // A word against a replica counts once its node has read it whole.
+            cluster.claim(chunk, node);
+            drop(cluster);
+            self.state.wake_repair();
+        }
         Ok(v1::ReportBadReplicaReply { epoch: self.state.epoch.0 })
     }
 }

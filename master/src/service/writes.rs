@@ -10,7 +10,7 @@ use distrifs_proto::types::{ChunkId, FileId, NodeId, RequestId};
 use tonic::Status;
 
 use super::{Api, convert, invalid, mismatch, mode, path, request_id};
-use crate::cluster::{Endpoint, Replica, Wanted};
+use crate::cluster::{Endpoint, Replica, WEIGHT_WRITE, Wanted};
 use crate::namespace::{Answer, Command, DIRECTORY_MODE, FILE_MODE, FIRST_GENERATION, NsPath, Operation};
 use crate::permission::Caller;
 use crate::refusal::Refusal;
@@ -190,6 +190,11 @@ impl Api {
         let exclude: Vec<NodeId> = ask.exclude.iter().copied().map(NodeId).collect();
         let file = FileId(ask.file_id);
         let abandon = ask.abandon_chunk.map(ChunkId);
+        if abandon.is_some() {
+            // A pipeline failed at them a moment ago, or they failed this file before.
+            let (mut cluster, now_ms) = (self.state.cluster(), self.state.clock.now_ms());
+            exclude.iter().for_each(|node| cluster.complain(now_ms, *node, WEIGHT_WRITE));
+        }
         let operation = Operation::AllocateChunk { file, chunk: TO_BE_ASSIGNED, abandon };
         let writing = self.state.namespace().writing(&caller, file).map_err(Refusal::Namespace)?;
         let command = self.command(request, caller, operation);

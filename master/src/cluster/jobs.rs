@@ -1,0 +1,151 @@
+//! What datanodes were told to do for repair and have not answered yet. Pure.
+
+use std::collections::HashMap;
+
+use distrifs_proto::types::ChunkId;
+
+/// Orders without an answer, of all nodes.
+const JOBS_MAX: usize = 1 << 14;
+/// Of one kind at one node: its queue, so that it always has something to do, and not more than it will do soon.
+const PER_NODE_MAX: u32 = 16;
+/// An order that was not answered for so long is forgotten, and planned anew.
+const PATIENCE_MS: u64 = 60_000;
+/// The slowest copying that is waited for, in bytes per millisecond.
+const COPY_BYTES_PER_MS_MIN: u64 = 4 << 10;
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    /// The node gets a copy from another.
+    CopyTo,
+    /// The node gives a copy to another.
+    CopyFrom,
+    /// The node reads its replica whole.
+    Verify,
+    /// The node removes its replica.
+    Drop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Job {
+    until_ms: u64,
+    /// Where a copy comes from.
+    source: Option<u32>,
+}
+
+/// All orders without an answer, by chunk, node and kind. Of a copy the node is the target.
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    jobs: HashMap<(ChunkId, u32, Kind), Job>,
+    busy: HashMap<(u32, Kind), u32>,
+}
+
+impl Jobs {
+    /// Whether a node takes one more order of this kind.
+    pub(super) fn has_room(&self, node: u32, kind: Kind) -> bool {
+        self.jobs.len() < JOBS_MAX && self.load(node, kind) < PER_NODE_MAX
+    }
+
+    /// Orders of this kind at a node.
+    pub(super) fn load(&self, node: u32, kind: Kind) -> u32 {
+        self.busy.get(&(node, kind)).copied().unwrap_or(0)
+    }
+
+    /// A copy of `bytes` was ordered.
+    pub(super) fn copy(&mut self, now_ms: u64, chunk: ChunkId, source: u32, target: u32, bytes: u64) {
+        let until_ms = now_ms + PATIENCE_MS + bytes / COPY_BYTES_PER_MS_MIN;
+        self.insert((chunk, target, Kind::CopyTo), Job { until_ms, source: Some(source) });
+    }
+
+    /// Something else was ordered.
+    pub(super) fn begin(&mut self, now_ms: u64, chunk: ChunkId, node: u32, kind: Kind) {
+        self.insert((chunk, node, kind), Job { until_ms: now_ms + PATIENCE_MS, source: None });
+    }
+
+    fn insert(&mut self, key: (ChunkId, u32, Kind), job: Job) {
+        self.end(key.0, key.1, key.2);
+        self.jobs.insert(key, job);
+        *self.busy.entry((key.1, key.2)).or_default() += 1;
+        if let Some(source) = job.source {
+            *self.busy.entry((source, Kind::CopyFrom)).or_default() += 1;
+        }
+    }
+
+    /// Whether such an order is without an answer.
+    pub(super) fn runs(&self, chunk: ChunkId, node: u32, kind: Kind) -> bool {
+        self.jobs.contains_key(&(chunk, node, kind))
+    }
+
+    /// An order was answered, or is not waited for any more; whether there was one.
+    pub(super) fn end(&mut self, chunk: ChunkId, node: u32, kind: Kind) -> bool {
+        let Some(job) = self.jobs.remove(&(chunk, node, kind)) else { return false };
+        self.rest(node, kind);
+        if let Some(source) = job.source {
+            self.rest(source, Kind::CopyFrom);
+        }
+        true
+    }
+
+    fn rest(&mut self, node: u32, kind: Kind) {
+        if let Some(busy) = self.busy.get_mut(&(node, kind)) {
+            *busy -= 1;
+            if *busy == 0 {
+                self.busy.remove(&(node, kind));
+            }
+        }
+    }
+
+    /// Forgets what is overdue, and all orders of these nodes; how many copies were among them.
+    pub(super) fn forget(&mut self, now_ms: u64, gone: impl Fn(u32) -> bool) -> u64 {
+        let over: Vec<(ChunkId, u32, Kind)> = self
+            .jobs
+            .iter()
+            .filter(|((_, node, _), job)| {
+                job.until_ms <= now_ms || gone(*node) || job.source.is_some_and(&gone)
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for (chunk, node, kind) in &over {
+            self.end(*chunk, *node, *kind);
+        }
+        over.iter().filter(|(_, _, kind)| *kind == Kind::CopyTo).count() as u64
+    }
+
+    /// How many copies are on their way.
+    pub(super) fn copies(&self) -> u64 {
+        self.jobs.keys().filter(|(_, _, kind)| *kind == Kind::CopyTo).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ends_makes_room_at_source_and_target() {
+        let mut jobs = Jobs::default();
+        for chunk in 0..u64::from(PER_NODE_MAX) {
+            assert!(jobs.has_room(1, Kind::CopyFrom) && jobs.has_room(2, Kind::CopyTo));
+            jobs.copy(0, ChunkId(chunk), 1, 2, 100);
+        }
+        assert!(!jobs.has_room(1, Kind::CopyFrom) && !jobs.has_room(2, Kind::CopyTo));
+        assert!(jobs.has_room(1, Kind::CopyTo) && jobs.has_room(2, Kind::Verify), "other kinds are free");
+        jobs.copy(0, ChunkId(3), 1, 2, 100);
+        assert!(jobs.end(ChunkId(3), 2, Kind::CopyTo) && !jobs.end(ChunkId(3), 2, Kind::CopyTo));
+        assert!(jobs.has_room(1, Kind::CopyFrom) && jobs.has_room(2, Kind::CopyTo));
+        assert_eq!(jobs.copies(), u64::from(PER_NODE_MAX) - 1);
+    }
+
+    #[test]
+    fn what_is_overdue_or_of_a_node_that_is_gone_is_forgotten() {
+        let mut jobs = Jobs::default();
+        jobs.copy(0, ChunkId(1), 1, 2, 4 << 20);
+        jobs.copy(0, ChunkId(2), 3, 4, 1);
+        jobs.begin(0, ChunkId(1), 5, Kind::Verify);
+        assert_eq!(jobs.forget(1, |node| node == 3), 1, "the source is gone");
+        assert_eq!(jobs.forget(PATIENCE_MS, |_| false), 0, "the larger copy may take longer");
+        assert!(!jobs.runs(ChunkId(1), 5, Kind::Verify) && jobs.runs(ChunkId(1), 2, Kind::CopyTo));
+        assert_eq!(jobs.forget(PATIENCE_MS + 1024, |_| false), 1);
+        assert!(jobs.jobs.is_empty() && jobs.busy.is_empty());
+    }
+}

@@ -1,0 +1,543 @@
+//! What is to be done so that every chunk has as many good replicas as are wanted, and no other ones. Pure.
+//!
+//! - Missing copies are made from a good replica on a node that is live, to a node that has none, in a rack that
+//!   helps; the source verifies what it copies.
+//! - A damaged replica (rotten, stale or of other bytes) is removed once enough good ones stand beside it; where it
+//!   blocks the only place left for a copy, once a good one was read whole and found sound.
+//! - A surplus replica is removed only when all that stay were read whole and found sound a short while ago. One
+//!   whose chunk several files share stays: they may want different numbers.
+//! - Until the reports are in after a start, and for a master that is behind, nothing is done at all.
+
+use std::collections::{HashMap, VecDeque};
+
+use distrifs_proto::ErrorCode;
+use distrifs_proto::types::{ChunkId, Crc32c, GenerationStamp, NodeId};
+
+use super::jobs::{Jobs, Kind};
+use super::replicas::Held;
+use super::trust::WEIGHT_READ;
+use super::{Cluster, Endpoint, NodeState, Replica, ReplicaState, SessionId};
+use crate::namespace::Chunk;
+
+/// For how long a replica that was read whole counts as sound.
+const SOUND_MS: u64 = 3_600_000;
+/// Replicas remembered as sound; the oldest are forgotten first.
+const SOUND_MAX: usize = 1 << 16;
+/// Chunks of which it is remembered why they wait.
+const WAITS_MAX: usize = 1 << 14;
+/// After a failed copy a chunk rests for so long.
+const REST_MS: u64 = 2_000;
+/// Replicas that readers complained of and that are to be read whole.
+const CLAIMS_MAX: usize = 1 << 12;
+
+/// A chunk that is not as it should be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Candidate {
+    /// Which.
+    pub(crate) id: ChunkId,
+    /// As the namespace has it.
+    pub(crate) chunk: Chunk,
+    /// Replicas asked for.
+    pub(crate) wanted: u32,
+    /// Good ones that there are: the fewer, the sooner.
+    pub(crate) good: u32,
+}
+
+/// What a node is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RepairOrder {
+    /// Copy its replica, which must be this, to `target`.
+    Copy { replica: Replica, target: Endpoint },
+    /// Read its replica whole.
+    Verify { chunk: ChunkId },
+    /// Remove its replica.
+    Drop { chunk: ChunkId, generation: GenerationStamp, corrupt: bool },
+}
+
+/// Why nothing more is done about a chunk now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Wait {
+    /// Nothing to copy from.
+    #[error("no replica is known: start the datanodes that had it")]
+    NoReplica,
+    /// Nothing good to copy from.
+    #[error(
+        "all {0} known replicas are damaged: start a datanode that has a good one, or write the file again"
+    )]
+    OnlyDamaged(u32),
+    /// The good ones are on nodes that do not answer well.
+    #[error("the good replicas are on datanodes that are not live now")]
+    SourceNotLive,
+    /// Nobody to copy to.
+    #[error(
+        "no datanode for one more replica: {live} live, {holding} hold one, {roomy} of the others have room"
+    )]
+    NoTarget { live: usize, holding: usize, roomy: usize },
+    /// Enough is being done.
+    #[error("in the queue: the datanodes concerned have enough to do")]
+    Busy,
+    /// A copy failed a moment ago.
+    #[error("the last try failed: {0}")]
+    Failed(String),
+    /// Orders are out.
+    #[error("{0}")]
+    Running(&'static str),
+}
+
+/// Sums for operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct RepairStats {
+    /// Copies on their way.
+    pub(crate) running: u64,
+    /// Copies made since the start.
+    pub(crate) done: u64,
+    /// Copies that failed or were given up since the start.
+    pub(crate) failed: u64,
+    /// Replicas found damaged by whoever read them whole, since the start.
+    pub(crate) found_corrupt: u64,
+    /// Surplus and damaged replicas ordered to be removed, since the start.
+    pub(crate) dropped: u64,
+}
+
+/// The memory of repair.
+#[derive(Debug, Default)]
+pub(super) struct Repairs {
+    jobs: Jobs,
+    sound: HashMap<(ChunkId, u32), u64>,
+    sound_order: VecDeque<(ChunkId, u32, u64)>,
+    waits: HashMap<ChunkId, Wait>,
+    resting: HashMap<ChunkId, (u64, String)>,
+    claims: VecDeque<(ChunkId, u32)>,
+    stats: RepairStats,
+}
+
+impl Repairs {
+    fn is_sound(&self, now_ms: u64, chunk: ChunkId, node: u32) -> bool {
+        self.sound.get(&(chunk, node)).is_some_and(|until| *until > now_ms)
+    }
+
+    fn found_sound(&mut self, now_ms: u64, chunk: ChunkId, node: u32) {
+        while self.sound_order.len() >= SOUND_MAX {
+            let Some((chunk, node, until)) = self.sound_order.pop_front() else { break };
+            if self.sound.get(&(chunk, node)) == Some(&until) {
+                self.sound.remove(&(chunk, node));
+            }
+        }
+        let until = now_ms.saturating_add(SOUND_MS);
+        self.sound.insert((chunk, node), until);
+        self.sound_order.push_back((chunk, node, until));
+    }
+
+    /// A node reports a replica gone.
+    pub(super) fn removed(&mut self, chunk: ChunkId, node: u32) {
+        self.jobs.end(chunk, node, Kind::Drop);
+        self.jobs.end(chunk, node, Kind::Verify);
+        self.sound.remove(&(chunk, node));
+    }
+}
+
+/// A replica with what is known of it and its node.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    held: Held,
+    state: ReplicaState,
+    node_state: NodeState,
+    session: Option<SessionId>,
+    blamed: bool,
+}
+
+impl Seen {
+    fn node(&self) -> u32 {
+        self.held.node
+    }
+
+    fn is_good(&self) -> bool {
+        self.state == ReplicaState::Good
+    }
+
+    /// Good, on a node that takes orders and does them well.
+    fn is_source(&self) -> bool {
+        self.is_good() && self.node_state == NodeState::Live && self.session.is_some()
+    }
+}
+
+type Orders = Vec<(SessionId, RepairOrder)>;
+
+impl Cluster {
+    /// Why nothing is repaired or trimmed at all now; `None`: it is.
+    pub(crate) fn safe_mode(&self, now_ms: u64) -> Option<String> {
+        if let Some(behind) = &self.behind {
+            return Some(behind.to_string());
+        }
+        let since = now_ms.saturating_sub(self.started_ms);
+        if since < self.timing.heartbeat_timeout_ms {
+            let rest = (self.timing.heartbeat_timeout_ms - since).div_ceil(1000);
+            return Some(format!("the master has just started: it waits {rest} s more for datanodes"));
+        }
+        let missing = self.nodes.iter().filter(|node| node.session.is_some() && !node.reported).count();
+        (missing > 0).then(|| format!("the block reports of {missing} datanodes are not in yet"))
+    }
+
+    /// Whether something is to be done about a chunk.
+    pub(crate) fn inspect(&self, now_ms: u64, id: ChunkId, chunk: Chunk, wanted: u32) -> Option<Candidate> {
+        let health = self.health(now_ms, id, &chunk);
+        let good = health.good;
+        let surplus = good > wanted && chunk.refs == 1;
+        (good < wanted || health.damaged > 0 || surplus).then_some(Candidate { id, chunk, wanted, good })
+    }
+
+    /// What nodes are to be told about a chunk now, and remembers it. Nothing, when it waits or is as it should be.
+    pub(crate) fn repair(&mut self, now_ms: u64, it: Candidate, seed: u64) -> Orders {
+        let outcome = if self.safe_mode(now_ms).is_some() {
+            return Orders::new();
+        } else {
+            self.plan_repair(now_ms, it, seed)
+        };
+        match outcome {
+            Ok(orders) => {
+                self.repairs.waits.remove(&it.id);
+                orders
+            }
+            Err(wait) => {
+                if self.repairs.waits.len() < WAITS_MAX || self.repairs.waits.contains_key(&it.id) {
+                    self.repairs.waits.insert(it.id, wait);
+                }
+                Orders::new()
+            }
+        }
+    }
+
+    fn plan_repair(&mut self, now_ms: u64, it: Candidate, seed: u64) -> Result<Orders, Wait> {
+        let seen = self.seen(now_ms, it.id, &it.chunk);
+        let there: Vec<Seen> =
+            seen.iter().copied().filter(|replica| replica.node_state != NodeState::Dead).collect();
+        let good: Vec<Seen> = there.iter().copied().filter(Seen::is_good).collect();
+        let damaged: Vec<Seen> = there.iter().copied().filter(|replica| !replica.is_good()).collect();
+        let (wanted, found) = (it.wanted as usize, good.len());
+        if found < wanted {
+            let missing = wanted - found;
+            let running = self.copies_of(it.id);
+            if running >= missing {
+                return Err(Wait::Running("a copy is being made"));
+            }
+            return self.plan_copies(now_ms, it, &there, missing - running, seed);
+        }
+        if !damaged.is_empty() {
+            return self.drop_damaged(now_ms, it.id, &damaged);
+        }
+        if found > wanted && it.chunk.refs == 1 {
+            return self.trim(now_ms, it, &good);
+        }
+        Ok(Orders::new())
+    }
+
+    fn seen(&self, now_ms: u64, id: ChunkId, chunk: &Chunk) -> Vec<Seen> {
+        let mut seen: Vec<Seen> = self
+            .replicas
+            .of(id)
+            .filter_map(|held| {
+                let node = self.nodes.get(held.node as usize)?;
+                Some(Seen {
+                    state: ReplicaState::of(&held, chunk),
+                    node_state: self.state_of(now_ms, node),
+                    session: node.session.filter(|_| node.reported),
+                    blamed: self.replicas.is_blamed(now_ms, id, held.node),
+                    held,
+                })
+            })
+            .collect();
+        seen.sort_by_key(Seen::node);
+        seen
+    }
+
+    fn copies_of(&self, id: ChunkId) -> usize {
+        let targets = 0..self.nodes.len() as u32;
+        targets.filter(|node| self.repairs.jobs.runs(id, *node, Kind::CopyTo)).count()
+    }
+
+    fn plan_copies(
+        &mut self,
+        now_ms: u64,
+        it: Candidate,
+        there: &[Seen],
+        missing: usize,
+        seed: u64,
+    ) -> Result<Orders, Wait> {
+        let good = there.iter().filter(|replica| replica.is_good()).count();
+        match (good, there.len()) {
+            (0, 0) => return Err(Wait::NoReplica),
+            (0, damaged) => return Err(Wait::OnlyDamaged(damaged as u32)),
+            _ => {}
+        }
+        if let Some((until, text)) = self.repairs.resting.get(&it.id) {
+            if *until > now_ms {
+                return Err(Wait::Failed(text.clone()));
+            }
+            self.repairs.resting.remove(&it.id);
+        }
+        let mut sources: Vec<&Seen> = there.iter().filter(|replica| replica.is_source()).collect();
+        if sources.is_empty() {
+            return Err(Wait::SourceNotLive);
+        }
+        sources.retain(|replica| self.repairs.jobs.has_room(replica.node(), Kind::CopyFrom));
+        // Those that nobody complains of first, then those with least to do.
+        sources.sort_by_key(|replica| {
+            (replica.blamed, self.repairs.jobs.load(replica.node(), Kind::CopyFrom), replica.node())
+        });
+        if sources.is_empty() {
+            return Err(Wait::Busy);
+        }
+        let length = u64::from(it.chunk.length);
+        let mut holders: Vec<u32> = there.iter().map(Seen::node).collect();
+        holders.extend((0..self.nodes.len() as u32).filter(|node| {
+            self.repairs.jobs.runs(it.id, *node, Kind::CopyTo)
+                || self.repairs.jobs.runs(it.id, *node, Kind::Drop)
+        }));
+        let mut orders = Orders::new();
+        for turn in 0..missing {
+            let source = sources[turn % sources.len()];
+            let Some(session) = source.session else { break };
+            let jobs = &self.repairs.jobs;
+            let takes = |node: u32| jobs.has_room(node, Kind::CopyTo);
+            let Some(target) = self.target_for(now_ms, length, &holders, takes, seed ^ turn as u64) else {
+                break;
+            };
+            let node = &self.nodes[target as usize];
+            let endpoint = Endpoint { node: node.id, address: node.address.clone() };
+            let replica = expected(it.id, &it.chunk);
+            orders.push((session, RepairOrder::Copy { replica, target: endpoint }));
+            self.repairs.jobs.copy(now_ms, it.id, source.node(), target, length);
+            holders.push(target);
+        }
+        if !orders.is_empty() {
+            return Ok(orders);
+        }
+        // A damaged replica may stand in the only place that is left.
+        let damaged: Vec<Seen> = there.iter().copied().filter(|replica| !replica.is_good()).collect();
+        let (live, roomy) = self.live_and_roomy(now_ms, length, &holders);
+        if roomy > 0 {
+            return Err(Wait::Busy);
+        }
+        if damaged.is_empty() {
+            return Err(Wait::NoTarget { live, holding: holders.len(), roomy });
+        }
+        let mut sources = there.iter().filter(|replica| replica.is_source());
+        if sources.clone().any(|replica| self.repairs.is_sound(now_ms, it.id, replica.node())) {
+            return self.drop_damaged(now_ms, it.id, &damaged);
+        }
+        match sources.next() {
+            Some(source) => self.verify(now_ms, it.id, &[*source]),
+            None => Err(Wait::SourceNotLive),
+        }
+    }
+
+    /// The bad replica goes; its node must hold it for what we hold it for.
+    fn drop_damaged(&mut self, now_ms: u64, id: ChunkId, damaged: &[Seen]) -> Result<Orders, Wait> {
+        let mut orders = Orders::new();
+        for replica in damaged {
+            let node = replica.node();
+            let Some(session) = replica.session else { continue };
+            if self.repairs.jobs.runs(id, node, Kind::Drop) || !self.repairs.jobs.has_room(node, Kind::Drop) {
+                continue;
+            }
+            self.repairs.jobs.begin(now_ms, id, node, Kind::Drop);
+            self.repairs.stats.dropped += 1;
+            let (generation, corrupt) = (replica.held.replica.generation, replica.held.replica.corrupt);
+            orders.push((session, RepairOrder::Drop { chunk: id, generation, corrupt }));
+        }
+        if orders.is_empty() {
+            return Err(Wait::Running("a damaged replica is being removed"));
+        }
+        Ok(orders)
+    }
+
+    fn verify(&mut self, now_ms: u64, id: ChunkId, replicas: &[Seen]) -> Result<Orders, Wait> {
+        let mut orders = Orders::new();
+        for replica in replicas {
+            let node = replica.node();
+            let Some(session) = replica.session else { continue };
+            if self.repairs.jobs.runs(id, node, Kind::Verify)
+                || !self.repairs.jobs.has_room(node, Kind::Verify)
+            {
+                continue;
+            }
+            self.repairs.jobs.begin(now_ms, id, node, Kind::Verify);
+            orders.push((session, RepairOrder::Verify { chunk: id }));
+        }
+        if orders.is_empty() {
+            return Err(Wait::Running("the good replicas are being read whole"));
+        }
+        Ok(orders)
+    }
+
+    /// One replica too many goes, when all the others were found sound.
+    fn trim(&mut self, now_ms: u64, it: Candidate, good: &[Seen]) -> Result<Orders, Wait> {
+        let live: Vec<Seen> = good.iter().copied().filter(Seen::is_source).collect();
+        if live.len() <= it.wanted as usize {
+            return Err(Wait::SourceNotLive);
+        }
+        if self.dropping(it.id) {
+            return Err(Wait::Running("a surplus replica is being removed"));
+        }
+        let rack_of = |replica: &Seen| self.nodes[replica.node() as usize].rack.as_str();
+        let twins = |replica: &Seen| live.iter().filter(|other| rack_of(other) == rack_of(replica)).count();
+        let free = |replica: &Seen| {
+            let load = self.nodes[replica.node() as usize].load.as_ref();
+            load.map_or(0, |load| load.dirs.iter().map(|dir| dir.free_bytes).fold(0, u64::saturating_add))
+        };
+        // Of the rack that has most of them, the node with least room.
+        let victim = live
+            .iter()
+            .max_by_key(|replica| (replica.blamed, twins(replica), std::cmp::Reverse(free(replica))))
+            .copied();
+        let Some(victim) = victim else { return Err(Wait::SourceNotLive) };
+        let unsound: Vec<Seen> = live
+            .iter()
+            .copied()
+            .filter(|replica| replica.node() != victim.node())
+            .filter(|replica| !self.repairs.is_sound(now_ms, it.id, replica.node()))
+            .collect();
+        if !unsound.is_empty() {
+            return self.verify(now_ms, it.id, &unsound);
+        }
+        self.drop_damaged(now_ms, it.id, &[victim])
+    }
+
+    fn dropping(&self, id: ChunkId) -> bool {
+        (0..self.nodes.len() as u32).any(|node| self.repairs.jobs.runs(id, node, Kind::Drop))
+    }
+
+    /// Forgets orders that nobody will answer. To be called now and then.
+    pub(crate) fn forget_jobs(&mut self, now_ms: u64) {
+        let gone: Vec<bool> = self
+            .nodes
+            .iter()
+            .map(|node| node.session.is_none() || self.state_of(now_ms, node) == NodeState::Dead)
+            .collect();
+        let lost = self.repairs.jobs.forget(now_ms, |node| gone.get(node as usize).copied().unwrap_or(true));
+        self.repairs.stats.failed += lost;
+        self.repairs.resting.retain(|_, (until, _)| *until > now_ms);
+    }
+
+    /// Forgets why chunks wait: a new look at all of them begins.
+    pub(crate) fn forget_waits(&mut self) {
+        self.repairs.waits.clear();
+    }
+
+    /// A reader says that a replica is bad: its node is to read it whole.
+    pub(crate) fn claim(&mut self, chunk: ChunkId, node: NodeId) {
+        if let Some(index) = self.by_id.get(&node).copied()
+            && self.repairs.claims.len() < CLAIMS_MAX
+            && self.replicas.holds(chunk, index)
+            && !self.repairs.claims.contains(&(chunk, index))
+        {
+            self.repairs.claims.push_back((chunk, index));
+        }
+    }
+
+    /// Orders to read what readers complained of.
+    pub(crate) fn check_claims(&mut self, now_ms: u64) -> Orders {
+        let mut orders = Orders::new();
+        for _ in 0..self.repairs.claims.len() {
+            let Some((chunk, index)) = self.repairs.claims.pop_front() else { break };
+            let Some(node) = self.nodes.get(index as usize) else { continue };
+            let Some(session) = node.session.filter(|_| node.reported) else { continue };
+            if self.repairs.jobs.runs(chunk, index, Kind::Verify) {
+                continue;
+            }
+            if !self.repairs.jobs.has_room(index, Kind::Verify) {
+                self.repairs.claims.push_back((chunk, index));
+                continue;
+            }
+            self.repairs.jobs.begin(now_ms, chunk, index, Kind::Verify);
+            orders.push((session, RepairOrder::Verify { chunk }));
+        }
+        orders
+    }
+
+    /// A node has read replicas whole.
+    pub(crate) fn verified(&mut self, now_ms: u64, session: SessionId, replicas: &[Replica]) {
+        let Some((index, _)) = self.node_of(session) else { return };
+        for replica in replicas {
+            self.repairs.jobs.end(replica.chunk, index, Kind::Verify);
+            if replica.corrupt {
+                self.repairs.stats.found_corrupt += 1;
+                self.repairs.sound.remove(&(replica.chunk, index));
+            } else {
+                self.repairs.found_sound(now_ms, replica.chunk, index);
+                self.replicas.unblame(replica.chunk, index);
+            }
+        }
+    }
+
+    /// A node says what came of a copy that it was to make; `chunk` is what the namespace says of it.
+    pub(crate) fn replicated(
+        &mut self,
+        now_ms: u64,
+        id: ChunkId,
+        target: NodeId,
+        outcome: Result<Option<Chunk>, CopyFailure>,
+    ) {
+        let Some(index) = self.by_id.get(&target).copied() else { return };
+        if !self.repairs.jobs.end(id, index, Kind::CopyTo) {
+            return;
+        }
+        match outcome {
+            Ok(chunk) => {
+                self.repairs.stats.done += 1;
+                // Its own report may still be on its way.
+                if let Some(chunk) = chunk {
+                    self.completed(expected(id, &chunk), &[target]);
+                }
+            }
+            Err(failure) => {
+                self.repairs.stats.failed += 1;
+                let is_of_link = matches!(failure.code, ErrorCode::HopFailed | ErrorCode::Unavailable);
+                if is_of_link && failure.node == target {
+                    self.trust.complain(now_ms, target, WEIGHT_READ);
+                }
+                if self.repairs.resting.len() < WAITS_MAX {
+                    self.repairs.resting.insert(id, (now_ms + REST_MS, failure.text));
+                }
+            }
+        }
+    }
+
+    /// Why a chunk that is not as it should be is not repaired yet.
+    pub(crate) fn why_unrepaired(&self, now_ms: u64, id: ChunkId) -> String {
+        if let Some(why) = self.safe_mode(now_ms) {
+            return format!("safe mode: {why}");
+        }
+        let not_yet = || "not looked at yet: the next look will see to it".to_owned();
+        self.why_waiting(id).unwrap_or_else(not_yet)
+    }
+
+    /// What is done about a chunk, or why it waits, as far as anything was to be done at the last look.
+    pub(crate) fn why_waiting(&self, id: ChunkId) -> Option<String> {
+        if self.copies_of(id) > 0 {
+            return Some(Wait::Running("a copy is being made").to_string());
+        }
+        self.repairs.waits.get(&id).map(Wait::to_string)
+    }
+
+    /// Sums for operators.
+    pub(crate) fn repair_stats(&self) -> RepairStats {
+        RepairStats { running: self.repairs.jobs.copies(), ..self.repairs.stats }
+    }
+}
+
+/// Why a copy was not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CopyFailure {
+    /// The kind.
+    pub(crate) code: ErrorCode,
+    /// At which node.
+    pub(crate) node: NodeId,
+    /// In words.
+    pub(crate) text: String,
+}
+
+fn expected(id: ChunkId, chunk: &Chunk) -> Replica {
+    let (length, crc): (u64, Crc32c) = (u64::from(chunk.length), chunk.crc);
+    Replica { chunk: id, generation: chunk.generation, length, crc, corrupt: false }
+}

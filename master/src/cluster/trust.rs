@@ -1,0 +1,125 @@
+//! What clients and peers observe of a node counts as evidence beside its heartbeats: a node that heartbeats while
+//! its data port hangs is out of placement and last for reads (gray failure; Huang et al., HotOS 2017). Pure.
+//!
+//! - A node is distrusted once complaints of weight [`WEIGHT_MIN`] came within [`WINDOW_MS`], and stays so until
+//!   nobody has complained for [`REST_MS`]: it does not come and go.
+//! - When more than a third of the nodes would be distrusted (at least one may be), nobody is: then the network or the
+//!   whole cluster is slow, and leaving nodes out would only make it slower.
+
+use std::collections::{HashMap, VecDeque};
+
+use distrifs_proto::types::NodeId;
+
+/// A client's pipeline failed at the node: it asked for another plan without it.
+pub(crate) const WEIGHT_WRITE: u32 = 2;
+/// A reader did not get an answer and went to another replica.
+pub(crate) const WEIGHT_READ: u32 = 1;
+/// So much within the window, and a node is distrusted.
+const WEIGHT_MIN: u32 = 2;
+const WINDOW_MS: u64 = 10_000;
+/// Without a complaint for so long, it is trusted again.
+const REST_MS: u64 = 60_000;
+/// Complaints kept of one node.
+const COMPLAINTS_MAX: usize = 16;
+/// Nodes with complaints; beyond it new ones are not kept.
+const NODES_MAX: usize = super::NODES_MAX;
+
+#[derive(Debug, Default)]
+struct Record {
+    complaints: VecDeque<(u64, u32)>,
+    last_ms: u64,
+    distrusted: bool,
+}
+
+/// The complaints of late.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    of: HashMap<NodeId, Record>,
+}
+
+impl Trust {
+    /// Somebody could not reach `node`.
+    pub(super) fn complain(&mut self, now_ms: u64, node: NodeId, weight: u32) {
+        if self.of.len() >= NODES_MAX && !self.of.contains_key(&node) {
+            return;
+        }
+        let record = self.of.entry(node).or_default();
+        if record.distrusted && now_ms.saturating_sub(record.last_ms) >= REST_MS {
+            *record = Record::default();
+        }
+        record.complaints.retain(|(at, _)| now_ms.saturating_sub(*at) < WINDOW_MS);
+        if record.complaints.len() >= COMPLAINTS_MAX {
+            record.complaints.pop_front();
+        }
+        record.complaints.push_back((now_ms, weight));
+        record.last_ms = now_ms;
+        record.distrusted |= record.complaints.iter().map(|(_, weight)| weight).sum::<u32>() >= WEIGHT_MIN;
+    }
+
+    /// The node has started anew: what was said of it before is over.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.of.remove(&node);
+    }
+
+    /// For how long nobody has complained of a node that is distrusted, of `nodes` that there are; `None`: it is
+    /// trusted.
+    pub(super) fn distrusted(&self, now_ms: u64, node: NodeId, nodes: usize) -> Option<u64> {
+        let rest = |record: &Record| {
+            let rest = now_ms.saturating_sub(record.last_ms);
+            (record.distrusted && rest < REST_MS).then_some(rest)
+        };
+        let own = rest(self.of.get(&node)?)?;
+        let all = self.of.values().filter(|record| rest(record).is_some()).count();
+        (all <= (nodes / 3).max(1)).then_some(own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    #[test]
+    fn evidence_of_late_decides_and_is_not_forgotten_at_once() {
+        for (name, complaints, at, expected) in [
+            ("nothing", &[][..], 0, false),
+            ("one reader", &[(0, WEIGHT_READ)], 1, false),
+            ("two readers", &[(0, WEIGHT_READ), (5_000, WEIGHT_READ)], 5_001, true),
+            ("two readers, long apart", &[(0, WEIGHT_READ), (10_000, WEIGHT_READ)], 10_001, false),
+            ("one writer", &[(0, WEIGHT_WRITE)], 1, true),
+            ("still, a while later", &[(0, WEIGHT_WRITE)], 59_999, true),
+            ("trusted again", &[(0, WEIGHT_WRITE)], 60_000, false),
+            ("a complaint in between", &[(0, WEIGHT_WRITE), (30_000, WEIGHT_READ)], 60_000, true),
+            ("afterwards it begins anew", &[(0, WEIGHT_WRITE), (60_000, WEIGHT_READ)], 60_001, false),
+        ] {
+            let mut trust = Trust::default();
+            for (ms, weight) in complaints {
+                trust.complain(*ms, A, *weight);
+            }
+            assert_eq!(trust.distrusted(at, A, 5).is_some(), expected, "{name}");
+            assert_eq!(trust.distrusted(at, B, 5), None, "{name}: of another");
+        }
+    }
+
+    #[test]
+    fn when_too_many_are_slow_nobody_is_distrusted() {
+        let mut trust = Trust::default();
+        trust.complain(0, A, WEIGHT_WRITE);
+        trust.complain(0, B, WEIGHT_WRITE);
+        assert_eq!(trust.distrusted(1, A, 5), None, "two of five");
+        assert!(trust.distrusted(1, A, 6).is_some(), "two of six");
+        trust.forget(B);
+        assert!(trust.distrusted(1, A, 2).is_some(), "one may always be");
+    }
+
+    #[test]
+    fn complaints_are_bounded() {
+        let mut trust = Trust::default();
+        for ms in 0..1000 {
+            trust.complain(ms, A, WEIGHT_READ);
+        }
+        assert_eq!(trust.of[&A].complaints.len(), COMPLAINTS_MAX);
+    }
+}

@@ -1,0 +1,161 @@
+//! The driver of repair: looks through all files in time, keeps what is not as it should be, and sends out what
+//! `cluster::repair` decides, fewest copies first.
+//!
+//! A look goes over the files in slices, so that nobody waits for it; a full one every interval, or as much of it as
+//! [`FILES_PER_LOOK_MAX`] allows, then from there on. Between two looks whatever datanodes answer lets the next
+//! orders of those chunks out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use distrifs_proto::grpc::v1;
+use distrifs_proto::limits::ORDERS_MAX;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::cluster::{Candidate, RepairOrder, SessionId};
+use crate::namespace::ChunkState;
+use crate::state::State;
+
+/// Files looked at while the cores are held.
+const SLICE: usize = 2048;
+/// Files in one look.
+const FILES_PER_LOOK_MAX: usize = 1 << 20;
+/// Chunks that are kept between two looks; of more, those that were seen first.
+const CANDIDATES_MAX: usize = 1 << 14;
+/// Answers that come within this time are seen to together.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// What the last complete look found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Found {
+    /// Chunks that lack good replicas.
+    pub(crate) to_repair: u64,
+    /// Chunks with surplus or damaged ones.
+    pub(crate) to_trim: u64,
+}
+
+/// Repairs until `stop` turns true.
+pub(crate) async fn run(state: Arc<State>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(state.config.recovery_interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = Look::default();
+    loop {
+        let looks = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = ticks.tick() => true,
+            () = state.repair_woken() => false,
+        };
+        if looks {
+            look.over_files(&state).await;
+        } else {
+            tokio::time::sleep(GATHER).await;
+        }
+        look.act(&state);
+    }
+}
+
+/// Where a look is, and what it found.
+#[derive(Debug, Default)]
+struct Look {
+    next_slot: u32,
+    found: Found,
+    candidates: Vec<Candidate>,
+}
+
+impl Look {
+    async fn over_files(&mut self, state: &State) {
+        if state.cluster().safe_mode(state.clock.now_ms()).is_some() {
+            return;
+        }
+        if self.next_slot == 0 {
+            self.found = Found::default();
+        }
+        self.candidates.clear();
+        state.cluster().forget_waits();
+        for _ in 0..FILES_PER_LOOK_MAX / SLICE {
+            if self.slice(state) {
+                state.set_repair_found(self.found);
+                self.next_slot = 0;
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        self.candidates.sort_by_key(|it| it.good);
+    }
+
+    /// Looks at some files; whether they were the last ones.
+    fn slice(&mut self, state: &State) -> bool {
+        let now_ms = state.clock.now_ms();
+        let namespace = state.namespace();
+        let cluster = state.cluster();
+        let mut seen = 0;
+        for (slot, file) in namespace.files_from(self.next_slot).take(SLICE) {
+            (self.next_slot, seen) = (slot + 1, seen + 1);
+            let Some((wanted, chunks)) = namespace.chunks_of(file) else { continue };
+            for (id, chunk) in chunks {
+                let Some(found) = cluster.inspect(now_ms, id, chunk, u32::from(wanted)) else { continue };
+                let lacks = found.good < found.wanted;
+                self.found.to_repair += u64::from(lacks);
+                self.found.to_trim += u64::from(!lacks);
+                if self.candidates.len() < CANDIDATES_MAX {
+                    self.candidates.push(found);
+                }
+            }
+        }
+        seen < SLICE
+    }
+
+    /// Orders what can be ordered now.
+    fn act(&mut self, state: &State) {
+        let now_ms = state.clock.now_ms();
+        let namespace = state.namespace();
+        let mut cluster = state.cluster();
+        cluster.forget_jobs(now_ms);
+        let mut orders = cluster.check_claims(now_ms);
+        self.candidates.retain(|it| {
+            // The file may have gone meanwhile, and the chunk with it.
+            let ChunkState::Referenced(chunk) = namespace.chunk(it.id) else { return false };
+            let Some(found) = cluster.inspect(now_ms, it.id, chunk, it.wanted) else { return false };
+            orders.extend(cluster.repair(now_ms, found, rand::random()));
+            true
+        });
+        drop((cluster, namespace));
+        send(state, orders);
+    }
+}
+
+/// A full queue is no harm: what is not answered is planned anew.
+fn send(state: &State, mut orders: Vec<(SessionId, RepairOrder)>) {
+    orders.sort_by_key(|(session, _)| *session);
+    let sessions = state.sessions().clone();
+    for of_session in orders.chunk_by(|(one, _), (other, _)| one == other) {
+        for part in of_session.chunks(ORDERS_MAX) {
+            let mut message = v1::Orders::default();
+            part.iter().for_each(|(_, order)| add(&mut message, order));
+            let message = state.to_datanode(v1::to_datanode::Body::Orders(message));
+            if let Some(sender) = sessions.get(&part[0].0) {
+                let _ = sender.try_send(Ok(message));
+            }
+        }
+    }
+}
+
+fn add(message: &mut v1::Orders, order: &RepairOrder) {
+    match order {
+        RepairOrder::Copy { replica, target } => message.replicate.push(v1::ReplicateChunk {
+            chunk_id: replica.chunk.0,
+            generation: replica.generation.0,
+            length: replica.length,
+            crc32c: replica.crc.0,
+            target_node_id: target.node.0,
+            target_address: target.address.clone(),
+        }),
+        RepairOrder::Verify { chunk } => message.verify.push(chunk.0),
+        RepairOrder::Drop { chunk, generation, corrupt } => message.drop.push(v1::DropReplica {
+            chunk_id: chunk.0,
+            generation: generation.0,
+            corrupt: *corrupt,
+        }),
+    }
+}
