@@ -2,7 +2,9 @@
 //! when to give up. No I/O, no clock, no chance.
 //!
 //! Bytes are asked for and checked in whole blocks. What one replica delivered soundly is not asked of the next,
-//! unless the checksum of the whole chunk turns out wrong in the end.
+//! unless the checksum of the whole chunk turns out wrong in the end. A replica that is damaged at one place is asked
+//! again once another one has helped over that place: replicas that are damaged at different places still make a
+//! whole.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -87,7 +89,10 @@ pub(crate) struct ReaderState {
     begun_by: Option<NodeId>,
     request_id: u64,
     left: VecDeque<Node>,
-    corrupt: Vec<NodeId>,
+    /// Replicas that are damaged: from where on they did not deliver; `None`: nowhere do they.
+    corrupt: Vec<(NodeId, Option<u64>)>,
+    /// How often the whole was begun anew.
+    begun_anew: usize,
     /// The last fault of each replica that had one.
     faults: Vec<(NodeId, Fault)>,
 }
@@ -109,19 +114,33 @@ impl ReaderState {
             begun_by: None,
             request_id: 0,
             corrupt: Vec::new(),
+            begun_anew: 0,
             faults: Vec::new(),
         }
     }
 
-    /// Which replica to ask next; each is asked once per plan.
+    /// Which replica to ask next; each is asked once per plan, and again when another has helped it over its damage.
     pub(crate) fn choose(&mut self) -> Choice {
         while let Some(node) = self.left.pop_front() {
-            if !self.corrupt.contains(&node.id) {
+            if !self.is_damaged_here(node.id) {
                 return Choice::Read(node);
             }
         }
-        let all_corrupt = self.chunk.replicas.iter().all(|node| self.corrupt.contains(&node.id));
+        let helped = |node: &&Node| self.is_damaged(node.id) && !self.is_damaged_here(node.id);
+        if let Some(node) = self.chunk.replicas.iter().find(helped) {
+            return Choice::Read(node.clone());
+        }
+        let all_corrupt = self.chunk.replicas.iter().all(|node| self.is_damaged_here(node.id));
         if all_corrupt && !self.corrupt.is_empty() { Choice::Corrupt } else { Choice::Replan }
+    }
+
+    fn is_damaged(&self, node: NodeId) -> bool {
+        self.corrupt.iter().any(|(other, _)| *other == node)
+    }
+
+    /// Whether a replica has nothing to give for the next byte.
+    fn is_damaged_here(&self, node: NodeId) -> bool {
+        self.corrupt.iter().any(|(other, at)| *other == node && at.is_none_or(|at| at == self.verified))
     }
 
     /// The master's newer word on who has the chunk.
@@ -132,7 +151,7 @@ impl ReaderState {
 
     /// Whether another replica is left when the one that was chosen does not deliver.
     pub(crate) fn has_alternative(&self) -> bool {
-        self.left.iter().any(|node| !self.corrupt.contains(&node.id))
+        self.left.iter().any(|node| !self.is_damaged_here(node.id))
     }
 
     /// What to ask of the replica that was chosen: offset and length.
@@ -221,13 +240,21 @@ impl ReaderState {
         self.verified = self.cover.start;
         self.crc = Crc32c::default();
         self.begun_by = None;
-        if alone { End::Fault(Fault::new(ErrorCode::Corrupt, text)) } else { End::Again }
+        self.begun_anew += 1;
+        // Alone it is to blame; and if it never is alone for its damage, this has to end, too.
+        if alone || self.begun_anew > 2 * self.chunk.replicas.len() {
+            self.corrupt.retain(|(other, _)| *other != node);
+            self.corrupt.push((node, None));
+            return End::Fault(Fault::new(ErrorCode::Corrupt, text));
+        }
+        End::Again
     }
 
     /// The replica that was asked did not deliver.
     pub(crate) fn on_fault(&mut self, node: NodeId, fault: Fault) {
-        if fault.code == ErrorCode::Corrupt && !self.corrupt.contains(&node) {
-            self.corrupt.push(node);
+        if fault.code == ErrorCode::Corrupt && !self.corrupt.contains(&(node, None)) {
+            self.corrupt.retain(|(other, _)| *other != node);
+            self.corrupt.push((node, Some(self.verified)));
         }
         self.faults.retain(|(other, _)| *other != node);
         self.faults.push((node, fault));
@@ -272,6 +299,7 @@ mod tests {
             length,
             crc32c: Crc32c::of(&vec![0; length as usize]),
             replicas: replicas.iter().map(|&id| node(id)).collect(),
+            damaged: Vec::new(),
         }
     }
 
@@ -394,6 +422,72 @@ mod tests {
         assert_eq!(state.choose(), Choice::Replan);
         state.on_plan(Vec::new());
         assert_eq!(state.choose(), Choice::Corrupt, "the only one ever found is damaged");
+    }
+
+    #[test]
+    fn replicas_damaged_at_different_places_make_a_whole() {
+        // Each delivers up to its damage, block by block.
+        let damage = [(1, vec![1, 6]), (2, vec![2, 3]), (3, vec![4])];
+        let whole = |state: &mut ReaderState, damage: &[(u64, Vec<u64>)]| {
+            let mut turns = 0;
+            loop {
+                turns += 1;
+                assert!(turns < 20, "it does not end");
+                let Choice::Read(chosen) = state.choose() else { return state.choose() };
+                let bad = &damage.iter().find(|(id, _)| NodeId(*id) == chosen.id).expect("known").1;
+                state.ask(1);
+                for block in state.verified / 4_096..8 {
+                    if bad.contains(&block) {
+                        state.on_fault(chosen.id, Fault::new(ErrorCode::Corrupt, "a block"));
+                        break;
+                    }
+                    state.on_header(&data(block * 4_096, 4_096, block == 7)).expect("what was asked");
+                    state.on_verified(chosen.id, 4_096, Crc32c::of(&[0; 4_096]));
+                    if block == 7 {
+                        assert_eq!(state.on_end(chosen.id), End::Sound);
+                        return Choice::Read(chosen);
+                    }
+                }
+            }
+        };
+        let mut state = ReaderState::new(chunk(32_768, &[1, 2, 3]), 0..32_768);
+        assert!(matches!(whole(&mut state, &damage), Choice::Read(_)));
+        let all = [(1, vec![1, 5]), (2, vec![2, 5]), (3, vec![5])];
+        let mut state = ReaderState::new(chunk(32_768, &[1, 2, 3]), 0..32_768);
+        assert_eq!(whole(&mut state, &all), Choice::Corrupt);
+        assert_eq!(state.wanted_verified(), 5 * 4_096, "what is before the damage of all is sound");
+    }
+
+    #[test]
+    fn replicas_whose_checksums_lie_are_given_up_in_the_end() {
+        let wrong = ChunkLocation { crc32c: Crc32c(1), ..chunk(8_192, &[1, 2]) };
+        let mut state = ReaderState::new(wrong, 0..8_192);
+        let mut turns = 0;
+        while let Choice::Read(chosen) = state.choose() {
+            turns += 1;
+            assert!(turns < 50, "it does not end");
+            // Node 1 is damaged in its second block, node 2 in its first; together they are wrong.
+            loop {
+                state.ask(1);
+                let at = state.verified;
+                if (chosen.id, at) == (NodeId(1), 4_096) || (chosen.id, at) == (NodeId(2), 0) {
+                    state.on_fault(chosen.id, Fault::new(ErrorCode::Corrupt, "a block"));
+                    break;
+                }
+                state.on_header(&data(at, 4_096, at == 4_096)).expect("what was asked");
+                state.on_verified(chosen.id, 4_096, Crc32c::of(&[0; 4_096]));
+                if at == 4_096 {
+                    match state.on_end(chosen.id) {
+                        End::Again => {}
+                        End::Fault(fault) => {
+                            state.on_fault(chosen.id, fault);
+                            break;
+                        }
+                        End::Sound => panic!("it is not"),
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct ChunkLocation {
     pub crc32c: Crc32c,
     /// Who has it, best first; empty when no live datanode has reported it.
     pub replicas: Vec<Node>,
+    /// Which of them have a damaged replica, of which single blocks may be good.
+    pub damaged: Vec<NodeId>,
 }
 
 /// What the master thinks of a datanode.
@@ -228,6 +230,7 @@ impl TryFrom<v1::ChunkLocation> for ChunkLocation {
             length: message.length,
             crc32c: Crc32c(message.crc32c),
             replicas: nodes_of(message.replicas)?,
+            damaged: message.damaged.into_iter().map(NodeId).collect(),
         })
     }
 }

@@ -60,6 +60,7 @@ impl Stat {
                 status = same_moment;
                 // A plan turns the replicas so that reads spread; what is shown stays as long as the truth does.
                 for chunk in &mut chunks {
+                    chunk.replicas.retain(|node| !chunk.damaged.contains(&node.id));
                     chunk.replicas.sort_unstable_by_key(|node| node.id);
                 }
                 Some(chunks)

@@ -178,6 +178,7 @@ impl ClientService for FakeMaster {
                 length: chunk.length,
                 crc32c: chunk.crc32c,
                 replicas: chunk.nodes.iter().map(replica).collect(),
+                damaged: Vec::new(),
             });
         }
         let file_status = v1::FileStatus {

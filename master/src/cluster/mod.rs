@@ -203,8 +203,8 @@ impl Cluster {
         Some((index, self.nodes.get_mut(index as usize)?))
     }
 
-    /// Where the good replicas of a chunk are, best first: live before suspect, those that readers complained of
-    /// last, otherwise turned by `seed` so that the load spreads.
+    /// Where the replicas of a chunk are, best first: live before suspect, then those that readers complained of, and
+    /// last those that are damaged, of which most blocks may be good; otherwise turned by `seed` so that the load spreads.
     pub(crate) fn locate(
         &self,
         now_ms: u64,
@@ -216,7 +216,10 @@ impl Cluster {
     ) -> Vec<Endpoint> {
         let mut ranked: Vec<(u8, &Node)> = Vec::new();
         for held in self.replicas.of(chunk) {
-            if !held.is_good(generation, length, crc) {
+            // Of a damaged one most blocks are good, and each is checked: better than none.
+            let damaged = held.replica.corrupt;
+            let undamaged = Replica { corrupt: false, ..held.replica };
+            if undamaged != (Replica { chunk, generation, length, crc, corrupt: false }) {
                 continue;
             }
             let Some(node) = self.nodes.get(held.node as usize) else { continue };
@@ -226,7 +229,7 @@ impl Cluster {
                 NodeState::Suspect => 1,
             };
             let blamed = self.replicas.is_blamed(now_ms, chunk, held.node);
-            ranked.push((rank + 2 * u8::from(blamed), node));
+            ranked.push((rank + 2 * u8::from(blamed) + 4 * u8::from(damaged), node));
         }
         if !ranked.is_empty() {
             let turn = (seed % ranked.len() as u64) as usize;
@@ -237,6 +240,12 @@ impl Cluster {
             .into_iter()
             .map(|(_, node)| Endpoint { node: node.id, address: node.address.clone() })
             .collect()
+    }
+
+    /// Who found its replica of a chunk damaged.
+    pub(crate) fn damaged(&self, chunk: ChunkId) -> impl Iterator<Item = NodeId> + '_ {
+        let damaged = self.replicas.of(chunk).filter(|held| held.replica.corrupt);
+        damaged.filter_map(|held| Some(self.nodes.get(held.node as usize)?.id))
     }
 
     /// A reader says that a replica is bad or out of reach: it is offered last for a while. One reader's word is

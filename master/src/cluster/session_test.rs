@@ -114,7 +114,7 @@ fn a_full_report_replaces_only_with_its_last_part() {
 }
 
 #[test]
-fn readers_get_live_before_suspect_and_no_bad_replica() {
+fn readers_get_live_before_suspect_damaged_last_and_no_other_bytes() {
     let (mut it, s) = cluster(5, 100, |_| String::new());
     for session in &s {
         it.changed(0, *session, &[replica(1)], &[]).expect("fine");
@@ -122,11 +122,12 @@ fn readers_get_live_before_suspect_and_no_bad_replica() {
     it.session_ended(s[0]);
     it.changed(0, s[1], &[Replica { corrupt: true, ..replica(1) }], &[]).expect("fine");
     it.changed(0, s[2], &[Replica { crc: Crc32c(9), ..replica(1) }], &[]).expect("fine");
-    assert_eq!(holders(&it, 0, 1), [4, 5, 1]);
+    assert_eq!(holders(&it, 0, 1), [4, 5, 1, 2]);
+    assert_eq!(it.damaged(ChunkId(1)).collect::<Vec<_>>(), [NodeId(2)]);
     let turned = it.locate(0, ChunkId(1), GenerationStamp(1), 9, Crc32c(1), 2);
-    assert_eq!(turned.iter().map(|place| place.node.0).collect::<Vec<_>>(), [5, 4, 1]);
+    assert_eq!(turned.iter().map(|place| place.node.0).collect::<Vec<_>>(), [4, 5, 1, 2]);
     it.blame(0, ChunkId(1), NodeId(4));
-    assert_eq!(holders(&it, 0, 1), [5, 1, 4]);
+    assert_eq!(holders(&it, 0, 1), [5, 1, 4, 2]);
     assert_eq!(holders(&it, 31, 1), Vec::<u64>::new(), "the dead are not offered");
     let newer = it.locate(0, ChunkId(1), GenerationStamp(2), 9, Crc32c(1), 0);
     assert!(newer.is_empty(), "a stale generation is not offered");

@@ -112,6 +112,7 @@ impl Api {
                     length,
                     crc32c: chunk.crc.0,
                     replicas: endpoints.into_iter().map(convert::node).collect(),
+                    damaged: cluster.damaged(*id).map(|node| node.0).collect(),
                 }
             })
             .collect();
