@@ -4,17 +4,19 @@
 
 use std::io;
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use distrifs_proto::ErrorCode;
-use distrifs_proto::frame::{FrameError, Header, Op, verify};
+use distrifs_proto::frame::{FrameError, Header, Op, Placement, verify};
 use distrifs_proto::limits::CHUNK_BYTES_MAX;
 use distrifs_proto::types::{Crc32c, Epoch, FileId, NodeId};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::buffer::FrameBuffer;
 use crate::connection::{Connection, ReceiveError, Receiver};
 use crate::context::Context;
 use crate::error::{ClientError, Result};
@@ -54,8 +56,6 @@ pub(crate) struct ChunkRange {
 /// Why one replica's delivery ended early.
 enum Stopped {
     Fault(Fault),
-    /// The connection, kept from an earlier request, broke before anything came: that says nothing of the replica.
-    Stale,
     /// The target does not take the bytes.
     Target(io::Error),
     Task(String),
@@ -102,13 +102,12 @@ pub(crate) async fn read_chunk(
                 continue;
             }
         };
-        let outcome = loop {
+        let (node, outcome) = loop {
             let mut delivery =
                 Delivery { context: &context, range: &range, state: &mut state, sink: &mut sink };
             match delivery.run(&node, file.trace_id, &meter, &mut told).await {
-                Err(Stopped::Stale) => {}
                 // Each further round is from this replica alone.
-                Ok(End::Again) => {}
+                (_, Ok(End::Again)) => {}
                 outcome => break outcome,
             }
         };
@@ -118,7 +117,7 @@ pub(crate) async fn read_chunk(
                 return Err(ClientError::Target { path: file.path.clone(), cause });
             }
             Err(Stopped::Task(text)) => return Err(ClientError::Task { path: file.path.clone(), text }),
-            Ok(End::Sound | End::Again) | Err(Stopped::Stale) => return Ok((sink, state.crc())),
+            Ok(End::Sound | End::Again) => return Ok((sink, state.crc())),
         };
         tracing::debug!(path = file.path, chunk = %range.chunk.id, node = %node.id, ?fault, "a replica failed");
         if fault.is_of_replica() {
@@ -146,9 +145,9 @@ pub(crate) async fn verify_replica(
     let (mut sink, meter, trace_id) = (Sink::Nowhere, Meter::default(), rand::random());
     loop {
         let mut delivery = Delivery { context, range: &range, state: &mut state, sink: &mut sink };
-        return match delivery.run(node, trace_id, &meter, &mut 0).await {
+        return match delivery.run(node, trace_id, &meter, &mut 0).await.1 {
             Ok(End::Sound) => Ok(chunk.crc32c),
-            Ok(End::Again) | Err(Stopped::Stale) => continue,
+            Ok(End::Again) => continue,
             Ok(End::Fault(fault)) | Err(Stopped::Fault(fault)) => Err(failed(fault.code, fault.text)),
             Err(Stopped::Target(error)) => Err(failed(ErrorCode::Disk, error.to_string())),
             Err(Stopped::Task(text)) => Err(failed(ErrorCode::Internal, text)),
@@ -164,45 +163,161 @@ struct Delivery<'a> {
     sink: &'a mut Sink,
 }
 
+/// An answer whose first frame is here.
+struct Opened {
+    connection: Connection,
+    receiver: Receiver,
+    request_id: u64,
+    buffer: FrameBuffer,
+    first: (Header, Placement),
+}
+
+/// What is asked of a replica, but for the connection's own number.
+#[derive(Clone, Copy)]
+struct Ask {
+    header: Header,
+    patience: Duration,
+}
+
+/// Asks one replica and waits for its first frame. A connection kept from an earlier request that breaks before
+/// anything came says nothing of the replica: another one is opened.
+async fn open(context: &Context, node: &Node, ask: Ask) -> Result<Opened, Fault> {
+    let lost = |text: String| Fault::new(ErrorCode::Unavailable, text);
+    let patience = ask.patience;
+    loop {
+        let connected = context.pool.connect(node, patience).await;
+        let mut connection = connected.map_err(|error| lost(error.to_string()))?;
+        let request_id = connection.next_request_id();
+        let opening = connection.opening(Header { request_id, ..ask.header }, &[]);
+        let late = || lost(format!("silent for {} ms", patience.as_millis()));
+        let sent = timeout(patience, connection.stream.write_all(&opening)).await.map_err(|_| late())?;
+        if let Err(error) = sent {
+            if connection.is_reused() {
+                continue;
+            }
+            return Err(lost(error.to_string()));
+        }
+        let (mut receiver, mut buffer) = (Receiver::default(), context.buffers.take());
+        match receiver.receive_within(&mut connection.stream, &mut buffer, patience).await {
+            Ok(first) => return Ok(Opened { connection, receiver, request_id, buffer, first }),
+            Err(ReceiveError::Closed | ReceiveError::Io(_)) if connection.is_reused() => {}
+            Err(error) => return Err(receive_fault(&error)),
+        }
+    }
+}
+
+fn receive_fault(error: &ReceiveError) -> Fault {
+    let code = match error {
+        ReceiveError::Frame(_) | ReceiveError::TooLong { .. } => ErrorCode::Protocol,
+        ReceiveError::Closed | ReceiveError::Silent(_) | ReceiveError::Io(_) => ErrorCode::Unavailable,
+    };
+    Fault::new(code, error.to_string())
+}
+
 impl Delivery<'_> {
+    /// Reads from `node`, or from another replica that answers first; says who it was.
     async fn run(
         &mut self,
         node: &Node,
         trace_id: u64,
         meter: &Meter,
         told: &mut u64,
-    ) -> Result<End, Stopped> {
+    ) -> (Node, Result<End, Stopped>) {
         if self.state.is_at_start()
             && let Sink::Memory(pieces) = self.sink
         {
             pieces.clear();
         }
-        let lost = |error: io::Error| Fault::new(ErrorCode::Unavailable, error.to_string());
-        let patience = self.patience();
-        let mut connection = self.context.pool.connect(node, patience).await.map_err(lost)?;
-        let request_id = connection.next_request_id();
-        let (offset, length) = self.state.ask(request_id);
-        let ask = Header {
+        let (offset, length) = self.state.ask(0);
+        let header = Header {
             trace_id,
             chunk: self.range.chunk.id,
             generation: self.range.chunk.generation,
             epoch: self.range.epoch,
             offset,
             length,
-            ..Header::new(Op::Read, request_id)
+            ..Header::new(Op::Read, 0)
         };
-        let opening = connection.opening(ask, &[]);
+        let (node, opened) = self.first_answer(node, Ask { header, patience: self.patience() }).await;
+        let outcome = match opened {
+            Ok(opened) => self.deliver(opened, node.id, &mut Told { meter, told }).await,
+            Err(fault) => Err(fault.into()),
+        };
+        (node, outcome)
+    }
+
+    /// Waits for the first frame; when that takes longer than usual, another replica is asked as well.
+    async fn first_answer(&mut self, node: &Node, ask: Ask) -> (Node, Result<Opened, Fault>) {
+        let context = self.context;
+        let began = Instant::now();
+        let delay = context.hedge.begin(ask.header.length);
+        let mut first = pin!(open(context, node, ask));
+        let hedged = tokio::select! {
+            biased;
+            opened = &mut first => Err(opened),
+            () = sleep(delay) => Ok(()),
+        };
+        if let Err(opened) = hedged {
+            self.note_answer(ask, began, opened.as_ref());
+            return (node.clone(), opened);
+        }
+        let other = match self.state.take_alternative() {
+            Some(other) if context.hedge.allows(context.started.elapsed()) => other,
+            unused => {
+                unused.into_iter().for_each(|other| self.state.give_back(other));
+                let opened = first.await;
+                self.note_answer(ask, began, opened.as_ref());
+                return (node.clone(), opened);
+            }
+        };
+        tracing::debug!(chunk = %ask.header.chunk, slow = %node.id, other = %other.id, "a read is hedged");
+        let mut second = pin!(open(context, &other, ask));
+        let (opened, second_won) = tokio::select! {
+            biased;
+            opened = &mut first => (opened, false),
+            opened = &mut second => (opened, true),
+        };
+        let useful = |opened: &Result<Opened, Fault>| {
+            opened.as_ref().is_ok_and(|opened| opened.first.0.op == Op::ReadData)
+        };
+        // One that does not deliver leaves it to the other; what it says of itself is heard when it is asked again.
+        let (opened, second_won) = match (useful(&opened), second_won) {
+            (true, _) => (opened, second_won),
+            (false, false) => (second.await, true),
+            (false, true) => (first.await, false),
+        };
+        self.note_answer(ask, began, opened.as_ref());
+        let (winner, loser) =
+            if second_won { (other.clone(), node.clone()) } else { (node.clone(), other.clone()) };
+        self.state.give_back(loser);
+        (winner, opened)
+    }
+
+    fn note_answer(&self, ask: Ask, began: Instant, opened: Result<&Opened, &Fault>) {
+        if opened.is_ok_and(|opened| opened.first.0.op == Op::ReadData) {
+            self.context.hedge.answered(ask.header.length, began.elapsed());
+        }
+    }
+
+    /// Takes the answer to its end.
+    async fn deliver(
+        &mut self,
+        opened: Opened,
+        node: NodeId,
+        progress: &mut Told<'_>,
+    ) -> Result<End, Stopped> {
+        let Opened { mut connection, receiver, request_id, buffer, first } = opened;
+        self.state.ask(request_id);
         let mut landing = None;
-        let mut progress = Told { meter, told };
-        let received =
-            self.receive_all(&mut connection, &opening, node.id, &mut landing, &mut progress).await;
+        let begun = (receiver, buffer, first);
+        let received = self.receive_all(&mut connection, begun, node, &mut landing, progress).await;
         // What is under way ends before anything else is decided: its bytes may be the last sound ones.
         if let Some(last) = landing {
-            self.settle(last, node.id, &mut progress).await?;
+            self.settle(last, node, progress).await?;
         }
         received?;
         self.context.pool.give_back(connection);
-        Ok(self.state.on_end(node.id))
+        Ok(self.state.on_end(node))
     }
 
     fn patience(&self) -> Duration {
@@ -214,39 +329,23 @@ impl Delivery<'_> {
     async fn receive_all(
         &mut self,
         connection: &mut Connection,
-        opening: &[u8],
+        (mut receiver, mut buffer, first): (Receiver, FrameBuffer, (Header, Placement)),
         node: NodeId,
         landing: &mut Option<JoinHandle<Landed>>,
         progress: &mut Told<'_>,
     ) -> Result<(), Stopped> {
         let patience = self.patience();
-        let reused = connection.is_reused();
-        let mut anything = false;
-        let late = || Fault::new(ErrorCode::Unavailable, format!("silent for {} ms", patience.as_millis()));
-        let sent = timeout(patience, connection.stream.write_all(opening)).await.map_err(|_| late())?;
-        if let Err(error) = sent {
-            let fault = Fault::new(ErrorCode::Unavailable, error.to_string());
-            return Err(if reused { Stopped::Stale } else { fault.into() });
-        }
-        let mut receiver = Receiver::default();
+        let mut next = first;
         loop {
-            let mut buffer = self.context.buffers.take();
-            let received = receiver.receive_within(&mut connection.stream, &mut buffer, patience).await;
-            let (header, place) = match received {
-                Ok(frame) => frame,
-                Err(ReceiveError::Closed | ReceiveError::Io(_)) if reused && !anything => {
-                    return Err(Stopped::Stale);
-                }
-                Err(error @ (ReceiveError::Frame(_) | ReceiveError::TooLong { .. })) => {
-                    return Err(Fault::new(ErrorCode::Protocol, error.to_string()).into());
-                }
-                Err(error) => return Err(Fault::new(ErrorCode::Unavailable, error.to_string()).into()),
-            };
-            anything = true;
+            let (header, place) = next;
             if header.op == Op::Error {
                 let broken = |error: FrameError| Fault::new(ErrorCode::Protocol, error.to_string());
                 verify(&buffer, &place).map_err(broken)?;
-                return Err(self.state.on_refusal(&header, &buffer[place.payload]).into());
+                let fault = self.state.on_refusal(&header, &buffer[place.payload]);
+                if fault.code == ErrorCode::Busy {
+                    self.context.hedge.busy(self.context.started.elapsed());
+                }
+                return Err(fault.into());
             }
             let part = self.state.on_header(&header)?;
             let last = part.last;
@@ -271,6 +370,9 @@ impl Delivery<'_> {
             if last {
                 return Ok(());
             }
+            buffer = self.context.buffers.take();
+            let received = receiver.receive_within(&mut connection.stream, &mut buffer, patience).await;
+            next = received.map_err(|error| receive_fault(&error))?;
         }
     }
 

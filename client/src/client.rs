@@ -214,6 +214,13 @@ impl Client {
         get::get(&self.context, path, range, target, progress).await
     }
 
+    /// How many reads of chunks this client began, and of how many of them it asked a second replica because the first
+    /// was slow.
+    #[must_use]
+    pub fn read_counts(&self) -> (u64, u64) {
+        self.context.hedge.counts()
+    }
+
     /// Reads one replica whole and checks every block and the checksum of the chunk.
     ///
     /// # Errors

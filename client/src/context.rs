@@ -1,9 +1,11 @@
 //! What the transfers of one client share.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::buffer::Buffers;
 use crate::config::ClientConfig;
+use crate::hedge::Hedge;
 use crate::master_link::MasterLink;
 use crate::pool::Pool;
 use crate::reports::Reports;
@@ -16,6 +18,9 @@ pub(crate) struct Context {
     pub(crate) pool: Pool,
     pub(crate) buffers: Buffers,
     pub(crate) reports: Reports,
+    pub(crate) hedge: Hedge,
+    /// Before everything; times are counted from here.
+    pub(crate) started: Instant,
 }
 
 impl Context {
@@ -27,6 +32,8 @@ impl Context {
             pool: Pool::default(),
             buffers: Buffers::default(),
             reports: Reports::default(),
+            hedge: Hedge::default(),
+            started: Instant::now(),
         })
     }
 }

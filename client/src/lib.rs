@@ -14,6 +14,7 @@
 //! | whom to blame, when to plan anew (pure) | `writer_state` |
 //! | one chunk written; a whole file | `chunk_writer`, `source`; `put`, `plan`, `lease` |
 //! | which replica next, which frame is sound (pure) | `reader_state` |
+//! | when a second replica is asked as well (pure) | `hedge` |
 //! | one chunk read; a whole file | `chunk_reader`, `sink`, `reports`; `get`, `read_plan` |
 
 mod buffer;
@@ -25,6 +26,7 @@ mod connection;
 mod context;
 mod error;
 mod get;
+mod hedge;
 mod lease;
 mod master_link;
 mod meter;

@@ -154,6 +154,17 @@ impl ReaderState {
         self.left.iter().any(|node| !self.is_damaged_here(node.id))
     }
 
+    /// Another replica to be asked beside the one that was chosen; it is to be given back if it was not needed.
+    pub(crate) fn take_alternative(&mut self) -> Option<Node> {
+        let at = self.left.iter().position(|node| !self.is_damaged_here(node.id))?;
+        self.left.remove(at)
+    }
+
+    /// A replica was asked and not needed: it is none the worse for it.
+    pub(crate) fn give_back(&mut self, node: Node) {
+        self.left.push_back(node);
+    }
+
     /// What to ask of the replica that was chosen: offset and length.
     pub(crate) fn ask(&mut self, request_id: u64) -> (u64, u32) {
         self.request_id = request_id;

@@ -134,6 +134,23 @@ async fn a_silent_replica_is_left_for_the_next() {
     assert!(got == bytes);
 }
 
+/// The first slow read is hedged and tells nobody; the next has to wait for its node, which is then complained of.
+#[tokio::test]
+async fn a_slow_replica_is_helped_by_another_but_not_always() {
+    let cluster = Cluster::start_with(3, |config| config.socket_timeout = Duration::from_secs(2)).await;
+    let bytes = bytes_of(1000);
+    cluster.put_everywhere("/a", &bytes).await;
+    cluster.nodes[0].behave(Manners::Silent);
+    for (hedged, reports) in [(1, 0), (1, 1)] {
+        let (outcome, got) = cluster.get_file("/a", None).await;
+        outcome.expect("two good replicas are left");
+        assert!(got == bytes);
+        assert_eq!(cluster.client.read_counts().1, hedged);
+        let told = cluster.master.state.lock().unwrap().reports.clone();
+        assert_eq!(told, vec![(1, u32::from(ErrorCode::Unavailable.number())); reports]);
+    }
+}
+
 #[tokio::test]
 async fn sound_blocks_are_not_asked_for_again() {
     let cluster = Cluster::start(3).await;
