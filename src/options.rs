@@ -28,6 +28,7 @@ const KEYS: &[&str] = &[
     "heartbeat_timeout",
     "blockreport_interval",
     "recovery_interval",
+    "scrub_interval",
     "gc_interval",
     "gc_delay",
     "pending_timeout",
@@ -97,6 +98,8 @@ pub(crate) struct Settings {
     pub(crate) block_report_interval: Duration,
     /// How often all files are looked through for chunks to repair.
     pub(crate) recovery_interval: Duration,
+    /// Within which time datanodes read all replicas whole once.
+    pub(crate) scrub_interval: Duration,
     /// How often tombstones are looked through.
     pub(crate) gc_interval: Duration,
     /// How long a dereferenced chunk is kept.
@@ -202,6 +205,7 @@ impl Settings {
             heartbeat_timeout: seconds("heartbeat_timeout", 9)?,
             block_report_interval: seconds("blockreport_interval", 600)?,
             recovery_interval: seconds("recovery_interval", 2)?,
+            scrub_interval: seconds("scrub_interval", 7 * 24 * 3600)?,
             gc_interval: seconds("gc_interval", 10)?,
             gc_delay: seconds("gc_delay", 60)?,
             pending_timeout: seconds("pending_timeout", 60)?,

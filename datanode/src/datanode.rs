@@ -17,6 +17,7 @@ use tokio::task::JoinHandle as Task;
 use crate::config::DatanodeConfig;
 use crate::control::{Control, Inventory};
 use crate::node::Node;
+use crate::scrub::Scrub;
 use crate::shard::{self, SHARD_QUEUE_MAX, ShardCommand, ShardConfig};
 use crate::{acceptor, http};
 
@@ -125,6 +126,9 @@ impl Datanode {
             rack: config.rack,
             io_body,
             incarnation: rand::random(),
+            scrub: Scrub::new(config.scrub_interval, Duration::ZERO),
+            lost_disks: vec![false; node.disks.len()],
+            started: Instant::now(),
             socket_timeout: config.socket_timeout,
             stop: stopped.clone(),
         };

@@ -42,6 +42,12 @@ fn metrics(node: &Node, io_body: &str) -> String {
         ("reads_failed_total", "counter", &c.reads_failed),
         ("frames_refused_total", "counter", &c.frames_refused),
         ("connections_refused_total", "counter", &c.connections_refused),
+        ("checked_bytes_total", "counter", &c.bytes_checked),
+        ("copies_made_total", "counter", &c.copies_made),
+        ("copies_failed_total", "counter", &c.copies_failed),
+        ("replicas_checked_total", "counter", &c.scrub_replicas),
+        ("replicas_found_corrupt_total", "counter", &c.scrub_corrupt),
+        ("scrub_oldest_unchecked_seconds", "gauge", &c.scrub_oldest_seconds),
     ] {
         let value = value.load(Ordering::Relaxed);
         // Writing to a String cannot fail.

@@ -3,6 +3,7 @@
 //! - `datanode`: starts and stops everything; `acceptor` hands connections to the shards.
 //! - `shard`: the data plane, a thread per core on the I/O seam; `pipeline` decides what a hop answers.
 //! - `control`: the session with the master, and the inventory that reports are cut from.
+//! - `scrub`: which replica is read whole next, so that rot is found before it is met. Pure.
 //! - `node`: the few things that all threads share.
 //!
 //! It does not know paths, files or users, and decides nothing about where chunks go.
@@ -14,6 +15,7 @@ mod datanode;
 mod http;
 mod node;
 mod pipeline;
+mod scrub;
 mod shard;
 
 pub use config::DatanodeConfig;

@@ -41,6 +41,12 @@ pub(crate) struct Counters {
     pub(crate) reads_failed: AtomicU64,
     pub(crate) frames_refused: AtomicU64,
     pub(crate) connections_refused: AtomicU64,
+    pub(crate) bytes_checked: AtomicU64,
+    pub(crate) copies_made: AtomicU64,
+    pub(crate) copies_failed: AtomicU64,
+    pub(crate) scrub_replicas: AtomicU64,
+    pub(crate) scrub_corrupt: AtomicU64,
+    pub(crate) scrub_oldest_seconds: AtomicU64,
 }
 
 impl Node {

@@ -65,6 +65,7 @@ impl DatanodeCommand {
             rack: self.rack,
             shards: self.shards.map(usize::from),
             io: self.io,
+            scrub_interval: settings.scrub_interval,
             socket_timeout: settings.socket_timeout,
         };
         let mut datanode = Datanode::start(config).await.map_err(|e| CommandError::Daemon(e.to_string()))?;

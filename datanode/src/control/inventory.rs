@@ -1,16 +1,40 @@
 //! What the node holds: the one list that block reports are cut from.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use distrifs_engine::store::ReplicaInfo;
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::REPORT_PART_MAX;
 use distrifs_proto::types::{ChunkId, GenerationStamp};
 
+/// A replica that the node holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) replica: ReplicaInfo,
+    /// The index of its data folder.
+    pub(crate) disk: usize,
+    /// Found damaged, or on a disk that lost bytes: to be replaced, and never copied.
+    pub(crate) corrupt: bool,
+}
+
+impl Held {
+    /// As reports tell it.
+    pub(crate) fn message(&self) -> v1::Replica {
+        v1::Replica {
+            chunk_id: self.replica.chunk.0,
+            generation: self.replica.generation.0,
+            length: self.replica.length,
+            crc32c: self.replica.crc.0,
+            corrupt: self.corrupt,
+        }
+    }
+}
+
 /// The committed replicas of all data folders, by chunk.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
-    replicas: BTreeMap<ChunkId, (ReplicaInfo, usize)>,
+    replicas: BTreeMap<ChunkId, Held>,
     used_bytes: Vec<u64>,
 }
 
@@ -21,20 +45,38 @@ impl Inventory {
 
     /// Adds a replica. Where two disks have the same chunk, the newer generation counts.
     pub(crate) fn add(&mut self, replica: ReplicaInfo, disk: usize) {
-        if let Some((old, _)) = self.replicas.get(&replica.chunk)
-            && old.generation > replica.generation
+        if let Some(old) = self.replicas.get(&replica.chunk)
+            && old.replica.generation > replica.generation
         {
             return;
         }
         self.remove(replica.chunk);
         self.used_bytes[disk] += replica.length;
-        self.replicas.insert(replica.chunk, (replica, disk));
+        self.replicas.insert(replica.chunk, Held { replica, disk, corrupt: false });
     }
 
     pub(crate) fn remove(&mut self, chunk: ChunkId) {
-        if let Some((old, disk)) = self.replicas.remove(&chunk) {
-            self.used_bytes[disk] -= old.length;
+        if let Some(old) = self.replicas.remove(&chunk) {
+            self.used_bytes[old.disk] -= old.replica.length;
         }
+    }
+
+    /// Marks the replica of a chunk on this disk; it, and whether that is news.
+    pub(crate) fn mark(&mut self, chunk: ChunkId, disk: usize, corrupt: bool) -> Option<(Held, bool)> {
+        let held = self.replicas.get_mut(&chunk).filter(|held| held.disk == disk)?;
+        let news = held.corrupt != corrupt;
+        held.corrupt = corrupt;
+        Some((*held, news))
+    }
+
+    /// Marks all replicas on a disk as lost; those that were not.
+    pub(crate) fn lose_disk(&mut self, disk: usize) -> Vec<Held> {
+        let lost = self.replicas.values_mut().filter(|held| held.disk == disk && !held.corrupt);
+        lost.map(|held| {
+            held.corrupt = true;
+            *held
+        })
+        .collect()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -45,14 +87,23 @@ impl Inventory {
         self.used_bytes[disk]
     }
 
+    pub(crate) fn get(&self, chunk: ChunkId) -> Option<&Held> {
+        self.replicas.get(&chunk)
+    }
+
+    /// The first chunk behind `after`.
+    pub(crate) fn next(&self, after: ChunkId) -> Option<ChunkId> {
+        self.replicas.range((Bound::Excluded(after), Bound::Unbounded)).next().map(|(chunk, _)| *chunk)
+    }
+
     /// Which disk has a replica of this chunk that is not newer than `up_to`.
     pub(crate) fn disk_of(&self, chunk: ChunkId, up_to: GenerationStamp) -> Option<usize> {
-        self.replicas.get(&chunk).filter(|(r, _)| r.generation <= up_to).map(|&(_, disk)| disk)
+        self.replicas.get(&chunk).filter(|held| held.replica.generation <= up_to).map(|held| held.disk)
     }
 
     /// The full report, in parts; an empty inventory is one empty part.
     pub(crate) fn report(&self) -> Vec<v1::BlockReport> {
-        let all: Vec<_> = self.replicas.values().map(|(replica, _)| message(replica)).collect();
+        let all: Vec<_> = self.replicas.values().map(Held::message).collect();
         let mut parts: Vec<_> = all.chunks(REPORT_PART_MAX).map(<[_]>::to_vec).collect();
         if parts.is_empty() {
             parts.push(Vec::new());
@@ -60,17 +111,6 @@ impl Inventory {
         let last = parts.len() - 1;
         let part = |(i, replicas)| v1::BlockReport { replicas, first: i == 0, last: i == last };
         parts.into_iter().enumerate().map(part).collect()
-    }
-}
-
-/// A replica as reports tell it.
-pub(crate) fn message(replica: &ReplicaInfo) -> v1::Replica {
-    v1::Replica {
-        chunk_id: replica.chunk.0,
-        generation: replica.generation.0,
-        length: replica.length,
-        crc32c: replica.crc.0,
-        corrupt: false,
     }
 }
 
@@ -109,5 +149,23 @@ mod tests {
         assert_eq!(inventory.disk_of(ChunkId(1), GenerationStamp(2)), Some(0));
         inventory.remove(ChunkId(1));
         assert_eq!((inventory.len(), inventory.used_bytes(0)), (0, 0));
+    }
+
+    #[test]
+    fn marks_are_of_one_disk_and_go_with_the_replica() {
+        let mut inventory = Inventory::new(2);
+        inventory.add(replica(1, 2), 0);
+        inventory.add(replica(2, 2), 1);
+        assert_eq!(inventory.mark(ChunkId(1), 1, true), None, "on another disk");
+        assert!(inventory.mark(ChunkId(1), 0, true).is_some_and(|(held, news)| held.corrupt && news));
+        assert!(inventory.mark(ChunkId(1), 0, true).is_some_and(|(_, news)| !news));
+        let told: Vec<bool> = inventory.report()[0].replicas.iter().map(|it| it.corrupt).collect();
+        assert_eq!(told, [true, false]);
+        assert!(inventory.lose_disk(0).is_empty(), "it is known already");
+        assert_eq!(inventory.lose_disk(1).len(), 1);
+        inventory.add(replica(1, 2), 0);
+        assert!(inventory.get(ChunkId(1)).is_some_and(|held| !held.corrupt), "a new one");
+        let in_order = [inventory.next(ChunkId(0)), inventory.next(ChunkId(1)), inventory.next(ChunkId(2))];
+        assert_eq!(in_order, [Some(ChunkId(1)), Some(ChunkId(2)), None]);
     }
 }

@@ -9,11 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use distrifs_engine::store::{Folder, StoreError, Witness};
-use distrifs_proto::types::{ClusterId, Epoch, HostPort, Lsn};
+use distrifs_proto::grpc::v1;
+use distrifs_proto::types::{ChunkId, ClusterId, Epoch, HostPort, Lsn};
 use tokio::sync::{mpsc, watch};
 
-use crate::node::Node;
-use crate::shard::{ShardCommand, ShardEvent};
+use crate::node::{Counters, Node};
+use crate::scrub::Scrub;
+use crate::shard::{Check, Found, SHARD_QUEUE_FOR_CONNECTIONS, ShardCommand, ShardEvent};
+use inventory::Held;
 pub(crate) use inventory::Inventory;
 use session::SessionEnd;
 
@@ -43,6 +46,11 @@ pub(crate) struct Control {
     pub(crate) rack: String,
     pub(crate) io_body: &'static str,
     pub(crate) incarnation: u64,
+    pub(crate) scrub: Scrub,
+    /// Disks whose replicas were reported lost.
+    pub(crate) lost_disks: Vec<bool>,
+    /// Times of the scrub are counted from here.
+    pub(crate) started: Instant,
     pub(crate) socket_timeout: Duration,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -90,22 +98,105 @@ impl Control {
             tokio::select! {
                 () = &mut over => return,
                 _ = self.stop.changed() => return,
-                Some(event) = self.events.recv() => self.note(&event),
+                Some(event) = self.events.recv() => self.note(event, &mut v1::ReplicaChanges::default()),
             }
         }
     }
 
     fn drain(&mut self) {
         while let Ok(event) = self.events.try_recv() {
-            self.note(&event);
+            self.note(event, &mut v1::ReplicaChanges::default());
         }
     }
 
-    fn note(&mut self, event: &ShardEvent) {
+    /// Takes what a shard tells into the inventory, and into what is told to the master.
+    fn note(&mut self, event: ShardEvent, changes: &mut v1::ReplicaChanges) {
         match event {
-            ShardEvent::Committed { replica, disk } => self.inventory.add(*replica, *disk),
-            ShardEvent::Deleted { chunk } => self.inventory.remove(*chunk),
+            ShardEvent::Committed { replica, disk } => {
+                self.inventory.add(replica, disk);
+                changes.added.push(Held { replica, disk, corrupt: false }.message());
+            }
+            ShardEvent::Deleted { chunk } => {
+                self.inventory.remove(chunk);
+                changes.removed.push(chunk.0);
+            }
+            ShardEvent::Checked { chunk, disk, found, bytes } => {
+                self.checked(chunk, disk, &found, bytes, changes);
+            }
+            ShardEvent::Copied { chunk, target, outcome } => {
+                let counters = &self.node.counters;
+                let count = if outcome.is_ok() { &counters.copies_made } else { &counters.copies_failed };
+                Counters::add(count, 1);
+                let error = outcome.err();
+                changes.replicated.push(v1::Replicated {
+                    chunk_id: chunk.0,
+                    target_node_id: target.0,
+                    code: error.as_ref().map_or(0, |error| u32::from(error.code.number())),
+                    failed_node_id: error.as_ref().map_or(0, |error| error.node.0),
+                    text: error.map(|error| error.text).unwrap_or_default(),
+                });
+            }
         }
+    }
+
+    fn checked(
+        &mut self,
+        chunk: ChunkId,
+        disk: usize,
+        found: &Found,
+        bytes: u64,
+        changes: &mut v1::ReplicaChanges,
+    ) {
+        // Of a disk that lost bytes nothing counts as sound.
+        let corrupt = *found == Found::Corrupt || !self.node.disks[disk].is_healthy();
+        let counters = &self.node.counters;
+        Counters::add(&counters.scrub_replicas, 1);
+        Counters::add(&counters.scrub_corrupt, u64::from(corrupt));
+        let length = self.inventory.get(chunk).map_or(0, |held| held.replica.length);
+        self.scrub.checked(self.started.elapsed(), chunk, bytes, length, corrupt);
+        if *found == Found::Gone {
+            if self.inventory.get(chunk).is_some_and(|held| held.disk == disk) {
+                tracing::error!(%chunk, disk, "a replica is not there any more");
+                self.inventory.remove(chunk);
+            }
+            changes.removed.push(chunk.0);
+            return;
+        }
+        // One that was deleted meanwhile is not spoken of.
+        let Some((held, news)) = self.inventory.mark(chunk, disk, corrupt) else { return };
+        if news {
+            changes.added.push(held.message());
+        }
+        changes.verified.push(held.message());
+    }
+
+    /// Gives the scrub its next replica when it is time.
+    fn scrub(&mut self) {
+        let now = self.started.elapsed();
+        let total = (0..self.folders.len()).map(|disk| self.inventory.used_bytes(disk)).sum();
+        let inventory = &self.inventory;
+        let Some((chunk, rate)) = self.scrub.next(now, total, |after| inventory.next(after)) else { return };
+        let status = self.scrub.status(now, total);
+        self.node
+            .counters
+            .scrub_oldest_seconds
+            .store(status.oldest_unchecked.as_secs(), std::sync::atomic::Ordering::Relaxed);
+        if !self.check(chunk, Some(rate)) {
+            self.scrub.put_off(now);
+        }
+    }
+
+    /// Has a replica read whole; whether a shard takes the order.
+    fn check(&self, chunk: ChunkId, bytes_per_second: Option<u64>) -> bool {
+        let Some(held) = self.inventory.get(chunk) else { return false };
+        self.order(chunk, ShardCommand::Check(Check { chunk, disk: held.disk, bytes_per_second }))
+    }
+
+    /// Gives an order to the shard of a chunk. One that is busy is not waited for: the shards tell this task what
+    /// they did, and waiting could stop both.
+    fn order(&self, chunk: ChunkId, command: ShardCommand) -> bool {
+        let shard = &self.shards[(chunk.0 % self.shards.len() as u64) as usize];
+        shard.capacity() > SHARD_QUEUE_FOR_CONNECTIONS && shard.try_send(command).is_ok()
     }
 
     /// Remembers what a master has shown before anything else is done with its message. A few synced writes, now

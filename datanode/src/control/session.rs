@@ -3,20 +3,22 @@
 use std::time::Duration;
 
 use distrifs_proto::ErrorCode;
+use distrifs_proto::frame::Hop;
 use distrifs_proto::grpc::v1::datanode_service_client::DatanodeServiceClient;
 use distrifs_proto::grpc::v1::from_datanode::Body as Say;
 use distrifs_proto::grpc::v1::to_datanode::Body as Hear;
 use distrifs_proto::grpc::{self, v1};
 use distrifs_proto::limits::{GRPC_MESSAGE_BYTES_MAX, REPORT_PART_MAX};
-use distrifs_proto::types::{ChunkId, ClusterId, Epoch, GenerationStamp, HostPort, Lsn};
+use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, HostPort, Lsn, NodeId};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 use tonic::{Status, Streaming};
 
-use super::{Control, Fatal, inventory};
-use crate::shard::{SHARD_QUEUE_FOR_CONNECTIONS, ShardCommand, ShardEvent};
+use super::inventory::Held;
+use super::{Control, Fatal};
+use crate::shard::{Copy, SHARD_QUEUE_FOR_CONNECTIONS, ShardCommand, ShardEvent};
 
 /// Messages to the master that wait for the network.
 const OUTBOUND_MAX: usize = 16;
@@ -129,14 +131,21 @@ impl Control {
             let done = tokio::select! {
                 biased;
                 message = session.hear.message() => match message {
-                    Ok(Some(message)) => self.obey(message).await,
+                    Ok(Some(message)) => self.obey(session, message).await,
                     Ok(None) => Err(Over::Lost("closed by the master".into())),
                     Err(status) => Err(Over::Lost(grpc::text_of(&status))),
                 },
                 _ = session.report.tick() => self.report(session).await,
                 _ = session.heartbeat.tick() => {
                     let heartbeat = self.heartbeat();
-                    session.tell(Say::Heartbeat(heartbeat)).await
+                    match session.tell(Say::Heartbeat(heartbeat)).await {
+                        Ok(()) => self.report_lost_disks(session).await,
+                        over => over,
+                    }
+                }
+                () = tokio::time::sleep_until((self.started + self.scrub.due()).into()) => {
+                    self.scrub();
+                    Ok(())
                 }
                 event = self.events.recv() => match event {
                     Some(event) => {
@@ -161,18 +170,73 @@ impl Control {
         Ok(())
     }
 
-    async fn obey(&mut self, message: v1::ToDatanode) -> Result<(), Over> {
+    async fn obey(&mut self, session: &Session, message: v1::ToDatanode) -> Result<(), Over> {
         self.check_epoch(&message)?;
         self.witness(Epoch(message.epoch), Lsn(message.lsn))?;
         let Some(Hear::Orders(orders)) = message.body else { return Ok(()) };
         for order in orders.delete {
-            let (chunk, up_to) = (ChunkId(order.chunk_id), GenerationStamp(order.generation));
-            self.delete(chunk, up_to).await;
+            self.delete(ChunkId(order.chunk_id), GenerationStamp(order.generation));
+        }
+        for order in orders.drop {
+            let chunk = ChunkId(order.chunk_id);
+            // What the master thinks of the replica must be what is known of it here.
+            if self.inventory.get(chunk).is_some_and(|held| held.corrupt == order.corrupt) {
+                self.delete(chunk, GenerationStamp(order.generation));
+            }
+        }
+        let mut gone = v1::ReplicaChanges::default();
+        for chunk in orders.verify.into_iter().map(ChunkId) {
+            if self.inventory.get(chunk).is_none() {
+                gone.removed.push(chunk.0);
+            } else if !self.check(chunk, None) {
+                tracing::debug!(%chunk, "a shard is busy: the check waits for the next order");
+            }
+        }
+        for order in orders.replicate {
+            self.replicate(order, &mut gone);
+        }
+        if gone != v1::ReplicaChanges::default() {
+            session.tell(Say::Changes(gone)).await?;
         }
         Ok(())
     }
 
-    async fn delete(&mut self, chunk: ChunkId, up_to: GenerationStamp) {
+    /// Begins a copy, or says at once why there will be none.
+    fn replicate(&self, order: v1::ReplicateChunk, changes: &mut v1::ReplicaChanges) {
+        let (chunk, target) = (ChunkId(order.chunk_id), NodeId(order.target_node_id));
+        let mut refuse = |code: ErrorCode, text: String| {
+            changes.replicated.push(v1::Replicated {
+                chunk_id: chunk.0,
+                target_node_id: target.0,
+                code: u32::from(code.number()),
+                text,
+                failed_node_id: self.node.id.0,
+            });
+        };
+        let Ok(address) = order.target_address.parse::<HostPort>() else {
+            return refuse(ErrorCode::Protocol, format!("{:?} is no address", order.target_address));
+        };
+        let held = match self.inventory.get(chunk) {
+            None => return refuse(ErrorCode::NoSuchChunk, "there is no such replica".into()),
+            Some(held) if held.corrupt => {
+                return refuse(ErrorCode::Corrupt, "the replica is damaged".into());
+            }
+            Some(held) => held,
+        };
+        let copy = Copy {
+            chunk,
+            disk: held.disk,
+            generation: GenerationStamp(order.generation),
+            length: order.length,
+            crc: Crc32c(order.crc32c),
+            target: Hop { node: target, address },
+        };
+        if !self.order(chunk, ShardCommand::Copy(copy)) {
+            refuse(ErrorCode::Busy, "a shard is busy".into());
+        }
+    }
+
+    fn delete(&self, chunk: ChunkId, up_to: GenerationStamp) {
         let Some(disk) = self.inventory.disk_of(chunk, up_to) else { return };
         let by_shard = (chunk.0 % self.shards.len() as u64) as usize;
         for shard in &self.shards {
@@ -199,15 +263,33 @@ impl Control {
         let mut changes = v1::ReplicaChanges::default();
         let mut next = Some(first);
         while let Some(event) = next {
-            self.note(&event);
-            match event {
-                ShardEvent::Committed { replica, .. } => changes.added.push(inventory::message(&replica)),
-                ShardEvent::Deleted { chunk } => changes.removed.push(chunk.0),
-            }
-            let room = changes.added.len() + changes.removed.len() < REPORT_PART_MAX;
+            self.note(event, &mut changes);
+            let told = [
+                changes.added.len(),
+                changes.removed.len(),
+                changes.verified.len(),
+                changes.replicated.len(),
+            ];
+            let room = told.iter().sum::<usize>() < REPORT_PART_MAX;
             next = if room { self.events.try_recv().ok() } else { None };
         }
         changes
+    }
+
+    /// Tells the master that what is on a disk which lost bytes does not count any more.
+    async fn report_lost_disks(&mut self, session: &Session) -> Result<(), Over> {
+        for disk in 0..self.node.disks.len() {
+            if self.node.disks[disk].is_healthy() || std::mem::replace(&mut self.lost_disks[disk], true) {
+                continue;
+            }
+            let lost: Vec<v1::Replica> = self.inventory.lose_disk(disk).iter().map(Held::message).collect();
+            tracing::error!(folder = %self.folders[disk].root().display(), replicas = lost.len(), "is lost");
+            for part in lost.chunks(REPORT_PART_MAX) {
+                let added = part.to_vec();
+                session.tell(Say::Changes(v1::ReplicaChanges { added, ..Default::default() })).await?;
+            }
+        }
+        Ok(())
     }
 
     fn registration(&self) -> v1::Register {
@@ -242,13 +324,22 @@ impl Control {
         let now = |counter: &std::sync::atomic::AtomicU64| {
             u32::try_from(counter.load(std::sync::atomic::Ordering::Relaxed)).unwrap_or(u32::MAX)
         };
+        let used = (0..self.folders.len()).map(|disk| self.inventory.used_bytes(disk)).sum();
+        let scrub = self.scrub.status(self.started.elapsed(), used);
         v1::Heartbeat {
             data_dirs: self.node.disks.iter().zip(&self.folders).enumerate().map(dir).collect(),
             chunks: self.inventory.len() as u64,
             connections: now(&counters.connections),
             io_body: self.io_body.into(),
             open_writes: now(&counters.open_writes),
-            scrub: None,
+            scrub: Some(v1::Scrub {
+                replicas_checked: scrub.replicas_checked,
+                bytes_checked: scrub.bytes_checked,
+                found_corrupt: scrub.found_corrupt,
+                replicas_unchecked: (self.inventory.len() as u64).saturating_sub(scrub.replicas_checked),
+                oldest_unchecked_ms: scrub.oldest_unchecked.as_millis() as u64,
+                pass_permille: scrub.pass_permille,
+            }),
         }
     }
 }

@@ -20,6 +20,9 @@ const SMALL_WRITES_MAX: usize = 128;
 /// Reads at once.
 const LARGE_READS_MAX: usize = 16;
 const SMALL_READS_MAX: usize = 64;
+/// One check at a time, and a piece for each of the copies at once, with one on its way.
+const CHECK_BUFFERS: usize = 1;
+const COPY_BUFFERS: usize = 4;
 /// The payload of a small buffer.
 const SMALL_PAYLOAD_BYTES: usize = 64 << 10;
 const SMALL_BUFFER_BYTES: usize = PAYLOAD_START + SMALL_PAYLOAD_BYTES;
@@ -32,6 +35,8 @@ pub(crate) struct Buffers {
     small_writes: Rc<BufPools>,
     large_reads: BufPool,
     small_reads: BufPool,
+    checks: BufPool,
+    copies: BufPool,
 }
 
 /// Sets of buffers, one set a write; last in, first out, so that idle sets are never touched.
@@ -66,6 +71,8 @@ impl Buffers {
             small_writes: BufPools::new(SMALL_WRITES_MAX, 1, SMALL_BUFFER_BYTES)?,
             large_reads: BufPool::new(LARGE_READS_MAX, FRAME_BUFFER_BYTES)?,
             small_reads: BufPool::new(SMALL_READS_MAX, SMALL_BUFFER_BYTES)?,
+            checks: BufPool::new(CHECK_BUFFERS, FRAME_BUFFER_BYTES)?,
+            copies: BufPool::new(COPY_BUFFERS, FRAME_BUFFER_BYTES)?,
         })
     }
 
@@ -76,6 +83,16 @@ impl Buffers {
         let pool = home.free.borrow_mut().pop();
         assert!(pool.is_some(), "as many sets as places");
         Some(WriteBuffers { pool, home: home.clone(), _place: place })
+    }
+
+    /// A buffer for a piece of a replica that is checked.
+    pub(crate) async fn for_check(&self) -> Buf {
+        self.checks.get().await
+    }
+
+    /// A buffer for a piece of a replica that is copied.
+    pub(crate) async fn for_copy(&self) -> Buf {
+        self.copies.get().await
     }
 
     /// A buffer for a read of `bytes` at once.

@@ -6,11 +6,13 @@
 //! daemon share the port without either of them noticing.
 
 mod buffers;
+mod check;
 mod connection;
 mod in_flight;
 mod peer;
 mod read;
 mod reader_cache;
+mod replicate;
 mod wire;
 mod write;
 
@@ -25,13 +27,16 @@ use std::time::Duration;
 
 use distrifs_engine::io::{Body, Io, block_on};
 use distrifs_engine::store::{ChunkStore, ReplicaInfo, StoreError};
-use distrifs_proto::types::{ChunkId, GenerationStamp};
+use distrifs_proto::frame::ErrorBody;
+use distrifs_proto::types::{ChunkId, GenerationStamp, NodeId};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::node::{Counters, Node};
 use buffers::Buffers;
+pub(crate) use check::{Check, Found};
 use peer::PeerPool;
 use reader_cache::ReaderCache;
+pub(crate) use replicate::Copy;
 
 /// Connections of one shard; further ones are closed at once.
 const CONNECTIONS_MAX: usize = 4096;
@@ -53,6 +58,10 @@ pub(crate) enum ShardCommand {
     Serve(TcpStream),
     /// Forget an open chunk; the one shard that is named also deletes it.
     Delete { chunk: ChunkId, up_to: GenerationStamp, disk: usize, by_shard: usize },
+    /// Read a replica whole and tell what it is.
+    Check(Check),
+    /// Copy a replica to another node and tell what came of it.
+    Copy(Copy),
     /// Finish what is being written and end.
     Stop,
 }
@@ -64,6 +73,10 @@ pub(crate) enum ShardEvent {
     Committed { replica: ReplicaInfo, disk: usize },
     /// A replica is durably gone.
     Deleted { chunk: ChunkId },
+    /// A replica was read whole, as far as it could be: so many bytes.
+    Checked { chunk: ChunkId, disk: usize, found: Found, bytes: u64 },
+    /// A copy to `target` has ended.
+    Copied { chunk: ChunkId, target: NodeId, outcome: Result<(), ErrorBody> },
 }
 
 /// What a shard is made of.
@@ -108,6 +121,11 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
     });
     let (delete, deletions) = mpsc::channel(DELETIONS_MAX);
     shard.io.spawn(shard.clone().delete_all(deletions));
+    let (check, checks) = mpsc::channel(check::CHECKS_MAX);
+    shard.io.spawn(shard.clone().check_all(checks));
+    let (copy, copies) = mpsc::channel(replicate::COPIES_MAX);
+    let copying = replicate::Copying::default();
+    shard.io.spawn(shard.clone().copy_all(copies, copying.clone()));
     while let Some(command) = commands.recv().await {
         match command {
             ShardCommand::Serve(socket) => shard.accept(socket),
@@ -115,6 +133,18 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
                 shard.readers.borrow_mut().remove(chunk);
                 if by_shard == config.index && delete.try_send((chunk, up_to, disk)).is_err() {
                     tracing::debug!(%chunk, "many deletions wait: this one waits for the next order");
+                }
+            }
+            ShardCommand::Check(it) => {
+                if check.try_send(it).is_err() {
+                    tracing::debug!(chunk = %it.chunk, "many checks wait: this one waits for the next order");
+                }
+            }
+            ShardCommand::Copy(it) => {
+                let key = (it.chunk, it.target.node);
+                if copying.borrow_mut().insert(key) && copy.try_send(it).is_err() {
+                    copying.borrow_mut().remove(&key);
+                    tracing::debug!(chunk = %key.0, "many copies wait: this one waits for the next order");
                 }
             }
             ShardCommand::Stop => break,

@@ -53,11 +53,18 @@ pub(crate) struct PeerPool {
     io: Io,
     connect_timeout: Duration,
     idle: RefCell<HashMap<(NodeId, HostPort), Vec<PeerLink>>>,
+    requests: Cell<u64>,
 }
 
 impl PeerPool {
     pub(crate) fn new(io: Io, connect_timeout: Duration) -> Self {
-        Self { io, connect_timeout, idle: RefCell::default() }
+        Self { io, connect_timeout, idle: RefCell::default(), requests: Cell::new(0) }
+    }
+
+    /// A number for a request of this node's own.
+    pub(crate) fn next_request_id(&self) -> u64 {
+        self.requests.set(self.requests.get() + 1);
+        self.requests.get()
     }
 
     /// A connection to `hop`, an idle one or a new one.

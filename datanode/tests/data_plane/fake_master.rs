@@ -21,6 +21,12 @@ use tonic::{Request, Response, Status, Streaming};
 #[derive(Default)]
 struct Node {
     chunks: BTreeSet<ChunkId>,
+    corrupt: BTreeSet<ChunkId>,
+    /// Replicas that were read whole, and whether they were found damaged.
+    verified: Vec<(ChunkId, bool)>,
+    /// Copies that have ended: chunk, target, code.
+    copied: Vec<(ChunkId, NodeId, u32)>,
+    scrubbed: u64,
     reported: bool,
     orders: Option<mpsc::Sender<Result<ToDatanode, Status>>>,
 }
@@ -108,11 +114,43 @@ impl FakeMaster {
         chunks: &[ChunkId],
         generation: GenerationStamp,
     ) {
-        let orders = self.nodes.lock().unwrap()[&node].orders.clone().unwrap();
         let delete = |chunk: &ChunkId| v1::DeleteReplica { chunk_id: chunk.0, generation: generation.0 };
         let delete = chunks.iter().map(delete).collect();
-        let body = Some(Said::Orders(v1::Orders { delete }));
+        self.order(node, v1::Orders { delete, ..v1::Orders::default() }).await;
+    }
+
+    pub(crate) async fn order(&self, node: NodeId, orders: v1::Orders) {
+        let body = Some(Said::Orders(orders));
+        let orders = self.nodes.lock().unwrap()[&node].orders.clone().unwrap();
         orders.send(Ok(ToDatanode { epoch: self.epoch, lsn: 5, body })).await.unwrap();
+    }
+
+    /// Waits until the node has read a replica whole once more; whether it found it damaged.
+    pub(crate) async fn wait_for_check(&self, node: NodeId, chunk: ChunkId) -> bool {
+        self.wait("a checked replica", |nodes| nodes[&node].verified.iter().any(|it| it.0 == chunk)).await;
+        let mut nodes = self.nodes.lock().unwrap();
+        let verified = &mut nodes.get_mut(&node).unwrap().verified;
+        let at = verified.iter().position(|it| it.0 == chunk).unwrap();
+        verified.remove(at).1
+    }
+
+    /// Waits for the end of a copy; its code.
+    pub(crate) async fn wait_for_copy(&self, source: NodeId, chunk: ChunkId, target: NodeId) -> u32 {
+        let is_it = |it: &(ChunkId, NodeId, u32)| (it.0, it.1) == (chunk, target);
+        self.wait("the end of a copy", |nodes| nodes[&source].copied.iter().any(is_it)).await;
+        let mut nodes = self.nodes.lock().unwrap();
+        let copied = &mut nodes.get_mut(&source).unwrap().copied;
+        let at = copied.iter().position(is_it).unwrap();
+        copied.remove(at).2
+    }
+
+    pub(crate) fn is_corrupt(&self, node: NodeId, chunk: ChunkId) -> bool {
+        self.nodes.lock().unwrap()[&node].corrupt.contains(&chunk)
+    }
+
+    /// Replicas that the node's heartbeats say it has checked.
+    pub(crate) fn scrubbed(&self, node: NodeId) -> u64 {
+        self.nodes.lock().unwrap()[&node].scrubbed
     }
 
     async fn wait(&self, what: &str, holds: impl Fn(&BTreeMap<NodeId, Node>) -> bool) {
@@ -172,6 +210,25 @@ impl DatanodeService for Service {
                     Some(Heard::Changes(changes)) => {
                         node.chunks.extend(changes.added.iter().map(|r| ChunkId(r.chunk_id)));
                         node.chunks.retain(|chunk| !changes.removed.contains(&chunk.0));
+                        for replica in changes.added {
+                            let chunk = ChunkId(replica.chunk_id);
+                            if replica.corrupt {
+                                node.corrupt.insert(chunk);
+                            } else {
+                                node.corrupt.remove(&chunk);
+                            }
+                        }
+                        let verified = changes.verified.iter().map(|r| (ChunkId(r.chunk_id), r.corrupt));
+                        node.verified.extend(verified);
+                        node.copied.extend(
+                            changes
+                                .replicated
+                                .iter()
+                                .map(|end| (ChunkId(end.chunk_id), NodeId(end.target_node_id), end.code)),
+                        );
+                    }
+                    Some(Heard::Heartbeat(beat)) => {
+                        node.scrubbed = beat.scrub.unwrap_or_default().replicas_checked;
                     }
                     _ => {}
                 }

@@ -5,6 +5,7 @@
 
 mod fake_master;
 mod misbehaviour;
+mod upkeep;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +41,7 @@ async fn launch(io: &str, root: &Path, master: &FakeMaster, http: Option<HostPor
         rack: "r1".into(),
         shards: Some(2),
         io: io.parse().unwrap(),
+        scrub_interval: Duration::from_secs(3600),
         socket_timeout: Duration::from_secs(3),
     };
     Datanode::start(config).await.unwrap()

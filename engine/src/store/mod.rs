@@ -30,7 +30,7 @@ use std::rc::Rc;
 
 use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, GenerationStamp};
 
-use crate::io::{Io, Space};
+use crate::io::{Io, Open, Space};
 use dir_sync::DirSync;
 
 pub use error::StoreError;
@@ -105,6 +105,14 @@ impl ChunkStore {
     /// chunk or cluster, or the data file has another length; [`StoreError::Io`].
     pub async fn open(&self, cluster: ClusterId, chunk: ChunkId) -> Result<ChunkReader, StoreError> {
         ChunkReader::open(&self.io, &self.root, cluster, chunk).await
+    }
+
+    /// As [`open`](Self::open), past the page cache: what is read is what the device has now.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_direct(&self, cluster: ClusterId, chunk: ChunkId) -> Result<ChunkReader, StoreError> {
+        ChunkReader::open_as(&self.io, &self.root, cluster, chunk, Open::READ_DIRECT).await
     }
 
     /// Deletes a chunk of this or a lower generation; one that is not there is done. Durable when it returns.

@@ -22,8 +22,18 @@ impl ChunkReader {
         cluster: ClusterId,
         chunk: ChunkId,
     ) -> Result<Self, StoreError> {
+        Self::open_as(io, root, cluster, chunk, Open::READ).await
+    }
+
+    pub(super) async fn open_as(
+        io: &Io,
+        root: &Path,
+        cluster: ClusterId,
+        chunk: ChunkId,
+        how: Open,
+    ) -> Result<Self, StoreError> {
         let data_path = layout::data_path(root, chunk);
-        let data = match io.open(&data_path, Open::READ).await {
+        let data = match io.open(&data_path, how).await {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Err(StoreError::NoSuchChunk { chunk });
@@ -74,10 +84,12 @@ impl ChunkReader {
     /// [`StoreError::Corrupt`] when the file ends too early, [`StoreError::Io`].
     pub async fn read(&self, buffer: Buf, at: usize, bytes: &Range<u64>) -> (Result<(), StoreError>, Buf) {
         let length = (bytes.end - bytes.start) as usize;
-        let (read, buffer) = self.data.read_at(buffer, at..at + length, bytes.start).await;
+        // From the device only whole blocks come; the file ends within the last one.
+        let asked = if self.data.is_direct() { length.next_multiple_of(BLOCK_BYTES) } else { length };
+        let (read, buffer) = self.data.read_at(buffer, at..at + asked, bytes.start).await;
         let chunk = self.header().chunk;
         let outcome = match read {
-            Ok(n) if n == length => Ok(()),
+            Ok(n) if n >= length => Ok(()),
             Ok(n) => {
                 let what = format!("the data file ends at {}", bytes.start + n as u64);
                 Err(StoreError::Corrupt { chunk, what })
