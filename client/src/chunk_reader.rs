@@ -355,15 +355,15 @@ impl Delivery<'_> {
             match self.sink {
                 Sink::File(file, at) if place.payload.len() > INLINE_BYTES_MAX => {
                     let (file, at) = (file.clone(), *at);
-                    let task = move || land(buffer, &place, part, Some((&file, at)));
+                    let task = move || land(buffer, &place, &part, Some((&file, at)));
                     *landing = Some(tokio::task::spawn_blocking(task));
                 }
                 Sink::File(file, at) => {
-                    let landed = land(buffer, &place, part, Some((file, *at)));
+                    let landed = land(buffer, &place, &part, Some((file, *at)));
                     self.on_landed(landed, node, progress)?;
                 }
                 Sink::Memory(_) | Sink::Nowhere => {
-                    let landed = land(buffer, &place, part, None);
+                    let landed = land(buffer, &place, &part, None);
                     self.on_landed(landed, node, progress)?;
                 }
             }
@@ -388,19 +388,21 @@ impl Delivery<'_> {
     }
 
     fn on_landed(&mut self, landed: Landed, node: NodeId, progress: &mut Told<'_>) -> Result<(), Stopped> {
-        let Landed { outcome, part, piece } = landed;
-        match outcome {
-            Ok(crc) => self.state.on_verified(node, part.length, crc),
-            Err(LandError::Damaged(error)) => {
-                return Err(Fault::new(ErrorCode::Corrupt, error.to_string()).into());
+        let Landed { outcome, sound, crc, piece } = landed;
+        if let Err(LandError::Target(error)) = outcome {
+            return Err(Stopped::Target(error));
+        }
+        if sound > 0 {
+            self.state.on_verified(node, sound, crc);
+            progress.reached(self.state.wanted_verified());
+            if let Sink::Memory(pieces) = self.sink {
+                pieces.push(piece);
             }
-            Err(LandError::Target(error)) => return Err(Stopped::Target(error)),
         }
-        progress.reached(self.state.wanted_verified());
-        if let Sink::Memory(pieces) = self.sink {
-            pieces.push(piece);
+        match outcome {
+            Err(LandError::Damaged(error)) => Err(Fault::new(ErrorCode::Corrupt, error.to_string()).into()),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::LIST_PAGE_MAX;
-use distrifs_proto::types::Crc32c;
+use distrifs_proto::types::{ChunkId, Crc32c};
 
 use crate::chunk_reader;
 use crate::config::ClientConfig;
 use crate::context::Context;
 use crate::error::{ClientError, Result};
 use crate::get;
+use crate::health::{ChunkStory, HealthSums, UnhealthyFile};
 use crate::master_link::new_request_id;
 use crate::progress::Progress;
 use crate::put;
@@ -182,6 +183,40 @@ impl Client {
     pub async fn cluster_status(&self) -> Result<ClusterStatus> {
         let reply = self.context.master.cluster_status("cluster", v1::ClusterStatusRequest {}).await?;
         Ok(reply.into())
+    }
+
+    /// Has the health of all files at and below a path checked, in bounded memory: each one that is not healthy is given
+    /// to `unhealthy`. What changes meanwhile may count or not.
+    ///
+    /// # Errors
+    /// As the master refuses it, or [`ClientError::NoMaster`].
+    pub async fn check_files(
+        &self,
+        path: &str,
+        mut unhealthy: impl FnMut(UnhealthyFile),
+    ) -> Result<HealthSums> {
+        let mut sums = HealthSums::default();
+        let mut start_after = String::new();
+        loop {
+            let ask = v1::CheckFilesRequest { path: path.to_owned(), start_after: start_after.clone() };
+            let slice = self.context.master.check_files(path, ask).await?;
+            sums.add(&slice);
+            slice.unhealthy.into_iter().map(UnhealthyFile::from).for_each(&mut unhealthy);
+            // Each slice must lead further, whatever the master says.
+            if !slice.more || slice.continue_after == start_after {
+                return Ok(sums);
+            }
+            start_after = slice.continue_after;
+        }
+    }
+
+    /// What is known of one chunk, and why it is not repaired.
+    ///
+    /// # Errors
+    /// [`ClientError::NoMaster`].
+    pub async fn explain_chunk(&self, chunk: ChunkId) -> Result<ChunkStory> {
+        let ask = v1::ExplainChunkRequest { chunk_id: chunk.0 };
+        Ok(self.context.master.explain_chunk(&chunk.to_string(), ask).await?.into())
     }
 
     /// Writes a file. It appears whole, or not at all when this fails. Dropped on the way it leaves an unfinished

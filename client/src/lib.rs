@@ -15,6 +15,7 @@
 //! | one chunk written; a whole file | `chunk_writer`, `source`; `put`, `plan`, `lease` |
 //! | which replica next, which frame is sound (pure) | `reader_state` |
 //! | when a second replica is asked as well (pure) | `hedge` |
+//! | the health of files and chunks | `health` |
 //! | one chunk read; a whole file | `chunk_reader`, `sink`, `reports`; `get`, `read_plan` |
 
 mod buffer;
@@ -26,6 +27,7 @@ mod connection;
 mod context;
 mod error;
 mod get;
+mod health;
 mod hedge;
 mod lease;
 mod master_link;
@@ -47,8 +49,10 @@ mod writer_state;
 pub use client::Client;
 pub use config::ClientConfig;
 pub use error::{ClientError, Result};
+pub use health::{ChunkStory, HealthSums, Problem, ReplicaStory, UnhealthyChunk, UnhealthyFile};
 pub use progress::{NoProgress, Progress};
 pub use status::{
-    ChunkLocation, ClusterStatus, DataDir, FileKind, FileStatus, Node, NodeState, NodeStatus, Usage,
+    ChunkLocation, ClusterStatus, DataDir, FileKind, FileStatus, Node, NodeState, NodeStatus, ScrubStatus,
+    Usage,
 };
 pub use transfer::{GetTarget, PutOptions, PutSource};

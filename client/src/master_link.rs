@@ -250,10 +250,12 @@ calls! {
         renew_lease: RenewLeaseRequest => RenewLeaseReply,
         read_plan: ReadPlanRequest => ReadPlanReply,
         report_bad_replica: ReportBadReplicaRequest => ReportBadReplicaReply,
+        check_files: CheckFilesRequest => CheckFilesReply,
     }
     AdminServiceClient {
         list_nodes: ListNodesRequest => ListNodesReply,
         cluster_status: ClusterStatusRequest => ClusterStatusReply,
+        explain_chunk: ExplainChunkRequest => ExplainChunkReply,
     }
 }
 

@@ -38,12 +38,15 @@ pub(crate) enum Sink {
     Nowhere,
 }
 
-/// A frame that was checked and, if so, brought to its place.
+/// A frame that was checked, and brought to its place as far as it is sound.
 pub(crate) struct Landed {
-    /// Its wanted bytes, wherever they go.
+    /// Its sound wanted bytes, wherever they go.
     pub(crate) piece: Piece,
-    pub(crate) part: Part,
-    pub(crate) outcome: Result<Crc32c, LandError>,
+    /// Sound bytes from its start: all of it, or the whole blocks before the damage.
+    pub(crate) sound: u64,
+    /// Of these.
+    pub(crate) crc: Crc32c,
+    pub(crate) outcome: Result<(), LandError>,
 }
 
 /// Why it is not there.
@@ -54,23 +57,27 @@ pub(crate) enum LandError {
     Target(io::Error),
 }
 
-/// Checks a frame and writes its wanted bytes.
-pub(crate) fn land(buffer: FrameBuffer, place: &Placement, part: Part, file: Option<(&File, u64)>) -> Landed {
-    let outcome = match verify(&buffer, place) {
-        Err(error) => Err(LandError::Damaged(error)),
-        Ok(()) => {
-            let blocks = place.payload.len().div_ceil(BLOCK_BYTES);
-            let crcs = (0..blocks).map(|block| block_crc(&buffer, place, block));
-            let crc = Crc32c::of_blocks(crcs, part.length);
-            let written = match file {
-                Some((file, at)) => {
-                    file.write_all_at(&buffer[place.payload.clone()][part.cut.clone()], at + part.at)
-                }
-                None => Ok(()),
-            };
-            written.map(|()| crc).map_err(LandError::Target)
-        }
+/// Checks a frame and writes its wanted bytes, as far as they are sound.
+pub(crate) fn land(
+    buffer: FrameBuffer,
+    place: &Placement,
+    part: &Part,
+    file: Option<(&File, u64)>,
+) -> Landed {
+    let checked = verify(&buffer, place);
+    let sound = match &checked {
+        Ok(()) => place.payload.len(),
+        Err(FrameError::BlockChecksum { block, .. }) => block * BLOCK_BYTES,
+        Err(_) => 0,
     };
-    let wanted = PAYLOAD_START + part.cut.start..PAYLOAD_START + part.cut.end;
-    Landed { piece: Piece { buffer, wanted }, part, outcome }
+    let crcs = (0..sound.div_ceil(BLOCK_BYTES)).map(|block| block_crc(&buffer, place, block));
+    let crc = Crc32c::of_blocks(crcs, sound as u64);
+    let cut = part.cut.start.min(sound)..part.cut.end.min(sound);
+    let written = match file {
+        Some((file, at)) => file.write_all_at(&buffer[place.payload.clone()][cut.clone()], at + part.at),
+        None => Ok(()),
+    };
+    let outcome = written.map_err(LandError::Target).and(checked.map_err(LandError::Damaged));
+    let wanted = PAYLOAD_START + cut.start..PAYLOAD_START + cut.end;
+    Landed { piece: Piece { buffer, wanted }, sound: sound as u64, crc, outcome }
 }

@@ -138,6 +138,25 @@ pub struct NodeStatus {
     pub since_heartbeat: Duration,
     /// Whether its full block report of this session is in.
     pub reported: bool,
+    /// How far it has checked its replicas.
+    pub scrub: ScrubStatus,
+    /// Why it is suspect; empty when it is not.
+    pub why_suspect: String,
+}
+
+/// How far a datanode has read its replicas whole, since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ScrubStatus {
+    /// Replicas.
+    pub replicas_checked: u64,
+    /// Bytes.
+    pub bytes_checked: u64,
+    /// Damaged ones.
+    pub found_corrupt: u64,
+    /// For how long the replica that was read longest ago has not been read.
+    pub oldest_unchecked: Duration,
+    /// Of 1000, how much of the present pass over all replicas is done.
+    pub pass_permille: u32,
 }
 
 /// The cluster as a whole.
@@ -167,6 +186,18 @@ pub struct ClusterStatus {
     pub chunks: u64,
     /// Chunks whose replicas are still to be deleted.
     pub chunks_to_delete: u64,
+    /// Chunks that lacked good replicas at the last look.
+    pub chunks_to_repair: u64,
+    /// Chunks that had surplus or damaged ones.
+    pub chunks_to_trim: u64,
+    /// Copies on their way.
+    pub repairs_running: u64,
+    /// Copies made since the master's start.
+    pub repairs_done: u64,
+    /// Copies that failed or were given up since then.
+    pub repairs_failed: u64,
+    /// Why nothing is repaired; empty: it is.
+    pub safe_mode: String,
     /// The cluster's identity.
     pub cluster_id: ClusterId,
 }
@@ -235,14 +266,32 @@ impl TryFrom<v1::ChunkLocation> for ChunkLocation {
     }
 }
 
+impl From<v1::NodeState> for NodeState {
+    fn from(state: v1::NodeState) -> Self {
+        match state {
+            v1::NodeState::Live => Self::Live,
+            v1::NodeState::Suspect => Self::Suspect,
+            v1::NodeState::Dead => Self::Dead,
+            v1::NodeState::Unspecified => Self::Unknown,
+        }
+    }
+}
+
+impl From<v1::Scrub> for ScrubStatus {
+    fn from(message: v1::Scrub) -> Self {
+        Self {
+            replicas_checked: message.replicas_checked,
+            bytes_checked: message.bytes_checked,
+            found_corrupt: message.found_corrupt,
+            oldest_unchecked: Duration::from_millis(message.oldest_unchecked_ms),
+            pass_permille: message.pass_permille,
+        }
+    }
+}
+
 impl From<v1::NodeStatus> for NodeStatus {
     fn from(message: v1::NodeStatus) -> Self {
-        let state = match message.state() {
-            v1::NodeState::Live => NodeState::Live,
-            v1::NodeState::Suspect => NodeState::Suspect,
-            v1::NodeState::Dead => NodeState::Dead,
-            v1::NodeState::Unspecified => NodeState::Unknown,
-        };
+        let state = message.state().into();
         let data_dirs = message.data_dirs.into_iter().map(|dir| DataDir {
             path: dir.path,
             capacity_bytes: dir.capacity_bytes,
@@ -262,6 +311,8 @@ impl From<v1::NodeStatus> for NodeStatus {
             io_body: message.io_body,
             since_heartbeat: Duration::from_millis(message.since_heartbeat_ms),
             reported: message.reported,
+            scrub: message.scrub.map(ScrubStatus::from).unwrap_or_default(),
+            why_suspect: message.why_suspect,
         }
     }
 }
@@ -281,6 +332,12 @@ impl From<v1::ClusterStatusReply> for ClusterStatus {
             files: message.files,
             chunks: message.chunks,
             chunks_to_delete: message.chunks_to_delete,
+            chunks_to_repair: message.chunks_to_repair,
+            chunks_to_trim: message.chunks_to_trim,
+            repairs_running: message.repairs_running,
+            repairs_done: message.repairs_done,
+            repairs_failed: message.repairs_failed,
+            safe_mode: message.safe_mode,
             cluster_id: ClusterId::from_halves(message.cluster_id_high, message.cluster_id_low),
         }
     }

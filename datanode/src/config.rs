@@ -23,7 +23,8 @@ pub struct DatanodeConfig {
     pub shards: Option<usize>,
     /// Which body of the I/O seam.
     pub io: IoMode,
-    /// Within which time all replicas are read whole once, so that rot is found before it is met.
+    /// Within which time all replicas are read whole once, so that rot is found before it is met;
+    /// zero: they are not.
     pub scrub_interval: Duration,
     /// How long a silent peer is waited for.
     pub socket_timeout: Duration,

@@ -44,7 +44,7 @@ pub(crate) struct ScrubStatus {
 }
 
 impl Scrub {
-    /// Everything within `interval`, from now on.
+    /// Everything within `interval`, from now on; zero: nothing is read.
     pub(crate) fn new(interval: Duration, now: Duration) -> Self {
         Self {
             interval,
@@ -76,6 +76,10 @@ impl Scrub {
             return None;
         }
         self.running = None;
+        if self.interval.is_zero() {
+            self.not_before = now + PATIENCE;
+            return None;
+        }
         let Some(chunk) = next(self.after) else {
             if self.after != ChunkId(0) {
                 self.covered_since = Some(self.pass_began);
@@ -160,12 +164,19 @@ mod tests {
             (0, HOUR, RATE_MIN),
             (3600 << 21, HOUR, 2 << 20),
             (u64::MAX, HOUR, RATE_MAX),
-            (1 << 30, Duration::ZERO, RATE_MAX),
+            (1 << 30, Duration::from_millis(1), RATE_MAX),
         ] {
             let mut scrub = Scrub::new(interval, Duration::ZERO);
             let next = scrub.next(Duration::ZERO, total, |_| Some(ChunkId(1)));
             assert_eq!(next, Some((ChunkId(1), rate)), "{total} bytes in {interval:?}");
         }
+    }
+
+    #[test]
+    fn without_an_interval_nothing_is_read() {
+        let mut scrub = Scrub::new(Duration::ZERO, Duration::ZERO);
+        assert_eq!(scrub.next(Duration::ZERO, 1, |_| Some(ChunkId(1))), None);
+        assert!(scrub.due() > Duration::from_secs(60), "and nobody is woken for it");
     }
 
     #[test]

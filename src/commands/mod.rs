@@ -10,6 +10,7 @@ mod datanode;
 mod demo;
 mod df;
 mod du;
+mod fsck;
 mod get;
 mod getrange;
 mod inspect;
@@ -24,6 +25,7 @@ mod rm;
 mod setrep;
 mod stat;
 mod wait;
+mod why;
 
 use clap::Subcommand;
 
@@ -79,6 +81,10 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     /// Measure what a cluster can do
     Bench(bench::Bench),
+    /// Check the health of files
+    Fsck(fsck::Fsck),
+    /// Explain the state of a chunk, a file or a datanode
+    Why(why::Why),
     /// Show the datanodes
     Nodes(nodes::Nodes),
     /// Wait until the cluster takes writes
@@ -112,6 +118,8 @@ impl Command {
             Self::Checksum(_) => "checksum",
             Self::Inspect(_) => "inspect",
             Self::Bench(_) => "bench",
+            Self::Fsck(_) => "fsck",
+            Self::Why(_) => "why",
             Self::Nodes(_) => "nodes",
             Self::Wait(_) => "wait",
             Self::Df(_) => "df",
@@ -158,6 +166,8 @@ impl Command {
             Self::Checksum(command) => command.run(context, out).await?,
             Self::Inspect(command) => command.run(out)?,
             Self::Bench(command) => command.run(context, out).await?,
+            Self::Fsck(command) => command.run(context, out).await?,
+            Self::Why(command) => command.run(context, out).await?,
             Self::Nodes(command) => command.run(context, out).await?,
             Self::Wait(command) => command.run(context).await?,
             Self::Df(command) => command.run(context, out).await?,

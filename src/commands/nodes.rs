@@ -15,7 +15,7 @@ pub(crate) struct Nodes {}
 
 /// The stable keys of `--json`.
 #[derive(Serialize)]
-struct Row<'a> {
+pub(super) struct Row<'a> {
     id: String,
     address: &'a str,
     rack: &'a str,
@@ -24,6 +24,17 @@ struct Row<'a> {
     used_bytes: u64,
     free_bytes: u64,
     data_dirs: Vec<Dir<'a>>,
+    why_suspect: &'a str,
+    scrub: Scrub,
+}
+
+#[derive(Serialize)]
+struct Scrub {
+    replicas_checked: u64,
+    bytes_checked: u64,
+    found_corrupt: u64,
+    oldest_unchecked_ms: u128,
+    pass_permille: u32,
 }
 
 #[derive(Serialize)]
@@ -39,10 +50,10 @@ impl Nodes {
     pub(crate) async fn run(self, context: &Context, output: &mut Output) -> Result<(), CommandError> {
         let nodes = context.client().nodes().await?;
         if output.json() {
-            return nodes.iter().try_for_each(|node| output.object(&row(node)));
+            return nodes.iter().try_for_each(|node| output.object(&Row::new(node)));
         }
-        let mut table = Table::new(&[3, 4, 5, 7]);
-        let heads = ["id", "address", "state", "chunks", "used", "free", "io", "heard", "rack"];
+        let mut table = Table::new(&[3, 4, 5, 7, 8]);
+        let heads = ["id", "address", "state", "chunks", "used", "free", "io", "heard", "scrubbed", "rack"];
         table.row(heads.map(str::to_owned));
         for node in &nodes {
             table.row([
@@ -54,6 +65,7 @@ impl Nodes {
                 human_bytes(node.free_bytes),
                 node.io_body.clone(),
                 format!("{:.1} s ago", node.since_heartbeat.as_secs_f64()),
+                format!("{:.1} %", f64::from(node.scrub.pass_permille) / 10.0),
                 node.rack.clone(),
             ]);
         }
@@ -61,16 +73,26 @@ impl Nodes {
     }
 }
 
-fn row(node: &NodeStatus) -> Row<'_> {
-    Row {
-        id: node.id.to_string(),
-        address: &node.address,
-        rack: &node.rack,
-        state: state_name(node.state),
-        chunks: node.chunks,
-        used_bytes: node.used_bytes,
-        free_bytes: node.free_bytes,
-        data_dirs: node.data_dirs.iter().map(dir).collect(),
+impl<'a> Row<'a> {
+    pub(super) fn new(node: &'a NodeStatus) -> Self {
+        Self {
+            id: node.id.to_string(),
+            address: &node.address,
+            rack: &node.rack,
+            state: state_name(node.state),
+            chunks: node.chunks,
+            used_bytes: node.used_bytes,
+            free_bytes: node.free_bytes,
+            data_dirs: node.data_dirs.iter().map(dir).collect(),
+            why_suspect: &node.why_suspect,
+            scrub: Scrub {
+                replicas_checked: node.scrub.replicas_checked,
+                bytes_checked: node.scrub.bytes_checked,
+                found_corrupt: node.scrub.found_corrupt,
+                oldest_unchecked_ms: node.scrub.oldest_unchecked.as_millis(),
+                pass_permille: node.scrub.pass_permille,
+            },
+        }
     }
 }
 
@@ -84,7 +106,8 @@ fn dir(dir: &DataDir) -> Dir<'_> {
     }
 }
 
-fn state_name(state: NodeState) -> &'static str {
+/// The stable name of a state.
+pub(super) fn state_name(state: NodeState) -> &'static str {
     match state {
         NodeState::Live => "live",
         NodeState::Suspect => "suspect",

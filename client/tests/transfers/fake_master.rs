@@ -234,8 +234,24 @@ impl ClientService for FakeMaster {
         Ok(Response::new(v1::ReadPlanReply { epoch: 1, status: Some(file.status), chunks }))
     }
 
-    async fn check_files(&self, _: Request<v1::CheckFilesRequest>) -> Reply<v1::CheckFilesReply> {
-        unreachable!("not asked here")
+    /// Three files, one a slice; the second is not healthy.
+    async fn check_files(&self, request: Request<v1::CheckFilesRequest>) -> Reply<v1::CheckFilesReply> {
+        let at = match request.into_inner().start_after.as_str() {
+            "" => 1,
+            "1" => 2,
+            _ => 3,
+        };
+        let unhealthy =
+            (at == 2).then(|| v1::UnhealthyFile { path: "2".into(), ..v1::UnhealthyFile::default() });
+        Ok(Response::new(v1::CheckFilesReply {
+            epoch: 1,
+            unhealthy: unhealthy.into_iter().collect(),
+            files: 1,
+            healthy: u64::from(at != 2),
+            continue_after: at.to_string(),
+            more: at < 3,
+            ..v1::CheckFilesReply::default()
+        }))
     }
 
     async fn report_bad_replica(

@@ -160,8 +160,8 @@ async fn sound_blocks_are_not_asked_for_again() {
     let target = GetTarget::File(tempfile::tempfile().unwrap());
     cluster.client.get("/a", None, target, &progress).await.expect("two good replicas are left");
     assert_eq!(cluster.nodes[0].state.lock().unwrap().reads, [(0, CHUNK as u32)]);
-    // The frame with the damage began at block 5.
-    assert_eq!(cluster.nodes[1].state.lock().unwrap().reads, [(20_480, CHUNK as u32 - 20_480)]);
+    // Block 7 is damaged, in the middle of a frame.
+    assert_eq!(cluster.nodes[1].state.lock().unwrap().reads, [(28_672, CHUNK as u32 - 28_672)]);
     assert_eq!(progress.0.load(Ordering::Relaxed), CHUNK);
 }
 
@@ -276,4 +276,13 @@ async fn a_file_whose_chunks_are_not_its_own_is_refused() {
         let error = outcome.expect_err("refused");
         assert_eq!(error.code(), ErrorCode::Corrupt, "{error}");
     }
+}
+
+#[tokio::test]
+async fn the_health_of_files_comes_slice_by_slice() {
+    let cluster = Cluster::start(1).await;
+    let mut unhealthy = Vec::new();
+    let sums = cluster.client.check_files("/", |file| unhealthy.push(file.path)).await.expect("it answers");
+    assert_eq!((sums.files, sums.healthy), (3, 2));
+    assert_eq!(unhealthy, ["2"]);
 }
