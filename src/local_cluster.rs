@@ -30,6 +30,7 @@ const LOG_TAIL_BYTES_MAX: u64 = 64 << 10;
 const LOG_BYTES_MAX: u64 = 64 << 20;
 
 /// What a local cluster is made of.
+#[derive(Debug, Clone)]
 pub(crate) struct LocalClusterConfig {
     /// Where `master`, `datanode-1`, ... and `logs` are.
     pub(crate) folder: PathBuf,
@@ -55,6 +56,8 @@ pub(crate) struct Daemon {
     /// Where in its log this start begins.
     log_from: u64,
     ready: HashMap<String, String>,
+    /// What it was started with.
+    arguments: Vec<String>,
 }
 
 /// A running cluster.
@@ -125,6 +128,40 @@ impl LocalCluster {
         std::iter::once(&self.master).chain(&self.datanodes)
     }
 
+    /// Kills a datanode as a power cut would, and keeps its place for [`Self::restart_datanode`].
+    pub(crate) fn cut_datanode(&mut self, at: usize) {
+        self.datanodes[at].kill();
+    }
+
+    /// Starts a datanode that was killed, on the folder it had.
+    pub(crate) async fn restart_datanode(
+        &mut self,
+        at: usize,
+        config: &LocalClusterConfig,
+    ) -> Result<(), CommandError> {
+        self.datanodes[at].start_again(config).await
+    }
+
+    /// SIGSTOP for a datanode, or SIGCONT.
+    pub(crate) fn pause_datanode(&self, at: usize, paused: bool) {
+        let signal = if paused { Signal::STOP } else { Signal::CONT };
+        // One that has ended is found out at its next start.
+        let _ = kill_process(self.datanodes[at].process(), signal);
+    }
+
+    /// Kills the master as a power cut would and starts it again at the same address.
+    pub(crate) async fn restart_master(&mut self, config: &LocalClusterConfig) -> Result<(), CommandError> {
+        self.master.kill();
+        let address = self.address.to_string();
+        let arguments = &mut self.master.arguments;
+        if let Some(at) = arguments.iter().position(|argument| argument == "--listen")
+            && let Some(listen) = arguments.get_mut(at + 1)
+        {
+            *listen = address;
+        }
+        self.master.start_again(config).await
+    }
+
     /// Takes a datanode out and kills it as a power cut would: SIGKILL.
     pub(crate) fn kill_datanode(&mut self, at: usize) -> String {
         let mut daemon = self.datanodes.remove(at);
@@ -189,7 +226,8 @@ impl Daemon {
             .spawn()
             .map_err(|e| daemon_error(name, e))?;
         let stdin = child.stdin.take();
-        Ok(Self { name: name.to_owned(), child, stdin, log, log_from, ready: HashMap::new() })
+        let (name, arguments) = (name.to_owned(), arguments.to_vec());
+        Ok(Self { name, child, stdin, log, log_from, ready: HashMap::new(), arguments })
     }
 
     /// Waits for the `ready` line and keeps its fields.
@@ -221,6 +259,14 @@ impl Daemon {
             }
             Err(_) => Err(daemon_error(&self.name, "it does not serve in time")),
         }
+    }
+
+    /// Starts it once more, with the arguments it had.
+    async fn start_again(&mut self, config: &LocalClusterConfig) -> Result<(), CommandError> {
+        self.kill();
+        let (name, arguments) = (self.name.clone(), self.arguments.clone());
+        *self = Self::spawn(&name, &arguments, config, &config.folder.join("logs"))?;
+        self.wait_ready().await
     }
 
     /// A field of its `ready` line.

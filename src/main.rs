@@ -14,6 +14,7 @@ mod mode;
 mod options;
 mod output;
 mod progress;
+mod random_file;
 mod remote_path;
 mod remote_target;
 mod signals;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cat;
+mod chaos;
 mod checksum;
 mod chmod;
 mod chown;
@@ -85,6 +86,8 @@ pub(crate) enum Command {
     Fsck(fsck::Fsck),
     /// Explain the state of a chunk, a file or a datanode
     Why(why::Why),
+    /// Cause faults by chance and prove that nothing acknowledged is lost
+    Chaos(chaos::Chaos),
     /// Show the datanodes
     Nodes(nodes::Nodes),
     /// Wait until the cluster takes writes
@@ -120,6 +123,7 @@ impl Command {
             Self::Bench(_) => "bench",
             Self::Fsck(_) => "fsck",
             Self::Why(_) => "why",
+            Self::Chaos(_) => "chaos",
             Self::Nodes(_) => "nodes",
             Self::Wait(_) => "wait",
             Self::Df(_) => "df",
@@ -168,6 +172,7 @@ impl Command {
             Self::Bench(command) => command.run(context, out).await?,
             Self::Fsck(command) => command.run(context, out).await?,
             Self::Why(command) => command.run(context, out).await?,
+            Self::Chaos(command) => command.run(context, out).await?,
             Self::Nodes(command) => command.run(context, out).await?,
             Self::Wait(command) => command.run(context).await?,
             Self::Df(command) => command.run(context, out).await?,

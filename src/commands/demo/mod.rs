@@ -1,6 +1,5 @@
 //! `demo`: the main job in one command, on a real cluster of processes, with every claim checked.
 
-mod random_file;
 mod report;
 
 use std::fs::File;
@@ -12,7 +11,6 @@ use distrifs_client::{Client, ClientConfig, FileStatus, GetTarget, NoProgress, P
 use hdrhistogram::Histogram;
 use tempfile::TempDir;
 
-use self::random_file::{Random, first_difference, write_random_file};
 use self::report::{Latency, Phase, Report};
 use crate::context::{Context, system_user};
 use crate::error::CommandError;
@@ -20,6 +18,7 @@ use crate::local_cluster::{LocalCluster, LocalClusterConfig};
 use crate::local_target::LocalTarget;
 use crate::options::bytes;
 use crate::output::{Output, human_bytes};
+use crate::random_file::{Random, first_difference, write_random_file};
 use crate::usage::Usage;
 
 /// Replicas of everything that the demo stores.

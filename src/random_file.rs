@@ -8,16 +8,17 @@ use std::path::Path;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// SplitMix64 (Steele, Lea, Flood 2014): one addition and three mixes for eight bytes.
-pub(super) struct Random(u64);
+#[derive(Debug)]
+pub(crate) struct Random(u64);
 
 impl Random {
     /// The sequence of this seed.
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// The next number.
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -26,7 +27,7 @@ impl Random {
 }
 
 /// Writes `size` pseudo-random bytes.
-pub(super) fn write_random_file(path: &Path, size: u64) -> io::Result<()> {
+pub(crate) fn write_random_file(path: &Path, size: u64) -> io::Result<()> {
     let mut file = File::create(path)?;
     let mut random = Random::new(size);
     let mut piece = vec![0; PIECE_BYTES];
@@ -43,7 +44,7 @@ pub(super) fn write_random_file(path: &Path, size: u64) -> io::Result<()> {
 }
 
 /// Where two files differ first; the end of the shorter one where they do not.
-pub(super) fn first_difference(one: &Path, other: &Path) -> io::Result<Option<u64>> {
+pub(crate) fn first_difference(one: &Path, other: &Path) -> io::Result<Option<u64>> {
     let (mut one, mut other) = (File::open(one)?, File::open(other)?);
     let (mut left, mut right) = (vec![0; PIECE_BYTES], vec![0; PIECE_BYTES]);
     let mut offset = 0;
