@@ -193,7 +193,7 @@ impl Control {
             }
         }
         for order in orders.replicate {
-            self.replicate(order, &mut gone);
+            self.replicate(&order, &mut gone);
         }
         if gone != v1::ReplicaChanges::default() {
             session.tell(Say::Changes(gone)).await?;
@@ -202,7 +202,7 @@ impl Control {
     }
 
     /// Begins a copy, or says at once why there will be none.
-    fn replicate(&self, order: v1::ReplicateChunk, changes: &mut v1::ReplicaChanges) {
+    fn replicate(&self, order: &v1::ReplicateChunk, changes: &mut v1::ReplicaChanges) {
         let (chunk, target) = (ChunkId(order.chunk_id), NodeId(order.target_node_id));
         let mut refuse = |code: ErrorCode, text: String| {
             changes.replicated.push(v1::Replicated {

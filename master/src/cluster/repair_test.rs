@@ -92,9 +92,12 @@ impl World {
     }
 }
 
+/// A case: its name, rack and replica of each node, replicas wanted, files that refer to it, the orders.
+type Row = (&'static str, &'static [(&'static str, &'static str)], u32, u32, &'static [&'static str]);
+
 #[test]
 fn what_is_ordered_first() {
-    let rows: &[(&str, &[(&str, &str)], u32, u32, &[&str])] = &[
+    let rows: &[Row] = &[
         ("all is well", &[("a", "good"), ("b", "good"), ("c", "")], 2, 1, &[]),
         ("one lacks", &[("a", "good"), ("b", "good"), ("c", "")], 3, 1, &["copy 1>3"]),
         ("two lack", &[("a", "good"), ("b", ""), ("c", "")], 3, 1, &["copy 1>2", "copy 1>3"]),

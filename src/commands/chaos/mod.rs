@@ -131,7 +131,7 @@ impl Chaos {
     }
 
     async fn play(&self, context: &Context, folder: &Path) -> Result<(Report, Vec<String>), CommandError> {
-        let given = context.options.master.first().is_some();
+        let given = !context.options.master.is_empty();
         let mut stage = if given { None } else { Some(Stage::start(folder, self.datanodes).await?) };
         let client = match &stage {
             Some(stage) => {
