@@ -126,7 +126,18 @@ fn json_has_the_stable_keys_and_nothing_else_is_on_standard_output() {
     let nodes = cluster.run(&["nodes", "--json"]).ok().json();
     assert_eq!(nodes.len(), 3);
     for node in &nodes {
-        let expected = ["address", "chunks", "data_dirs", "free_bytes", "id", "rack", "state", "used_bytes"];
+        let expected = [
+            "address",
+            "chunks",
+            "data_dirs",
+            "free_bytes",
+            "id",
+            "rack",
+            "scrub",
+            "state",
+            "used_bytes",
+            "why_suspect",
+        ];
         assert_eq!(keys(node), expected);
         assert_eq!(node["state"], "live");
         assert!(node["free_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{node}");

@@ -298,16 +298,18 @@ impl Stage {
         began: Instant,
         until: Instant,
     ) -> Result<(), CommandError> {
-        loop {
+        let too_late = loop {
             let (at, fault) = schedule.next();
             if began + at >= until {
-                break;
+                break fault;
             }
             tokio::time::sleep_until((began + at).into()).await;
             self.cause(fault).await?;
-        }
+        };
         tokio::time::sleep_until(until.into()).await;
-        for fault in schedule.calm() {
+        // The one that came too late may have been the end of another.
+        let ends = Some(too_late).filter(|fault| matches!(fault, Fault::Restart(_) | Fault::Resume(_)));
+        for fault in ends.into_iter().chain(schedule.calm()) {
             self.cause(fault).await?;
         }
         Ok(())
