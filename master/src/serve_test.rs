@@ -163,7 +163,7 @@ impl Node {
         };
         for body in [
             Body::Register(register),
-            Body::BlockReport(v1::BlockReport { replicas: has, first: true, last: true }),
+            Body::BlockReport(v1::BlockReport { replicas: has, first: true, last: true, digest: None }),
         ] {
             out.send(v1::FromDatanode { body: Some(body) }).await.expect("open");
         }

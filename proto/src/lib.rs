@@ -4,6 +4,7 @@
 //! - [`limits`]: every maximum, in one place, with the relations between them asserted at compile time.
 //! - [`error_code`]: stable numbers shared by gRPC statuses and data-plane frames.
 //! - [`frame`]: the data plane's frames and their codec, without any I/O.
+//! - [`InventoryDigest`]: a node's inventory in two numbers.
 //! - `grpc` (feature `grpc`): the control plane, generated from `distrifs/v1/*.proto`.
 //!
 //! This crate does no I/O, reads no clock and depends on no other crate of the project.
@@ -12,7 +13,9 @@ pub mod error_code;
 pub mod frame;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+mod inventory_digest;
 pub mod limits;
 pub mod types;
 
 pub use error_code::ErrorCode;
+pub use inventory_digest::InventoryDigest;

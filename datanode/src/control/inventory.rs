@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use distrifs_engine::store::ReplicaInfo;
+use distrifs_proto::InventoryDigest;
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::REPORT_PART_MAX;
 use distrifs_proto::types::{ChunkId, GenerationStamp};
@@ -19,6 +20,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    fn digest(&self) -> InventoryDigest {
+        let it = &self.replica;
+        InventoryDigest::of(it.chunk, it.generation, it.length, it.crc, self.corrupt)
+    }
+
     /// As reports tell it.
     pub(crate) fn message(&self) -> v1::Replica {
         v1::Replica {
@@ -36,11 +42,12 @@ impl Held {
 pub(crate) struct Inventory {
     replicas: BTreeMap<ChunkId, Held>,
     used_bytes: Vec<u64>,
+    digest: InventoryDigest,
 }
 
 impl Inventory {
     pub(crate) fn new(disks: usize) -> Self {
-        Self { replicas: BTreeMap::new(), used_bytes: vec![0; disks] }
+        Self { replicas: BTreeMap::new(), used_bytes: vec![0; disks], digest: InventoryDigest::default() }
     }
 
     /// Adds a replica. Where two disks have the same chunk, the newer generation counts.
@@ -52,12 +59,15 @@ impl Inventory {
         }
         self.remove(replica.chunk);
         self.used_bytes[disk] += replica.length;
-        self.replicas.insert(replica.chunk, Held { replica, disk, corrupt: false });
+        let held = Held { replica, disk, corrupt: false };
+        self.digest = self.digest.plus(held.digest());
+        self.replicas.insert(replica.chunk, held);
     }
 
     pub(crate) fn remove(&mut self, chunk: ChunkId) {
         if let Some(old) = self.replicas.remove(&chunk) {
             self.used_bytes[old.disk] -= old.replica.length;
+            self.digest = self.digest.minus(old.digest());
         }
     }
 
@@ -65,18 +75,22 @@ impl Inventory {
     pub(crate) fn mark(&mut self, chunk: ChunkId, disk: usize, corrupt: bool) -> Option<(Held, bool)> {
         let held = self.replicas.get_mut(&chunk).filter(|held| held.disk == disk)?;
         let news = held.corrupt != corrupt;
+        self.digest = self.digest.minus(held.digest());
         held.corrupt = corrupt;
+        self.digest = self.digest.plus(held.digest());
         Some((*held, news))
     }
 
     /// Marks all replicas on a disk as lost; those that were not.
     pub(crate) fn lose_disk(&mut self, disk: usize) -> Vec<Held> {
-        let lost = self.replicas.values_mut().filter(|held| held.disk == disk && !held.corrupt);
-        lost.map(|held| {
-            held.corrupt = true;
-            *held
-        })
-        .collect()
+        let lost = self.replicas.values().filter(|held| held.disk == disk && !held.corrupt);
+        let lost: Vec<ChunkId> = lost.map(|held| held.replica.chunk).collect();
+        lost.into_iter().filter_map(|chunk| Some(self.mark(chunk, disk, true)?.0)).collect()
+    }
+
+    /// Of everything that is held, as it is told.
+    pub(crate) fn digest(&self) -> InventoryDigest {
+        self.digest
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -109,7 +123,7 @@ impl Inventory {
             parts.push(Vec::new());
         }
         let last = parts.len() - 1;
-        let part = |(i, replicas)| v1::BlockReport { replicas, first: i == 0, last: i == last };
+        let part = |(i, replicas)| v1::BlockReport { replicas, first: i == 0, last: i == last, digest: None };
         parts.into_iter().enumerate().map(part).collect()
     }
 }
@@ -135,6 +149,11 @@ mod tests {
         let parts = inventory.report();
         let marks: Vec<_> = parts.iter().map(|p| (p.first, p.last, p.replicas.len())).collect();
         assert_eq!(marks, [(true, false, REPORT_PART_MAX), (false, true, 5)]);
+        let told = parts.iter().flat_map(|p| &p.replicas).fold(InventoryDigest::default(), |digest, it| {
+            let (chunk, generation) = (ChunkId(it.chunk_id), GenerationStamp(it.generation));
+            digest.plus(InventoryDigest::of(chunk, generation, it.length, Crc32c(it.crc32c), it.corrupt))
+        });
+        assert_eq!(inventory.digest(), told);
         let ids: Vec<_> = parts.iter().flat_map(|p| &p.replicas).map(|r| r.chunk_id).collect();
         assert!(ids.is_sorted() && ids.len() as u64 == count);
     }
@@ -162,7 +181,9 @@ mod tests {
         let told: Vec<bool> = inventory.report()[0].replicas.iter().map(|it| it.corrupt).collect();
         assert_eq!(told, [true, false]);
         assert!(inventory.lose_disk(0).is_empty(), "it is known already");
+        let before = inventory.digest();
         assert_eq!(inventory.lose_disk(1).len(), 1);
+        assert_ne!(inventory.digest(), before);
         inventory.add(replica(1, 2), 0);
         assert!(inventory.get(ChunkId(1)).is_some_and(|held| !held.corrupt), "a new one");
         let in_order = [inventory.next(ChunkId(0)), inventory.next(ChunkId(1)), inventory.next(ChunkId(2))];

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::Hop;
 use distrifs_proto::grpc::v1::datanode_service_client::DatanodeServiceClient;
 use distrifs_proto::grpc::v1::from_datanode::Body as Say;
@@ -10,6 +9,7 @@ use distrifs_proto::grpc::v1::to_datanode::Body as Hear;
 use distrifs_proto::grpc::{self, v1};
 use distrifs_proto::limits::{GRPC_MESSAGE_BYTES_MAX, REPORT_PART_MAX};
 use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, HostPort, Lsn, NodeId};
+use distrifs_proto::{ErrorCode, InventoryDigest};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -44,6 +44,8 @@ struct Session {
     heartbeat: Interval,
     report: Interval,
     patience: Duration,
+    /// Whether the full report was sent.
+    reported: bool,
 }
 
 /// Why a session is over.
@@ -122,7 +124,7 @@ impl Control {
         };
         let heartbeat = every(registered.heartbeat_interval_ms);
         let report = every(registered.block_report_interval_ms);
-        Ok(Session { say, hear, heartbeat, report, patience })
+        Ok(Session { say, hear, heartbeat, report, patience, reported: false })
     }
 
     async fn converse(&mut self, session: &mut Session) -> Over {
@@ -135,7 +137,14 @@ impl Control {
                     Ok(None) => Err(Over::Lost("closed by the master".into())),
                     Err(status) => Err(Over::Lost(grpc::text_of(&status))),
                 },
-                _ = session.report.tick() => self.report(session).await,
+                _ = session.report.tick() => {
+                    // The whole list once; afterwards the master asks for it when it has another picture.
+                    if std::mem::replace(&mut session.reported, true) {
+                        self.report_digest(session).await
+                    } else {
+                        self.report(session).await
+                    }
+                }
                 _ = session.heartbeat.tick() => {
                     let heartbeat = self.heartbeat();
                     match session.tell(Say::Heartbeat(heartbeat)).await {
@@ -198,6 +207,9 @@ impl Control {
         if gone != v1::ReplicaChanges::default() {
             session.tell(Say::Changes(gone)).await?;
         }
+        if orders.report {
+            self.report(session).await?;
+        }
         Ok(())
     }
 
@@ -256,6 +268,13 @@ impl Control {
             session.tell(Say::BlockReport(part)).await?;
         }
         Ok(())
+    }
+
+    /// What was told so far, in two numbers.
+    async fn report_digest(&self, session: &Session) -> Result<(), Over> {
+        let InventoryDigest { count, sum } = self.inventory.digest();
+        let digest = Some(v1::InventoryDigest { count, sum });
+        session.tell(Say::BlockReport(v1::BlockReport { digest, ..v1::BlockReport::default() })).await
     }
 
     /// This event and all that wait behind it, as one incremental report.

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use distrifs_engine::store::StoreError;
 use distrifs_proto::ErrorCode;
@@ -22,6 +23,8 @@ use super::{Shard, ShardEvent};
 pub(super) const COPIES_MAX: usize = 256;
 /// Copies at once in one shard: the rest of the disk and of the wire is for users.
 const COPIES_AT_ONCE_MAX: usize = 2;
+/// How long a target that closed the connection is listened to.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A replica to be copied, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,8 +114,9 @@ impl Shard {
             let sent = self.io.timeout(patience, send.send_all(buffer.share(), range)).await;
             let sent = sent.map_err(|_| lost(format!("took nothing for {} s", patience.as_secs())))?;
             if let Err(error) = sent {
-                // It said why before it closed, perhaps.
-                return Err(refusal(&mut answers).unwrap_or_else(|| lost(error.to_string())));
+                // It said why before it closed, perhaps, and the word is still on its way to us.
+                let said = self.io.timeout(LAST_WORD_TIMEOUT, last_word(&mut answers)).await.ok().flatten();
+                return Err(said.unwrap_or_else(|| lost(error.to_string())));
             }
             if let Some(error) = refusal(&mut answers) {
                 return Err(error);
@@ -150,11 +154,26 @@ impl Shard {
 /// A refusal that has come before the last frame was sent.
 fn refusal(answers: &mut mpsc::Receiver<Answer>) -> Option<ErrorBody> {
     while let Ok(answer) = answers.try_recv() {
-        if let Ok((header, body)) = answer
-            && header.op == Op::Error
-        {
-            return ErrorBody::decode(&body).ok();
+        if let Some(error) = refused(&answer) {
+            return Some(error);
         }
     }
     None
+}
+
+/// The refusal for which the target closed, if it gave one.
+async fn last_word(answers: &mut mpsc::Receiver<Answer>) -> Option<ErrorBody> {
+    while let Some(answer) = answers.recv().await {
+        if let Some(error) = refused(&answer) {
+            return Some(error);
+        }
+    }
+    None
+}
+
+fn refused(answer: &Answer) -> Option<ErrorBody> {
+    match answer {
+        Ok((header, body)) if header.op == Op::Error => ErrorBody::decode(body).ok(),
+        _ => None,
+    }
 }

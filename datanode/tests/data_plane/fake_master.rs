@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use distrifs_proto::ErrorCode;
 use distrifs_proto::grpc::status;
 use distrifs_proto::grpc::v1::datanode_service_server::{DatanodeService, DatanodeServiceServer};
 use distrifs_proto::grpc::v1::from_datanode::Body as Heard;
 use distrifs_proto::grpc::v1::to_datanode::Body as Said;
 use distrifs_proto::grpc::v1::{self, FromDatanode, ToDatanode};
 use distrifs_proto::types::{ChunkId, ClusterId, GenerationStamp, HostPort, NodeId};
+use distrifs_proto::{ErrorCode, InventoryDigest};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -27,6 +27,9 @@ struct Node {
     /// Copies that have ended: chunk, target, code.
     copied: Vec<(ChunkId, NodeId, u32)>,
     scrubbed: u64,
+    /// Full reports, and digests in their place.
+    lists: u32,
+    digests: Vec<InventoryDigest>,
     reported: bool,
     orders: Option<mpsc::Sender<Result<ToDatanode, Status>>>,
 }
@@ -148,6 +151,12 @@ impl FakeMaster {
         self.nodes.lock().unwrap()[&node].corrupt.contains(&chunk)
     }
 
+    /// How many full reports came, and the last digest.
+    pub(crate) fn reports(&self, node: NodeId) -> (u32, Option<InventoryDigest>) {
+        let nodes = self.nodes.lock().unwrap();
+        (nodes[&node].lists, nodes[&node].digests.last().copied())
+    }
+
     /// Replicas that the node's heartbeats say it has checked.
     pub(crate) fn scrubbed(&self, node: NodeId) -> u64 {
         self.nodes.lock().unwrap()[&node].scrubbed
@@ -191,7 +200,7 @@ impl DatanodeService for Service {
             cluster_id_high: high,
             cluster_id_low: low,
             heartbeat_interval_ms: 50,
-            block_report_interval_ms: 600_000,
+            block_report_interval_ms: 100,
         };
         let body = Some(Said::Registered(registered));
         say.send(Ok(ToDatanode { epoch: self.epoch, lsn: 1, body })).await.unwrap();
@@ -203,7 +212,11 @@ impl DatanodeService for Service {
                 let mut nodes = nodes.lock().unwrap();
                 let node = nodes.entry(id).or_default();
                 match message.body {
+                    Some(Heard::BlockReport(v1::BlockReport { digest: Some(digest), .. })) => {
+                        node.digests.push(InventoryDigest { count: digest.count, sum: digest.sum });
+                    }
                     Some(Heard::BlockReport(part)) => {
+                        node.lists += u32::from(part.last);
                         node.chunks.extend(part.replicas.iter().map(|r| ChunkId(r.chunk_id)));
                         node.reported |= part.last;
                     }

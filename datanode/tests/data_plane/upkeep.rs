@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use distrifs_datanode::Datanode;
-use distrifs_proto::ErrorCode;
 use distrifs_proto::grpc::v1;
-use distrifs_proto::types::{ChunkId, Crc32c, NodeId};
+use distrifs_proto::types::{ChunkId, Crc32c, GenerationStamp, NodeId};
+use distrifs_proto::{ErrorCode, InventoryDigest};
 
 use crate::fake_master::FakeMaster;
 use crate::wire::{Answer, Peer};
@@ -180,9 +180,9 @@ async fn a_drop_needs_the_same_mind_about_the_replica() {
         assert!(chunk_file(&pair.folder(0)).exists());
     }
     flip(&pair.folder(0), 0);
-    assert!(pair.verify().await);
+    pair.verify_until(true).await;
     pair.master.order(pair.id(0), drop(1, false)).await;
-    assert!(pair.verify().await);
+    pair.verify_until(true).await;
     assert!(chunk_file(&pair.folder(0)).exists());
     pair.master.order(pair.id(0), drop(1, true)).await;
     pair.master.wait_for_removal(pair.id(0), ChunkId(1)).await;
@@ -209,4 +209,16 @@ async fn the_scrub_finds_rot_that_nobody_reads() {
         until("the scrub finds it", || pair.master.is_corrupt(pair.id(0), ChunkId(1))).await;
         pair.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_known_is_not_listed_again_unless_it_is_asked_for() {
+    let pair = Pair::start("posix").await;
+    let (generation, crc) = (GenerationStamp(1), Crc32c::of(&pair.content));
+    let expected = InventoryDigest::of(ChunkId(1), generation, LENGTH as u64, crc, false);
+    until("the digest is that of its replica", || pair.master.reports(pair.id(0)).1 == Some(expected)).await;
+    assert_eq!(pair.master.reports(pair.id(0)).0, 1, "one list, at the beginning");
+    pair.master.order(pair.id(0), v1::Orders { report: true, ..v1::Orders::default() }).await;
+    until("a list comes when it is asked for", || pair.master.reports(pair.id(0)).0 == 2).await;
+    pair.stop().await;
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use distrifs_proto::InventoryDigest;
 use distrifs_proto::types::{ChunkId, Crc32c, GenerationStamp};
 
 use super::{NODES_MAX, Replica};
@@ -25,6 +26,11 @@ pub(super) struct Held {
 }
 
 impl Held {
+    fn digest(&self) -> InventoryDigest {
+        let it = &self.replica;
+        InventoryDigest::of(it.chunk, it.generation, it.length, it.crc, it.corrupt)
+    }
+
     /// Whether it is what the namespace expects: undamaged, not stale, the same bytes.
     pub(super) fn is_good(&self, generation: GenerationStamp, length: u64, crc: Crc32c) -> bool {
         let it = &self.replica;
@@ -90,6 +96,8 @@ pub(super) struct Replicas {
     /// Those that cannot be kept in short; `alike` says which.
     listed: HashMap<ChunkId, Vec<Held>>,
     total: u64,
+    /// Of the replicas of each node.
+    digests: HashMap<u32, InventoryDigest>,
     blames: VecDeque<(ChunkId, u32, u64)>,
 }
 
@@ -126,7 +134,15 @@ impl Replicas {
             None => Vec::new(),
         };
         self.total -= list.len() as u64;
+        for held in &list {
+            let digest = self.digests.entry(held.node).or_default();
+            *digest = digest.minus(held.digest());
+        }
         change(&mut list);
+        for held in &list {
+            let digest = self.digests.entry(held.node).or_default();
+            *digest = digest.plus(held.digest());
+        }
         self.total += list.len() as u64;
         if list.is_empty() {
             self.alike.remove(chunk);
@@ -136,6 +152,11 @@ impl Replicas {
             self.alike.insert(chunk, Alike::LISTED);
             self.listed.insert(chunk, list);
         }
+    }
+
+    /// Of the replicas of a node.
+    pub(super) fn digest(&self, node: u32) -> InventoryDigest {
+        self.digests.get(&node).copied().unwrap_or_default()
     }
 
     /// Remembers a reader's complaint.
@@ -206,6 +227,11 @@ mod tests {
             let chunks = model.keys().map(|(chunk, _)| chunk).collect::<std::collections::BTreeSet<_>>().len();
             prop_assert_eq!(replicas.counts(), (chunks as u64, model.len() as u64));
             prop_assert_eq!(replicas.listed.len(), lists, "only what is different is listed");
+            for node in 0..5 {
+                let held = model.iter().filter(|((_, of), _)| *of == node).map(|((_, node), it)| Held { node: *node, replica: *it });
+                let digest = held.fold(InventoryDigest::default(), |sum, held| sum.plus(held.digest()));
+                prop_assert_eq!(replicas.digest(node), digest);
+            }
         }
     }
 }

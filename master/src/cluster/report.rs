@@ -1,5 +1,6 @@
 //! Block reports: the full inventory in parts, and the changes in between.
 
+use distrifs_proto::InventoryDigest;
 use distrifs_proto::types::ChunkId;
 
 use super::{Cluster, REPORT_REPLICAS_MAX, Replica, SessionId};
@@ -106,6 +107,14 @@ impl Cluster {
             self.change(index, change);
         }
         Ok(())
+    }
+
+    /// The digest of what a node has told; whether it is what is known of it here. While its list is on its way nothing
+    /// can be said.
+    pub(crate) fn digest_report(&mut self, now_ms: u64, session: SessionId, digest: InventoryDigest) -> bool {
+        let Some((index, node)) = self.node_of(session) else { return true };
+        node.heard_ms = now_ms;
+        node.incoming.is_some() || self.replicas.digest(index) == digest
     }
 
     /// What changed on a node since its last message.

@@ -1,6 +1,6 @@
-use distrifs_proto::ErrorCode;
 use distrifs_proto::limits::ORDERS_MAX;
 use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, Lsn, NodeId};
+use distrifs_proto::{ErrorCode, InventoryDigest};
 
 use super::{
     Ages, Cluster, Dir, Leader, Load, NodeState, PlacementRefusal, RegisterRefusal, Registration, Replica,
@@ -268,4 +268,27 @@ fn after_a_restart_the_nodes_are_waited_for() {
     let session = it.register(5, LEADER, registration(1, "n1:1")).expect("joins");
     it.heartbeat(5, session, load(100));
     assert!(it.place(5, wanted(1, 10, &[]), 0).is_ok());
+}
+
+#[test]
+fn a_digest_stands_for_the_list_of_what_was_told() {
+    let digest = |replicas: &[Replica]| {
+        replicas.iter().fold(InventoryDigest::default(), |sum, it| {
+            sum.plus(InventoryDigest::of(it.chunk, it.generation, it.length, it.crc, it.corrupt))
+        })
+    };
+    let (mut it, s) = cluster(2, 100, |_| String::new());
+    assert!(it.digest_report(1, s[0], digest(&[])));
+    it.changed(1, s[0], &[replica(1), replica(2)], &[]).expect("fine");
+    it.changed(1, s[1], &[replica(1)], &[]).expect("fine");
+    assert!(it.digest_report(1, s[0], digest(&[replica(2), replica(1)])));
+    assert!(it.digest_report(1, s[1], digest(&[replica(1)])));
+    let rotten = Replica { corrupt: true, ..replica(1) };
+    assert!(!it.digest_report(1, s[0], digest(&[replica(2), rotten])), "it was not told");
+    it.changed(1, s[0], &[rotten], &[ChunkId(2)]).expect("fine");
+    assert!(it.digest_report(1, s[0], digest(&[rotten])));
+    it.report_part(1, s[0], &[replica(7)], (true, false), |_| Verdict::Fine).expect("fine");
+    assert!(it.digest_report(1, s[0], digest(&[])), "a list is on its way");
+    it.report_part(1, s[0], &[], (false, true), |_| Verdict::Fine).expect("fine");
+    assert!(it.digest_report(1, s[0], digest(&[replica(7)])));
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use distrifs_proto::ErrorCode;
 use distrifs_proto::grpc::v1::datanode_service_server::DatanodeService;
 use distrifs_proto::grpc::v1::from_datanode::Body;
 use distrifs_proto::grpc::{status, v1};
 use distrifs_proto::limits::REPORT_PART_MAX;
 use distrifs_proto::types::{ChunkId, ClusterId, Epoch, Lsn, NodeId};
+use distrifs_proto::{ErrorCode, InventoryDigest};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -173,6 +173,19 @@ fn take(state: &State, session: SessionId, body: Option<Body>) -> Result<(), Sta
                 scrub: beat.scrub.map(convert::scrub).unwrap_or_default(),
             };
             state.cluster().heartbeat(now_ms, session, load);
+            Ok(())
+        }
+        Some(Body::BlockReport(v1::BlockReport { digest: Some(digest), .. })) => {
+            let digest = InventoryDigest { count: digest.count, sum: digest.sum };
+            if !state.cluster().digest_report(now_ms, session, digest) {
+                tracing::info!("a datanode holds something else than is known here: its list is asked for");
+                let orders = v1::Orders { report: true, ..v1::Orders::default() };
+                let message = state.to_datanode(v1::to_datanode::Body::Orders(orders));
+                // A full queue is no harm: the next digest differs, too.
+                if let Some(sender) = state.sessions().get(&session) {
+                    let _ = sender.try_send(Ok(message));
+                }
+            }
             Ok(())
         }
         Some(Body::BlockReport(report)) => {
