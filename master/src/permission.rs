@@ -39,7 +39,11 @@ pub(crate) const RULES: [(&str, &str, &str); 23] = [
     ("ClientService", "Abandon", "who writes the file"),
     ("ClientService", "RenewLease", "who writes the file"),
     ("ClientService", "ReadPlan", "read on the file"),
-    ("ClientService", "ReportBadReplica", "everybody: a complaint changes the order of reads for a minute"),
+    (
+        "ClientService",
+        "ReportBadReplica",
+        "everybody: a complaint changes who is asked and written to last, for a minute",
+    ),
     ("ClientService", "CheckFiles", "as List, recursive"),
     ("AdminService", "ListNodes", "everybody: nothing of the namespace is said"),
     ("AdminService", "ClusterStatus", "everybody: sums of the whole cluster"),

@@ -2,9 +2,11 @@
 //! `cluster::repair` decides, fewest copies first.
 //!
 //! A look goes over the files in slices, so that nobody waits for it; a full one every interval, or as much of it as
-//! [`FILES_PER_LOOK_MAX`] allows, then from there on. Between two looks whatever datanodes answer lets the next
+//! [`SLICES_PER_LOOK_MAX`] allows, then from there on. Between two looks whatever datanodes answer lets the next
 //! orders of those chunks out.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +19,11 @@ use crate::cluster::{Candidate, RepairOrder, SessionId};
 use crate::namespace::ChunkState;
 use crate::state::State;
 
-/// Files looked at while the cores are held.
-const SLICE: usize = 2048;
-/// Files in one look.
-const FILES_PER_LOOK_MAX: usize = 1 << 20;
-/// Chunks that are kept between two looks; of more, those that were seen first.
+/// Files and chunks looked at while the cores are held; of the last file all chunks.
+const SLICE: usize = 4096;
+/// Slices in one look.
+const SLICES_PER_LOOK_MAX: usize = 512;
+/// Chunks that are kept between two looks: those with fewest copies.
 const CANDIDATES_MAX: usize = 1 << 14;
 /// Answers that come within this time are seen to together.
 const GATHER: Duration = Duration::from_millis(20);
@@ -61,7 +63,33 @@ struct Look {
     next_slot: u32,
     found: Found,
     candidates: Vec<Candidate>,
+    /// While it goes on: the one with most copies first, so that it goes when there are too many.
+    fewest: BinaryHeap<ByCopies>,
 }
+
+/// Ordered by the copies that there are.
+#[derive(Debug)]
+struct ByCopies(Candidate);
+
+impl Ord for ByCopies {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.0.good, self.0.id).cmp(&(other.0.good, other.0.id))
+    }
+}
+
+impl PartialOrd for ByCopies {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByCopies {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for ByCopies {}
 
 impl Look {
     async fn over_files(&mut self, state: &State) {
@@ -71,9 +99,8 @@ impl Look {
         if self.next_slot == 0 {
             self.found = Found::default();
         }
-        self.candidates.clear();
         state.cluster().forget_waits();
-        for _ in 0..FILES_PER_LOOK_MAX / SLICE {
+        for _ in 0..SLICES_PER_LOOK_MAX {
             if self.slice(state) {
                 state.set_repair_found(self.found);
                 self.next_slot = 0;
@@ -81,7 +108,8 @@ impl Look {
             }
             tokio::task::yield_now().await;
         }
-        self.candidates.sort_by_key(|it| it.good);
+        let fewest = std::mem::take(&mut self.fewest).into_sorted_vec();
+        self.candidates = fewest.into_iter().map(|ByCopies(it)| it).collect();
     }
 
     /// Looks at some files; whether they were the last ones.
@@ -90,20 +118,25 @@ impl Look {
         let namespace = state.namespace();
         let cluster = state.cluster();
         let mut seen = 0;
-        for (slot, file) in namespace.files_from(self.next_slot).take(SLICE) {
+        for (slot, file) in namespace.files_from(self.next_slot) {
+            if seen >= SLICE {
+                return false;
+            }
             (self.next_slot, seen) = (slot + 1, seen + 1);
             let Some((wanted, chunks)) = namespace.chunks_of(file) else { continue };
             for (id, chunk) in chunks {
+                seen += 1;
                 let Some(found) = cluster.inspect(now_ms, id, chunk, u32::from(wanted)) else { continue };
                 let lacks = found.good < found.wanted;
                 self.found.to_repair += u64::from(lacks);
                 self.found.to_trim += u64::from(!lacks);
-                if self.candidates.len() < CANDIDATES_MAX {
-                    self.candidates.push(found);
+                self.fewest.push(ByCopies(found));
+                if self.fewest.len() > CANDIDATES_MAX {
+                    self.fewest.pop();
                 }
             }
         }
-        seen < SLICE
+        true
     }
 
     /// Orders what can be ordered now.

@@ -14,6 +14,8 @@ use crate::refusal::Refusal;
 
 /// Unhealthy chunks of one file that are told one by one.
 const CHUNKS_TOLD_MAX: usize = 8;
+/// With so many chunks a slice ends behind the file that they are of: the cores are held meanwhile.
+const CHUNKS_PER_SLICE: u64 = 4096;
 
 impl Api {
     pub(super) async fn check_files(
@@ -29,7 +31,15 @@ impl Api {
         let page = page.map_err(Refusal::Namespace)?;
         let itself = namespace.stat(&caller, &path).is_ok_and(|status| status.body.is_some());
         let cluster = self.state.cluster();
-        for entry in page.entries.iter().filter(|entry| entry.body.is_some()) {
+        for entry in &page.entries {
+            if reply.chunks >= CHUNKS_PER_SLICE {
+                reply.more = true;
+                return Ok(reply);
+            }
+            reply.continue_after.clone_from(&entry.path);
+            if entry.body.is_none() {
+                continue;
+            }
             if let Some(mut unhealthy) = check(&mut reply, &namespace, &cluster, now_ms, entry) {
                 if itself {
                     unhealthy.path.clear();
@@ -37,7 +47,6 @@ impl Api {
                 reply.unhealthy.push(unhealthy);
             }
         }
-        reply.continue_after = page.entries.last().map(|entry| entry.path.clone()).unwrap_or_default();
         reply.more = page.more;
         Ok(reply)
     }
