@@ -262,6 +262,7 @@ impl Cluster {
             if let Some(ended) = old.session.replace(session) {
                 self.sessions.remove(&ended);
             }
+            self.repairs.session_began(now_ms, index);
             // What was said of the session before may have been why it ended.
             self.trust.forget(node.id);
             old.address = node.address;

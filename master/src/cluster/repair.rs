@@ -128,6 +128,11 @@ impl Repairs {
         self.sound_order.push_back((chunk, node, until));
     }
 
+    /// A node begins a new session: of what it was told before nobody will hear.
+    pub(super) fn session_began(&mut self, now_ms: u64, node: u32) {
+        self.stats.failed += self.jobs.forget(now_ms, |of| of == node);
+    }
+
     /// A node reports a replica gone.
     pub(super) fn removed(&mut self, chunk: ChunkId, node: u32) {
         self.jobs.end(chunk, node, Kind::Drop);

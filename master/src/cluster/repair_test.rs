@@ -180,6 +180,29 @@ fn an_order_that_nobody_answers_is_given_to_another() {
 }
 
 #[test]
+fn a_restarted_node_is_told_again_at_once() {
+    let mut world = World::new(&[("a", "good"), ("b", "good"), ("c", "")]);
+    assert_eq!(world.orders(NOW, 3, 1), ["copy 1>3"]);
+    for node in [1, 3] {
+        let registration = Registration {
+            cluster: Some(ClusterId(7)),
+            id: NodeId(node),
+            address: format!("n{node}:2"),
+            rack: "a".into(),
+            epoch_seen: Epoch(5),
+            lsn_seen: Lsn(100),
+        };
+        world.cluster.session_ended(world.session(node));
+        let session = world.cluster.register(NOW, LEADER, registration).expect("joins");
+        world.sessions[node as usize - 1] = session;
+        world.beat(NOW, node, 1 << 30);
+        let held: Vec<Replica> = if node == 1 { vec![replica("good")] } else { Vec::new() };
+        world.cluster.report_part(NOW, session, &held, (true, true), |_| Verdict::Fine).expect("reports");
+        assert_eq!(world.orders(NOW, 3, 1).len(), 1, "after node {node} came back");
+    }
+}
+
+#[test]
 fn a_surplus_replica_goes_only_when_the_others_were_read_whole() {
     let mut world = World::new(&[("a", "good"), ("b", "good"), ("b", "good")]);
     assert_eq!(world.orders(NOW, 2, 1), ["verify 1", "verify 2"]);
