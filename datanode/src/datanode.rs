@@ -1,5 +1,6 @@
 //! A running datanode: starts its threads in order, and stops them in the other.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -127,6 +128,7 @@ impl Datanode {
             io_body,
             incarnation: rand::random(),
             scrub: Scrub::new(config.scrub_interval, Duration::ZERO),
+            dropped: HashSet::new(),
             lost_disks: vec![false; node.disks.len()],
             started: Instant::now(),
             socket_timeout: config.socket_timeout,

@@ -5,6 +5,7 @@
 mod inventory;
 mod session;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,9 @@ use session::SessionEnd;
 /// Between two attempts to find the leader; the pause doubles up to the second.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Replicas that are being dropped at once. One whose deletion fails stays among them until the next start, which finds
+/// it again.
+const DROPPED_MAX: usize = 1 << 16;
 
 /// Why the datanode cannot go on at all.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +51,8 @@ pub(crate) struct Control {
     pub(crate) io_body: &'static str,
     pub(crate) incarnation: u64,
     pub(crate) scrub: Scrub,
+    /// Replicas that were reported gone and are still being deleted.
+    pub(crate) dropped: HashSet<ChunkId>,
     /// Disks whose replicas were reported lost.
     pub(crate) lost_disks: Vec<bool>,
     /// Times of the scrub are counted from here.
@@ -116,6 +122,8 @@ impl Control {
                 self.inventory.add(replica, disk);
                 changes.added.push(Held { replica, disk, corrupt: false }.message());
             }
+            // Told when it was ordered; by now the node may have got a new one.
+            ShardEvent::Deleted { chunk } if self.dropped.remove(&chunk) => {}
             ShardEvent::Deleted { chunk } => {
                 self.inventory.remove(chunk);
                 changes.removed.push(chunk.0);

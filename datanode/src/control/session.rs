@@ -17,7 +17,7 @@ use tonic::transport::Endpoint;
 use tonic::{Status, Streaming};
 
 use super::inventory::Held;
-use super::{Control, Fatal};
+use super::{Control, DROPPED_MAX, Fatal};
 use crate::shard::{Copy, SHARD_QUEUE_FOR_CONNECTIONS, ShardCommand, ShardEvent};
 
 /// Messages to the master that wait for the network.
@@ -186,14 +186,10 @@ impl Control {
         for order in orders.delete {
             self.delete(ChunkId(order.chunk_id), GenerationStamp(order.generation));
         }
-        for order in orders.drop {
-            let chunk = ChunkId(order.chunk_id);
-            // What the master thinks of the replica must be what is known of it here.
-            if self.inventory.get(chunk).is_some_and(|held| held.corrupt == order.corrupt) {
-                self.delete(chunk, GenerationStamp(order.generation));
-            }
-        }
         let mut gone = v1::ReplicaChanges::default();
+        for order in orders.drop {
+            self.drop_replica(&order, &mut gone);
+        }
         for chunk in orders.verify.into_iter().map(ChunkId) {
             if self.inventory.get(chunk).is_none() {
                 gone.removed.push(chunk.0);
@@ -211,6 +207,20 @@ impl Control {
             self.report(session).await?;
         }
         Ok(())
+    }
+
+    /// A replica of a chunk that lives on goes. From here on it counts for nobody, so that another one is not told to go
+    /// in its place while this one waits for its disk.
+    fn drop_replica(&mut self, order: &v1::DropReplica, changes: &mut v1::ReplicaChanges) {
+        let chunk = ChunkId(order.chunk_id);
+        // What the master thinks of the replica must be what is known of it here.
+        let agreed = self.inventory.get(chunk).is_some_and(|held| held.corrupt == order.corrupt);
+        if agreed && self.dropped.len() < DROPPED_MAX && self.delete(chunk, GenerationStamp(order.generation))
+        {
+            self.dropped.insert(chunk);
+            self.inventory.remove(chunk);
+            changes.removed.push(chunk.0);
+        }
     }
 
     /// Begins a copy, or says at once why there will be none.
@@ -248,18 +258,23 @@ impl Control {
         }
     }
 
-    fn delete(&self, chunk: ChunkId, up_to: GenerationStamp) {
-        let Some(disk) = self.inventory.disk_of(chunk, up_to) else { return };
+    /// Has a replica deleted that is not newer; whether its shard takes the order.
+    fn delete(&self, chunk: ChunkId, up_to: GenerationStamp) -> bool {
+        let Some(disk) = self.inventory.disk_of(chunk, up_to) else { return false };
         let by_shard = (chunk.0 % self.shards.len() as u64) as usize;
-        for shard in &self.shards {
+        let mut taken = false;
+        for (at, shard) in self.shards.iter().enumerate() {
             // The shards tell this task what they did: waiting for one that is busy could stop both. The order
             // comes again.
             let has_room = shard.capacity() > SHARD_QUEUE_FOR_CONNECTIONS;
             let delete = ShardCommand::Delete { chunk, up_to, disk, by_shard };
-            if !has_room || shard.try_send(delete).is_err() {
+            if has_room && shard.try_send(delete).is_ok() {
+                taken |= at == by_shard;
+            } else {
                 tracing::debug!(%chunk, "a shard is busy: the deletion waits for the next order");
             }
         }
+        taken
     }
 
     async fn report(&mut self, session: &Session) -> Result<(), Over> {

@@ -186,7 +186,12 @@ async fn a_drop_needs_the_same_mind_about_the_replica() {
     assert!(chunk_file(&pair.folder(0)).exists());
     pair.master.order(pair.id(0), drop(1, true)).await;
     pair.master.wait_for_removal(pair.id(0), ChunkId(1)).await;
-    assert!(data_files(&pair.folder(0)).is_empty());
+    until("its files go", || data_files(&pair.folder(0)).is_empty()).await;
+    // And the place is free for a new one.
+    let answer = Peer::connect(&hop(&pair.nodes[0])).await.write(&request(1, &pair.content, &[])).await;
+    assert!(matches!(answer, Answer::Acked(_)), "{answer:?}");
+    pair.master.wait_for_chunk(ChunkId(1), &[pair.id(0)]).await;
+    pair.verify_until(false).await;
     pair.stop().await;
 }
 

@@ -8,7 +8,8 @@ use distrifs_proto::types::ChunkId;
 const JOBS_MAX: usize = 1 << 14;
 /// Of one kind at one node: its queue, so that it always has something to do, and not more than it will do soon.
 const PER_NODE_MAX: u32 = 16;
-/// An order that was not answered for so long is forgotten, and planned anew.
+/// An order that was not answered for so long is forgotten, and planned anew; one to drop is given again, to the same
+/// node: it may still be carried out, and two replicas must not go where one was meant.
 const PATIENCE_MS: u64 = 60_000;
 /// The slowest copying that is waited for, in bytes per millisecond.
 const COPY_BYTES_PER_MS_MIN: u64 = 4 << 10;
@@ -76,6 +77,11 @@ impl Jobs {
         self.jobs.contains_key(&(chunk, node, kind))
     }
 
+    /// Whether such an order has been without an answer for too long.
+    pub(super) fn is_overdue(&self, now_ms: u64, chunk: ChunkId, node: u32, kind: Kind) -> bool {
+        self.jobs.get(&(chunk, node, kind)).is_some_and(|job| job.until_ms <= now_ms)
+    }
+
     /// An order was answered, or is not waited for any more; whether there was one.
     pub(super) fn end(&mut self, chunk: ChunkId, node: u32, kind: Kind) -> bool {
         let Some(job) = self.jobs.remove(&(chunk, node, kind)) else { return false };
@@ -95,13 +101,14 @@ impl Jobs {
         }
     }
 
-    /// Forgets what is overdue, and all orders of these nodes; how many copies were among them.
+    /// Forgets what is overdue, but for orders to drop, and all orders of these nodes; how many copies were among them.
     pub(super) fn forget(&mut self, now_ms: u64, gone: impl Fn(u32) -> bool) -> u64 {
         let over: Vec<(ChunkId, u32, Kind)> = self
             .jobs
             .iter()
-            .filter(|((_, node, _), job)| {
-                job.until_ms <= now_ms || gone(*node) || job.source.is_some_and(&gone)
+            .filter(|((_, node, kind), job)| {
+                let overdue = job.until_ms <= now_ms && *kind != Kind::Drop;
+                overdue || gone(*node) || job.source.is_some_and(&gone)
             })
             .map(|(key, _)| *key)
             .collect();
@@ -146,6 +153,12 @@ mod tests {
         assert_eq!(jobs.forget(PATIENCE_MS, |_| false), 0, "the larger copy may take longer");
         assert!(!jobs.runs(ChunkId(1), 5, Kind::Verify) && jobs.runs(ChunkId(1), 2, Kind::CopyTo));
         assert_eq!(jobs.forget(PATIENCE_MS + 1024, |_| false), 1);
+        jobs.begin(0, ChunkId(1), 5, Kind::Drop);
+        assert!(!jobs.is_overdue(PATIENCE_MS - 1, ChunkId(1), 5, Kind::Drop));
+        assert!(jobs.is_overdue(PATIENCE_MS, ChunkId(1), 5, Kind::Drop));
+        jobs.forget(u64::MAX, |_| false);
+        assert!(jobs.runs(ChunkId(1), 5, Kind::Drop), "it may still be carried out");
+        jobs.forget(0, |node| node == 5);
         assert!(jobs.jobs.is_empty() && jobs.busy.is_empty());
     }
 }

@@ -228,7 +228,7 @@ impl Cluster {
             return self.plan_copies(now_ms, it, &there, missing - running, seed);
         }
         if !damaged.is_empty() {
-            return self.drop_damaged(now_ms, it.id, &damaged);
+            return self.drop_replicas(now_ms, it.id, &damaged);
         }
         if found > wanted && it.chunk.refs == 1 {
             return self.trim(now_ms, it, &good);
@@ -328,7 +328,7 @@ impl Cluster {
         }
         let mut sources = there.iter().filter(|replica| replica.is_source());
         if sources.clone().any(|replica| self.repairs.is_sound(now_ms, it.id, replica.node())) {
-            return self.drop_damaged(now_ms, it.id, &damaged);
+            return self.drop_replicas(now_ms, it.id, &damaged);
         }
         match sources.next() {
             Some(source) => self.verify(now_ms, it.id, &[*source]),
@@ -336,13 +336,19 @@ impl Cluster {
         }
     }
 
-    /// The bad replica goes; its node must hold it for what we hold it for.
-    fn drop_damaged(&mut self, now_ms: u64, id: ChunkId, damaged: &[Seen]) -> Result<Orders, Wait> {
+    /// These replicas go; their nodes must hold them for what we hold them for.
+    fn drop_replicas(&mut self, now_ms: u64, id: ChunkId, damaged: &[Seen]) -> Result<Orders, Wait> {
         let mut orders = Orders::new();
         for replica in damaged {
             let node = replica.node();
             let Some(session) = replica.session else { continue };
-            if self.repairs.jobs.runs(id, node, Kind::Drop) || !self.repairs.jobs.has_room(node, Kind::Drop) {
+            let jobs = &self.repairs.jobs;
+            let takes = if jobs.runs(id, node, Kind::Drop) {
+                jobs.is_overdue(now_ms, id, node, Kind::Drop)
+            } else {
+                jobs.has_room(node, Kind::Drop)
+            };
+            if !takes {
                 continue;
             }
             self.repairs.jobs.begin(now_ms, id, node, Kind::Drop);
@@ -351,7 +357,7 @@ impl Cluster {
             orders.push((session, RepairOrder::Drop { chunk: id, generation, corrupt }));
         }
         if orders.is_empty() {
-            return Err(Wait::Running("a damaged replica is being removed"));
+            return Err(Wait::Running("a replica is being removed"));
         }
         Ok(orders)
     }
@@ -381,8 +387,10 @@ impl Cluster {
         if live.len() <= it.wanted as usize {
             return Err(Wait::SourceNotLive);
         }
-        if self.dropping(it.id) {
-            return Err(Wait::Running("a surplus replica is being removed"));
+        // What was ordered once may still be carried out: no other one goes before it has.
+        let ordered = |replica: &&Seen| self.repairs.jobs.runs(it.id, replica.node(), Kind::Drop);
+        if let Some(ordered) = good.iter().find(ordered).copied() {
+            return self.drop_replicas(now_ms, it.id, &[ordered]);
         }
         let rack_of = |replica: &Seen| self.nodes[replica.node() as usize].rack.as_str();
         let twins = |replica: &Seen| live.iter().filter(|other| rack_of(other) == rack_of(replica)).count();
@@ -405,11 +413,7 @@ impl Cluster {
         if !unsound.is_empty() {
             return self.verify(now_ms, it.id, &unsound);
         }
-        self.drop_damaged(now_ms, it.id, &[victim])
-    }
-
-    fn dropping(&self, id: ChunkId) -> bool {
-        (0..self.nodes.len() as u32).any(|node| self.repairs.jobs.runs(id, node, Kind::Drop))
+        self.drop_replicas(now_ms, it.id, &[victim])
     }
 
     /// Forgets orders that nobody will answer. To be called now and then.

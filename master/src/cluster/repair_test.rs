@@ -210,6 +210,18 @@ fn a_surplus_replica_goes_only_when_the_others_were_read_whole() {
     assert!(world.orders(NOW, 2, 1).is_empty(), "one of two");
     world.cluster.verified(NOW, world.session(2), &[replica("good")]);
     assert_eq!(world.orders(NOW, 2, 1), ["drop 3 g2"]);
+    // Without an answer the same one is told again, whatever speaks for another one by now.
+    let later = NOW + 60_000;
+    for (node, free) in [(1, 1), (2, 1 << 30), (3, 1 << 30)] {
+        world.beat(later, node, free);
+    }
+    world.cluster.blame(later, ID, NodeId(2));
+    world.cluster.forget_jobs(later);
+    assert!(world.orders(later - 1, 2, 1).is_empty());
+    assert_eq!(world.orders(later, 2, 1), ["drop 3 g2"]);
+    for node in [1, 2, 3] {
+        world.beat(NOW, node, 1 << 30);
+    }
     world.cluster.changed(NOW, world.session(3), &[], &[ID]).expect("fine");
     assert!(world.orders(NOW, 2, 1).is_empty());
 
