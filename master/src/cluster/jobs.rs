@@ -27,24 +27,29 @@ pub(super) enum Kind {
     Drop,
 }
 
+/// One order. Of a copy the node is the target.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Job {
+    node: u32,
+    kind: Kind,
     until_ms: u64,
     /// Where a copy comes from.
     source: Option<u32>,
 }
 
-/// All orders without an answer, by chunk, node and kind. Of a copy the node is the target.
+/// All orders without an answer, by chunk: at most one of a kind at a node.
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
-    jobs: HashMap<(ChunkId, u32, Kind), Job>,
+    jobs: HashMap<ChunkId, Vec<Job>>,
+    count: usize,
+    copies: u64,
     busy: HashMap<(u32, Kind), u32>,
 }
 
 impl Jobs {
     /// Whether a node takes one more order of this kind.
     pub(super) fn has_room(&self, node: u32, kind: Kind) -> bool {
-        self.jobs.len() < JOBS_MAX && self.load(node, kind) < PER_NODE_MAX
+        self.count < JOBS_MAX && self.load(node, kind) < PER_NODE_MAX
     }
 
     /// Orders of this kind at a node.
@@ -55,36 +60,52 @@ impl Jobs {
     /// A copy of `bytes` was ordered.
     pub(super) fn copy(&mut self, now_ms: u64, chunk: ChunkId, source: u32, target: u32, bytes: u64) {
         let until_ms = now_ms + PATIENCE_MS + bytes / COPY_BYTES_PER_MS_MIN;
-        self.insert((chunk, target, Kind::CopyTo), Job { until_ms, source: Some(source) });
+        self.insert(chunk, Job { node: target, kind: Kind::CopyTo, until_ms, source: Some(source) });
     }
 
     /// Something else was ordered.
     pub(super) fn begin(&mut self, now_ms: u64, chunk: ChunkId, node: u32, kind: Kind) {
-        self.insert((chunk, node, kind), Job { until_ms: now_ms + PATIENCE_MS, source: None });
+        self.insert(chunk, Job { node, kind, until_ms: now_ms + PATIENCE_MS, source: None });
     }
 
-    fn insert(&mut self, key: (ChunkId, u32, Kind), job: Job) {
-        self.end(key.0, key.1, key.2);
-        self.jobs.insert(key, job);
-        *self.busy.entry((key.1, key.2)).or_default() += 1;
+    fn insert(&mut self, chunk: ChunkId, job: Job) {
+        self.end(chunk, job.node, job.kind);
+        self.count += 1;
+        self.copies += u64::from(job.kind == Kind::CopyTo);
+        *self.busy.entry((job.node, job.kind)).or_default() += 1;
         if let Some(source) = job.source {
             *self.busy.entry((source, Kind::CopyFrom)).or_default() += 1;
         }
+        self.jobs.entry(chunk).or_default().push(job);
+    }
+
+    /// The nodes that have such an order about a chunk.
+    pub(super) fn nodes(&self, chunk: ChunkId, kind: Kind) -> impl Iterator<Item = u32> + '_ {
+        let jobs = self.jobs.get(&chunk).into_iter().flatten();
+        jobs.filter(move |job| job.kind == kind).map(|job| job.node)
     }
 
     /// Whether such an order is without an answer.
     pub(super) fn runs(&self, chunk: ChunkId, node: u32, kind: Kind) -> bool {
-        self.jobs.contains_key(&(chunk, node, kind))
+        self.nodes(chunk, kind).any(|of| of == node)
     }
 
     /// Whether such an order has been without an answer for too long.
     pub(super) fn is_overdue(&self, now_ms: u64, chunk: ChunkId, node: u32, kind: Kind) -> bool {
-        self.jobs.get(&(chunk, node, kind)).is_some_and(|job| job.until_ms <= now_ms)
+        let mut jobs = self.jobs.get(&chunk).into_iter().flatten();
+        jobs.any(|job| (job.node, job.kind) == (node, kind) && job.until_ms <= now_ms)
     }
 
     /// An order was answered, or is not waited for any more; whether there was one.
     pub(super) fn end(&mut self, chunk: ChunkId, node: u32, kind: Kind) -> bool {
-        let Some(job) = self.jobs.remove(&(chunk, node, kind)) else { return false };
+        let Some(jobs) = self.jobs.get_mut(&chunk) else { return false };
+        let Some(at) = jobs.iter().position(|job| (job.node, job.kind) == (node, kind)) else { return false };
+        let job = jobs.swap_remove(at);
+        if jobs.is_empty() {
+            self.jobs.remove(&chunk);
+        }
+        self.count -= 1;
+        self.copies -= u64::from(kind == Kind::CopyTo);
         self.rest(node, kind);
         if let Some(source) = job.source {
             self.rest(source, Kind::CopyFrom);
@@ -103,24 +124,22 @@ impl Jobs {
 
     /// Forgets what is overdue, but for orders to drop, and all orders of these nodes; how many copies were among them.
     pub(super) fn forget(&mut self, now_ms: u64, gone: impl Fn(u32) -> bool) -> u64 {
-        let over: Vec<(ChunkId, u32, Kind)> = self
-            .jobs
-            .iter()
-            .filter(|((_, node, kind), job)| {
-                let overdue = job.until_ms <= now_ms && *kind != Kind::Drop;
-                overdue || gone(*node) || job.source.is_some_and(&gone)
-            })
-            .map(|(key, _)| *key)
-            .collect();
-        for (chunk, node, kind) in &over {
-            self.end(*chunk, *node, *kind);
+        let before = self.copies;
+        let is_over = |job: &Job| {
+            let overdue = job.until_ms <= now_ms && job.kind != Kind::Drop;
+            overdue || gone(job.node) || job.source.is_some_and(&gone)
+        };
+        let all = self.jobs.iter().flat_map(|(chunk, jobs)| jobs.iter().map(move |job| (*chunk, *job)));
+        let over: Vec<(ChunkId, Job)> = all.filter(|(_, job)| is_over(job)).collect();
+        for (chunk, job) in over {
+            self.end(chunk, job.node, job.kind);
         }
-        over.iter().filter(|(_, _, kind)| *kind == Kind::CopyTo).count() as u64
+        before - self.copies
     }
 
     /// How many copies are on their way.
     pub(super) fn copies(&self) -> u64 {
-        self.jobs.keys().filter(|(_, _, kind)| *kind == Kind::CopyTo).count() as u64
+        self.copies
     }
 }
 

@@ -256,8 +256,7 @@ impl Cluster {
     }
 
     fn copies_of(&self, id: ChunkId) -> usize {
-        let targets = 0..self.nodes.len() as u32;
-        targets.filter(|node| self.repairs.jobs.runs(id, *node, Kind::CopyTo)).count()
+        self.repairs.jobs.nodes(id, Kind::CopyTo).count()
     }
 
     fn plan_copies(
@@ -294,10 +293,9 @@ impl Cluster {
         }
         let length = u64::from(it.chunk.length);
         let mut holders: Vec<u32> = there.iter().map(Seen::node).collect();
-        holders.extend((0..self.nodes.len() as u32).filter(|node| {
-            self.repairs.jobs.runs(it.id, *node, Kind::CopyTo)
-                || self.repairs.jobs.runs(it.id, *node, Kind::Drop)
-        }));
+        for kind in [Kind::CopyTo, Kind::Drop] {
+            holders.extend(self.repairs.jobs.nodes(it.id, kind));
+        }
         let mut orders = Orders::new();
         for turn in 0..missing {
             let source = sources[turn % sources.len()];
