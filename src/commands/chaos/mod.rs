@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use distrifs_client::{Client, ClientConfig};
+use distrifs_client::{Client, ClientConfig, UnhealthyFile};
 use serde::Serialize;
 
 use self::lane::{Done, Lane};
@@ -236,9 +236,11 @@ impl Whole {
 
     async fn look(client: &Client, lanes: &[Lane]) -> Self {
         let mut whole = Self::default();
-        let Ok(sums) = client.check_files("/", |_| {}).await else { return whole };
-        let trimmed = client.cluster_status().await.is_ok_and(|status| status.chunks_to_trim == 0);
-        whole.healthy = sums.healthy == sums.files && trimmed;
+        let note = |file: UnhealthyFile| tracing::info!(?file, "not healthy yet");
+        let Ok(sums) = client.check_files("/", note).await else { return whole };
+        let Ok(status) = client.cluster_status().await else { return whole };
+        whole.healthy = sums.healthy == sums.files && status.chunks_to_trim == 0;
+        tracing::info!(?sums, to_trim = status.chunks_to_trim, safe_mode = status.safe_mode, "a look");
         if !whole.healthy {
             return whole;
         }
@@ -246,7 +248,9 @@ impl Whole {
             // One that is not there is the ledger's to judge.
             let Ok((_, chunks)) = client.chunks(&path).await else { continue };
             for chunk in &chunks {
-                whole.bad += u64::from(chunk.replicas.len() != REPLICAS as usize);
+                // More than are wanted stay where files share the chunk (cp): the master trims those of one file alone,
+                // and `chunks_to_trim` says whether it is done with them.
+                whole.bad += u64::from(chunk.replicas.len() < REPLICAS as usize);
                 for node in &chunk.replicas {
                     match client.verify_replica(chunk, node).await {
                         Ok(crc) => {
