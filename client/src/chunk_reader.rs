@@ -172,6 +172,13 @@ struct Opened {
     first: (Header, Placement),
 }
 
+impl Opened {
+    /// Whether it begins with bytes, and not with a refusal.
+    fn delivers(&self) -> bool {
+        self.first.0.op == Op::ReadData
+    }
+}
+
 /// What is asked of a replica, but for the connection's own number.
 #[derive(Clone, Copy)]
 struct Ask {
@@ -252,12 +259,7 @@ impl Delivery<'_> {
         let began = Instant::now();
         let delay = context.hedge.begin(ask.header.length);
         let mut first = pin!(open(context, node, ask));
-        let hedged = tokio::select! {
-            biased;
-            opened = &mut first => Err(opened),
-            () = sleep(delay) => Ok(()),
-        };
-        if let Err(opened) = hedged {
+        if let Ok(opened) = timeout(delay, &mut first).await {
             self.note_answer(ask, began, opened.as_ref());
             return (node.clone(), opened);
         }
@@ -277,11 +279,8 @@ impl Delivery<'_> {
             opened = &mut first => (opened, false),
             opened = &mut second => (opened, true),
         };
-        let useful = |opened: &Result<Opened, Fault>| {
-            opened.as_ref().is_ok_and(|opened| opened.first.0.op == Op::ReadData)
-        };
         // One that does not deliver leaves it to the other; what it says of itself is heard when it is asked again.
-        let (opened, second_won) = match (useful(&opened), second_won) {
+        let (opened, second_won) = match (opened.as_ref().is_ok_and(Opened::delivers), second_won) {
             (true, _) => (opened, second_won),
             (false, false) => (second.await, true),
             (false, true) => (first.await, false),
@@ -294,7 +293,7 @@ impl Delivery<'_> {
     }
 
     fn note_answer(&self, ask: Ask, began: Instant, opened: Result<&Opened, &Fault>) {
-        if opened.is_ok_and(|opened| opened.first.0.op == Op::ReadData) {
+        if opened.is_ok_and(Opened::delivers) {
             self.context.hedge.answered(ask.header.length, began.elapsed());
         }
     }

@@ -158,18 +158,13 @@ impl Look {
     }
 }
 
-/// A full queue is no harm: what is not answered is planned anew.
 fn send(state: &State, mut orders: Vec<(SessionId, RepairOrder)>) {
     orders.sort_by_key(|(session, _)| *session);
-    let sessions = state.sessions().clone();
     for of_session in orders.chunk_by(|(one, _), (other, _)| one == other) {
         for part in of_session.chunks(ORDERS_MAX) {
             let mut message = v1::Orders::default();
             part.iter().for_each(|(_, order)| add(&mut message, order));
-            let message = state.to_datanode(v1::to_datanode::Body::Orders(message));
-            if let Some(sender) = sessions.get(&part[0].0) {
-                let _ = sender.try_send(Ok(message));
-            }
+            state.order(part[0].0, message);
         }
     }
 }

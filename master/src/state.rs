@@ -166,6 +166,15 @@ impl State {
         v1::ToDatanode { epoch: self.epoch.0, lsn: self.durable().0, body: Some(body) }
     }
 
+    /// Gives orders to a datanode. A full queue, or a session that has ended, is no harm: what is not carried out is
+    /// ordered again.
+    pub(crate) fn order(&self, session: SessionId, orders: v1::Orders) {
+        let message = self.to_datanode(v1::to_datanode::Body::Orders(orders));
+        if let Some(sender) = self.sessions().get(&session) {
+            let _ = sender.try_send(Ok(message));
+        }
+    }
+
     /// The master gives up; the first reason stays.
     pub(crate) fn fail(&self, failure: MasterFailure) {
         tracing::error!(%failure, "the master gives up");

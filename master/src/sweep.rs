@@ -83,22 +83,17 @@ fn plan(state: &State, after: &mut ChunkId) -> GcStep {
     step
 }
 
-/// A full queue is no harm: orders are repeated. Whoever gets no order hears of the durable LSN all the same,
+/// Whoever gets no order hears of the durable LSN all the same,
 /// as a witness against a master that comes back with an older log.
 fn send(state: &State, step: &GcStep, told: &mut Lsn) {
-    let sessions = state.sessions().clone();
     for (session, orders) in step.messages() {
         let delete = orders.iter().map(|(chunk, generation)| order(*chunk, *generation)).collect();
-        let message =
-            state.to_datanode(v1::to_datanode::Body::Orders(v1::Orders { delete, ..v1::Orders::default() }));
-        if let Some(sender) = sessions.get(&session) {
-            let _ = sender.try_send(Ok(message));
-        }
+        state.order(session, v1::Orders { delete, ..v1::Orders::default() });
     }
     let durable = state.durable();
     if *told < durable {
         *told = durable;
-        for sender in sessions.values() {
+        for sender in state.sessions().values() {
             let nothing = v1::to_datanode::Body::Orders(v1::Orders::default());
             let _ = sender.try_send(Ok(state.to_datanode(nothing)));
         }

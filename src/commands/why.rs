@@ -90,14 +90,15 @@ impl Why {
 async fn chunk(context: &Context, output: &mut Output, id: ChunkId) -> Result<(), CommandError> {
     let story = context.client().explain_chunk(id).await?;
     if output.json() {
-        let replica =
-            |it: &'_ distrifs_client::ReplicaStory| (it.node.to_string(), state_name(it.node_state));
         let replicas = story
             .replicas
             .iter()
-            .map(|it| {
-                let (node, node_state) = replica(it);
-                ReplicaObject { node, address: &it.address, node_state, state: &it.state, blamed: it.blamed }
+            .map(|it| ReplicaObject {
+                node: it.node.to_string(),
+                address: &it.address,
+                node_state: state_name(it.node_state),
+                state: &it.state,
+                blamed: it.blamed,
             })
             .collect();
         return output.object(&ChunkObject {

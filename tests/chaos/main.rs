@@ -1,19 +1,12 @@
 //! A short run of faults by chance: nothing acknowledged is lost, and every replica is back and sound afterwards.
 
-use std::process::Command;
-
-use distrifs_testkit::run;
+use distrifs_testkit::{bare_command, run};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_distrifs");
 
 fn chaos(folder: &std::path::Path, arguments: &[&str]) -> distrifs_testkit::Outcome {
-    let mut command = Command::new(BINARY);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("DISTRIFS_") {
-            command.env_remove(name);
-        }
-    }
-    command.env_remove("RUST_LOG").env("TMPDIR", folder).args(["--json", "chaos"]).args(arguments);
+    let mut command = bare_command(BINARY);
+    command.env("TMPDIR", folder).args(["--json", "chaos"]).args(arguments);
     run(&mut command, b"")
 }
 

@@ -4,19 +4,14 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use distrifs_testkit::{DEADLINE, random_bytes, run, wait_until};
+use distrifs_testkit::{DEADLINE, bare_command, random_bytes, run, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_distrifs");
 
 fn distrifs(temporary: &Path) -> Command {
-    let mut command = Command::new(BINARY);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("DISTRIFS_") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = bare_command(BINARY);
     command.env("TMPDIR", temporary);
     command
 }

@@ -370,7 +370,6 @@ impl Control {
                 replicas_checked: scrub.replicas_checked,
                 bytes_checked: scrub.bytes_checked,
                 found_corrupt: scrub.found_corrupt,
-                replicas_unchecked: (self.inventory.len() as u64).saturating_sub(scrub.replicas_checked),
                 oldest_unchecked_ms: scrub.oldest_unchecked.as_millis() as u64,
                 pass_permille: scrub.pass_permille,
             }),

@@ -127,8 +127,6 @@ pub(crate) struct Scrub {
     pub(crate) bytes_checked: u64,
     /// Damaged ones among them.
     pub(crate) found_corrupt: u64,
-    /// Replicas not read yet.
-    pub(crate) replicas_unchecked: u64,
     /// For how long the oldest has gone unread.
     pub(crate) oldest_unchecked_ms: u64,
     /// How much of the present pass is done, of 1000.

@@ -78,7 +78,6 @@ pub(super) fn scrub(scrub: v1::Scrub) -> Scrub {
         replicas_checked: scrub.replicas_checked,
         bytes_checked: scrub.bytes_checked,
         found_corrupt: scrub.found_corrupt,
-        replicas_unchecked: scrub.replicas_unchecked,
         oldest_unchecked_ms: scrub.oldest_unchecked_ms,
         pass_permille: scrub.pass_permille,
     }
@@ -140,7 +139,6 @@ pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
             replicas_checked: scrub.replicas_checked,
             bytes_checked: scrub.bytes_checked,
             found_corrupt: scrub.found_corrupt,
-            replicas_unchecked: scrub.replicas_unchecked,
             oldest_unchecked_ms: scrub.oldest_unchecked_ms,
             pass_permille: scrub.pass_permille,
         }),

@@ -179,12 +179,7 @@ fn take(state: &State, session: SessionId, body: Option<Body>) -> Result<(), Sta
             let digest = InventoryDigest { count: digest.count, sum: digest.sum };
             if !state.cluster().digest_report(now_ms, session, digest) {
                 tracing::info!("a datanode holds something else than is known here: its list is asked for");
-                let orders = v1::Orders { report: true, ..v1::Orders::default() };
-                let message = state.to_datanode(v1::to_datanode::Body::Orders(orders));
-                // A full queue is no harm: the next digest differs, too.
-                if let Some(sender) = state.sessions().get(&session) {
-                    let _ = sender.try_send(Ok(message));
-                }
+                state.order(session, v1::Orders { report: true, ..v1::Orders::default() });
             }
             Ok(())
         }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::command::{Outcome, run};
+use crate::command::{Outcome, bare_command, run};
 use crate::daemon::{Daemon, free_port, tails};
 use crate::replica::ReplicaFile;
 use crate::wait::wait_until;
@@ -108,13 +108,7 @@ impl Cluster {
     /// The binary with the cluster's environment and nothing of the caller's.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = Command::new(&self.binary);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("DISTRIFS_") {
-                command.env_remove(name);
-            }
-        }
-        command.env_remove("RUST_LOG");
+        let mut command = bare_command(&self.binary);
         command.envs(ENVIRONMENT.iter().copied());
         command.env("DISTRIFS_MASTER_PORT", self.master_port.to_string());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

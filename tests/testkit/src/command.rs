@@ -1,5 +1,6 @@
 //! One run of the command line.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -59,6 +60,19 @@ impl Outcome {
             .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{}: {line}: {e}", self.line)))
             .collect()
     }
+}
+
+/// A command of the binary with none of the caller's settings.
+#[must_use]
+pub fn bare_command(binary: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(binary);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DISTRIFS_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("RUST_LOG");
+    command
 }
 
 /// Runs a prepared command with `stdin` as its standard input.

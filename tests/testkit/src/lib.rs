@@ -16,7 +16,7 @@ mod wait;
 
 pub use bytes::random_bytes;
 pub use cluster::{Cluster, ClusterOptions};
-pub use command::{Outcome, run};
+pub use command::{Outcome, bare_command, run};
 pub use daemon::{Daemon, free_port};
 pub use replica::ReplicaFile;
 pub use tree::{Entry, tree_of};
