@@ -4,32 +4,15 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use distrifs_proto::SplitMix;
+
 /// How much is made or compared at once.
 const PIECE_BYTES: usize = 1 << 20;
-
-/// SplitMix64 (Steele, Lea, Flood 2014): one addition and three mixes for eight bytes.
-#[derive(Debug)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    /// The sequence of this seed.
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-}
 
 /// Writes `size` pseudo-random bytes.
 pub(crate) fn write_random_file(path: &Path, size: u64) -> io::Result<()> {
     let mut file = File::create(path)?;
-    let mut random = Random::new(size);
+    let mut random = SplitMix::new(size);
     let mut piece = vec![0; PIECE_BYTES];
     let mut left = size;
     while left > 0 {
@@ -75,13 +58,6 @@ fn fill(file: &mut File, piece: &mut [u8]) -> io::Result<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_sequence_is_that_of_the_paper() {
-        let mut random = Random::new(1_234_567);
-        assert_eq!(random.next(), 6_457_827_717_110_365_317);
-        assert_eq!(random.next(), 3_203_168_211_198_807_973);
-    }
 
     #[test]
     fn files_have_their_size_and_differences_are_found() {

@@ -1,6 +1,7 @@
 //! A short stand for a node's whole inventory: datanode and master each keep their own, and where they are equal no
 //! list has to travel (LESSONS: a report of 1.1 million blocks took HDFS 101.7 s).
 
+use crate::SplitMix;
 use crate::types::{ChunkId, Crc32c, GenerationStamp};
 
 /// The number of replicas and the sum of a hash of each: the order in which they came does not count, and one that goes
@@ -19,7 +20,7 @@ impl InventoryDigest {
     pub fn of(chunk: ChunkId, generation: GenerationStamp, length: u64, crc: Crc32c, corrupt: bool) -> Self {
         let mut hash = 0x6469_6765_7374_0001_u64;
         for word in [chunk.0, generation.0, length, u64::from(crc.0), u64::from(corrupt)] {
-            hash = mix(hash ^ word);
+            hash = SplitMix::new(hash ^ word).next();
         }
         Self { count: 1, sum: hash }
     }
@@ -35,14 +36,6 @@ impl InventoryDigest {
     pub fn minus(self, other: Self) -> Self {
         Self { count: self.count.wrapping_sub(other.count), sum: self.sum.wrapping_sub(other.sum) }
     }
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea, Flood 2014).
-fn mix(word: u64) -> u64 {
-    let z = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

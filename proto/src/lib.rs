@@ -5,6 +5,7 @@
 //! - [`error_code`]: stable numbers shared by gRPC statuses and data-plane frames.
 //! - [`frame`]: the data plane's frames and their codec, without any I/O.
 //! - [`InventoryDigest`]: a node's inventory in two numbers.
+//! - [`SplitMix`]: numbers that look random, the same everywhere.
 //! - `grpc` (feature `grpc`): the control plane, generated from `distrifs/v1/*.proto`.
 //!
 //! This crate does no I/O, reads no clock and depends on no other crate of the project.
@@ -15,7 +16,9 @@ pub mod frame;
 pub mod grpc;
 mod inventory_digest;
 pub mod limits;
+mod split_mix;
 pub mod types;
 
 pub use error_code::ErrorCode;
 pub use inventory_digest::InventoryDigest;
+pub use split_mix::SplitMix;

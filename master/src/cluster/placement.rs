@@ -1,8 +1,8 @@
 //! Where a new chunk goes: distinct live nodes, distinct racks where there are racks, more to those with more
 //! room and less to write; nodes that the writer saw fail come last.
 
-use distrifs_proto::ErrorCode;
 use distrifs_proto::types::NodeId;
+use distrifs_proto::{ErrorCode, SplitMix};
 
 use super::node::{Node, NodeState};
 use super::{Cluster, Endpoint};
@@ -87,7 +87,7 @@ impl Cluster {
         seed: u64,
     ) -> Result<Vec<Endpoint>, PlacementRefusal> {
         let mut left = self.candidates(now_ms, wanted)?;
-        let mut random = SplitMix(seed);
+        let mut random = SplitMix::new(seed);
         let mut chosen: Vec<usize> = Vec::with_capacity(wanted.replicas);
         while chosen.len() < wanted.replicas {
             let best = |all: &[Candidate], only: &dyn Fn(&Candidate) -> bool| -> Vec<Candidate> {
@@ -146,7 +146,7 @@ impl Cluster {
         let elsewhere: Vec<Candidate> =
             pool.iter().copied().filter(|it| !racks.contains(&self.nodes[it.index].rack.as_str())).collect();
         let pool = if elsewhere.is_empty() { pool } else { elsewhere };
-        pick(&pool, &mut SplitMix(seed)).map(|index| index as u32)
+        pick(&pool, &mut SplitMix::new(seed)).map(|index| index as u32)
     }
 
     /// How many nodes are live, and how many of them have room for `bytes` and are not among `holders`.
@@ -218,18 +218,4 @@ fn pick(pool: &[Candidate], random: &mut SplitMix) -> Option<usize> {
         at -= weight;
     }
     None
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): enough to spread load, and the same everywhere.
-#[derive(Debug)]
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
 }

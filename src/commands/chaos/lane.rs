@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use distrifs_client::{Client, ClientError, GetTarget, NoProgress, PutOptions, PutSource};
-use distrifs_proto::ErrorCode;
+use distrifs_proto::{ErrorCode, SplitMix};
 
 use super::ledger::{Content, Ended, Ledger};
 use crate::error::CommandError;
-use crate::random_file::Random;
 
 /// Names in one directory: few, so that they are overwritten.
 const NAMES: u64 = 16;
@@ -57,7 +56,7 @@ impl Done {
 pub(super) struct Lane {
     client: Client,
     directory: String,
-    random: Random,
+    random: SplitMix,
     scratch: PathBuf,
     pub(super) ledger: Ledger,
     pub(super) done: Done,
@@ -80,7 +79,7 @@ impl Lane {
         Self {
             client,
             directory,
-            random: Random::new(seed),
+            random: SplitMix::new(seed),
             scratch: scratch.to_owned(),
             ledger: Ledger::default(),
             done: Done::default(),

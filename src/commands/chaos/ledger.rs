@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::random_file::Random;
+use distrifs_proto::SplitMix;
 
 /// The content of a file: all of it follows from these two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(super) struct Content {
 impl Content {
     /// The bytes.
     pub(super) fn bytes(self) -> Vec<u8> {
-        let mut random = Random::new(self.seed);
+        let mut random = SplitMix::new(self.seed);
         let mut bytes = Vec::with_capacity(self.length + 8);
         while bytes.len() < self.length {
             bytes.extend(random.next().to_le_bytes());

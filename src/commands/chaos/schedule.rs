@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::random_file::Random;
+use distrifs_proto::SplitMix;
 
 /// Datanodes that are down or paused at once: one less than the replicas, so that every chunk keeps one that answers.
 const AWAY_MAX: usize = 2;
@@ -38,7 +38,7 @@ enum Away {
 /// The faults to come.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    random: Random,
+    random: SplitMix,
     at: Duration,
     away: Vec<Option<(Away, Duration)>>,
 }
@@ -46,7 +46,7 @@ pub(super) struct Schedule {
 impl Schedule {
     /// For so many datanodes.
     pub(super) fn new(seed: u64, datanodes: usize) -> Self {
-        Self { random: Random::new(seed), at: Duration::ZERO, away: vec![None; datanodes] }
+        Self { random: SplitMix::new(seed), at: Duration::ZERO, away: vec![None; datanodes] }
     }
 
     fn between(&mut self, (low, high): (u64, u64)) -> Duration {

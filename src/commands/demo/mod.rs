@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use distrifs_client::{Client, ClientConfig, FileStatus, GetTarget, NoProgress, PutOptions, PutSource};
+use distrifs_proto::SplitMix;
 use hdrhistogram::Histogram;
 use tempfile::TempDir;
 
@@ -18,7 +19,7 @@ use crate::local_cluster::{LocalCluster, LocalClusterConfig};
 use crate::local_target::LocalTarget;
 use crate::options::bytes;
 use crate::output::{Output, human_bytes};
-use crate::random_file::{Random, first_difference, write_random_file};
+use crate::random_file::{first_difference, write_random_file};
 use crate::usage::Usage;
 
 /// Replicas of everything that the demo stores.
@@ -257,7 +258,7 @@ impl Stage<'_> {
             record(&mut puts, began);
         }
         let mut reads = recorder()?;
-        let (mut random, length) = (Random::new(1), SMALL_BYTES.min(self.size));
+        let (mut random, length) = (SplitMix::new(1), SMALL_BYTES.min(self.size));
         for _ in 0..if length > 0 { SMALL_READS } else { 0 } {
             let offset = random.next() % (self.size - length + 1);
             let target = GetTarget::Stream(Box::new(tokio::io::sink()));
