@@ -162,7 +162,7 @@ async fn stream(
     let timeout = context.config.socket_timeout;
     // A hop that waits for the next one has the same patience and knows better whom to blame: it speaks first.
     let silence = patience(timeout, plan.hops.len().saturating_sub(1));
-    let connected = context.pool.connect(&plan.hops[0], timeout).await;
+    let connected = context.pool.connect(&plan.hops[0], silence).await;
     let fresh = |request| WriterState::new(request, plan.chunk, plan.nodes(), silence, Instant::now());
     let mut connection = connected.map_err(|error| fresh(0).on_lost(&error.to_string()))?;
     let request_id = connection.next_request_id();

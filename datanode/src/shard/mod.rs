@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use distrifs_engine::io::{Body, Io, block_on};
 use distrifs_engine::store::{ChunkStore, ReplicaInfo, StoreError};
-use distrifs_proto::frame::ErrorBody;
+use distrifs_proto::frame::{ErrorBody, patience};
 use distrifs_proto::types::{ChunkId, GenerationStamp, NodeId};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -112,7 +112,7 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
         node: config.node,
         disks: config.roots.into_iter().map(attach).collect(),
         buffers: Buffers::new()?,
-        peers: PeerPool::new(io.clone(), config.socket_timeout),
+        peers: PeerPool::new(io.clone(), patience(config.socket_timeout, 0)),
         readers: RefCell::default(),
         events: config.events,
         connections: Cell::new(0),

@@ -94,7 +94,7 @@ impl Shard {
             epoch: self.node.epoch_seen(),
             ..Header::new(Op::WriteOpen, self.peers.next_request_id())
         };
-        let patience = frame::patience(self.socket_timeout, 0);
+        let patience = self.socket_timeout;
         let open = WriteOpen { reserve: copy.length, hops: Vec::new() }.encode();
         let opened = self.io.timeout(patience, send_control(&mut send, request, &open)).await;
         opened.map_err(|_| lost("takes nothing".into()))?.map_err(|error| lost(error.to_string()))?;

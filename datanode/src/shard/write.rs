@@ -14,7 +14,8 @@ use distrifs_engine::io::{Buf, Io, RecvHalf, SendHalf, Shared};
 use distrifs_engine::store::{ChunkWriter, ReplicaInfo, StoreError};
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{
-    self, ErrorBody, FrameError, HEADER_BYTES, Header, Hop, Op, Placement, WriteAck, WriteOpen, block_crc,
+    self, ErrorBody, FrameError, HEADER_BYTES, Header, Hop, Op, PROGRESS_INTERVAL, Placement, WriteAck,
+    WriteOpen, block_crc,
 };
 use distrifs_proto::limits::BLOCK_BYTES;
 use tokio::sync::{mpsc, oneshot};
@@ -27,8 +28,6 @@ use super::{Shard, ShardEvent};
 use crate::node::Counters;
 use crate::pipeline::{Pipeline, Verdict};
 
-/// How often a hop that works says so.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a hop may take to make a received chunk durable before it gives up.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long an upstream may send nothing in the middle of a chunk.
@@ -86,13 +85,14 @@ pub(crate) async fn serve(
     send: &mut SendHalf,
 ) -> Outcome {
     Counters::add(&shard.node.counters.open_writes, 1);
-    let outcome = match Write::begin(shard, request, open).await {
-        Ok(mut write) => {
-            let outcome = write.run(recv, send).await;
+    let below = open.hops.len() as u64;
+    let outcome = match at_work(shard, send, &request, below, Write::begin(shard, request, open)).await {
+        (Ok(mut write), listens) => {
+            let outcome = if listens { write.run(recv, send).await } else { Outcome::Gone };
             write.finish(matches!(outcome, Outcome::Done(_))).await;
             outcome
         }
-        Err(error) => Outcome::Refused(error),
+        (Err(error), _) => Outcome::Refused(error),
     };
     let counters = &shard.node.counters;
     counters.open_writes.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
@@ -103,6 +103,28 @@ pub(crate) async fn serve(
     };
     Counters::add(count, 1);
     outcome
+}
+
+/// Waits for the chunk's beginning, which a full house, a slow disk or the next hop may hold up, and says meanwhile that
+/// this hop is at work. Also, whether the upstream still listens.
+async fn at_work<T>(
+    shard: &Shard,
+    send: &mut SendHalf,
+    request: &Header,
+    below: u64,
+    beginning: impl Future<Output = T>,
+) -> (T, bool) {
+    let mut beginning = pin!(beginning);
+    let mut listens = true;
+    loop {
+        tokio::select! {
+            biased;
+            begun = &mut beginning => return (begun, listens),
+            () = shard.io.sleep(PROGRESS_INTERVAL), if listens => {
+                listens = say_progress(send, request, below).await.is_ok();
+            }
+        }
+    }
 }
 
 impl<'a> Write<'a> {

@@ -26,7 +26,7 @@ mod placement;
 
 pub use body::{ErrorBody, Hello, Hop, WriteAck, WriteOpen};
 pub use header::{HEADER_BYTES, Header, Op};
-pub use patience::patience;
+pub use patience::{PROGRESS_INTERVAL, patience};
 pub use placement::{FRAME_BUFFER_BYTES, PAYLOAD_START, Placement, block_crc, seal, seal_with, verify};
 
 use crate::types::Crc32c;
