@@ -5,7 +5,9 @@
 use std::io;
 use std::time::Duration;
 
-use distrifs_proto::frame::{FrameError, HEADER_BYTES, Header, Hello, Op, PAYLOAD_START, Placement, seal};
+use distrifs_proto::frame::{
+    FrameError, HEADER_BYTES, Header, Hello, Op, PAYLOAD_START, Placement, control_frame,
+};
 use distrifs_proto::limits::BLOCK_BYTES;
 use distrifs_proto::types::{ClusterId, NodeId};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -102,19 +104,6 @@ impl Connection {
         let mut byte = [0];
         matches!(self.stream.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
-}
-
-/// A whole frame around a small body. The length of a `Read` is the caller's.
-fn control_frame(mut header: Header, body: &[u8]) -> Vec<u8> {
-    if !header.op.has_payload() {
-        return header.encode().to_vec();
-    }
-    header.length = u32::try_from(body.len()).expect("bodies are bounded by their encoders");
-    let mut buffer = vec![0; PAYLOAD_START + body.len()];
-    buffer[PAYLOAD_START..].copy_from_slice(body);
-    let frame = seal(&mut buffer, &header);
-    buffer.drain(..frame.start);
-    buffer
 }
 
 /// Takes frames off a connection. What arrived of a frame is kept when a receive is dropped, so it may stand in a

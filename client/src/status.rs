@@ -196,6 +196,10 @@ pub struct ClusterStatus {
     pub repairs_done: u64,
     /// Copies that failed or were given up since then.
     pub repairs_failed: u64,
+    /// Copies that are still to be made.
+    pub copies_missing: u64,
+    /// How long they take at the pace of the last minute; `None`: none was made in it.
+    pub repair_time_left: Option<Duration>,
     /// Why nothing is repaired; empty: it is.
     pub safe_mode: String,
     /// The cluster's identity.
@@ -337,6 +341,8 @@ impl From<v1::ClusterStatusReply> for ClusterStatus {
             repairs_running: message.repairs_running,
             repairs_done: message.repairs_done,
             repairs_failed: message.repairs_failed,
+            copies_missing: message.copies_missing,
+            repair_time_left: message.repair_seconds_left.map(Duration::from_secs),
             safe_mode: message.safe_mode,
             cluster_id: ClusterId::from_halves(message.cluster_id_high, message.cluster_id_low),
         }

@@ -6,6 +6,7 @@
 //! - `permission`: who may do what. Pure.
 //! - `writer`: the way of a change from the queue to the log to the answer.
 //! - `service`, `http`: what is asked over the network; `sweep`: what the master does in time.
+//! - `probe`: whether the data ports of datanodes answer.
 //! - `repair`: lost and damaged replicas are made anew, surplus ones go; decided by `cluster`.
 //! - `recovery`, `checkpoint`: from the disk at the start, and what keeps the next start short.
 //! - `folder`, `epoch`: whose folder it is, and who leads.
@@ -33,6 +34,7 @@ mod methods_test;
 mod metrics;
 mod namespace;
 mod permission;
+mod probe;
 mod recovery;
 mod recovery_table;
 mod refusal;

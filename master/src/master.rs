@@ -30,7 +30,7 @@ use crate::namespace::Namespace;
 use crate::service::{AdminApi, Api, ClientApi, DatanodeApi};
 use crate::state::State;
 use crate::writer::{Proposer, Writer};
-use crate::{checkpoint, http, recovery, repair, sweep};
+use crate::{checkpoint, http, probe, recovery, repair, sweep};
 
 /// How long requests in flight may take at a clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -104,6 +104,7 @@ impl Master {
         master.spawn("lease expiry", sweep::expire_leases(state.clone(), proposer.clone(), serving.clone()));
         master.spawn("checkpoints", checkpoints);
         master.spawn("repair", repair::run(state.clone(), serving.clone()));
+        master.spawn("probe", probe::run(state.clone(), serving.clone()));
         master.spawn("gc", sweep::collect_garbage(state.clone(), proposer.clone(), serving.clone()));
         if let Some((listener, _)) = http_listener {
             let served = http::serve(listener, state.clone(), serving.clone());

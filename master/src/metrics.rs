@@ -79,7 +79,7 @@ pub(crate) fn render(state: &State) -> String {
     let now_ms = state.clock.now_ms();
     let (views, (chunks, replicas), behind, deletes, repairs, safe) = {
         let cluster = state.cluster();
-        let (repairs, safe) = (cluster.repair_stats(), cluster.safe_mode(now_ms).is_some());
+        let (repairs, safe) = (cluster.repair_stats(now_ms), cluster.safe_mode(now_ms).is_some());
         let (behind, deletes) = (cluster.behind().is_some(), cluster.deletes(now_ms));
         (cluster.views(now_ms), cluster.replica_counts(), behind, deletes, repairs, safe)
     };
@@ -88,6 +88,7 @@ pub(crate) fn render(state: &State) -> String {
         ("safe_mode", "gauge", "1 when nothing is repaired.", u64::from(safe)),
         ("chunks_to_repair", "gauge", "Chunks that lack good replicas.", found.to_repair),
         ("chunks_to_trim", "gauge", "Chunks with surplus or damaged replicas.", found.to_trim),
+        ("copies_missing", "gauge", "Copies that are still to be made.", repairs.missing),
         ("copies_running", "gauge", "Copies on their way.", repairs.running),
         ("copies_done_total", "counter", "Copies made.", repairs.done),
         ("copies_failed_total", "counter", "Copies that failed or were given up.", repairs.failed),

@@ -42,7 +42,7 @@ pub(crate) const RULES: [(&str, &str, &str); 23] = [
     (
         "ClientService",
         "ReportBadReplica",
-        "everybody: a complaint changes who is asked and written to last, for a minute",
+        "everybody: a complaint changes who is asked and written to last, for a while",
     ),
     ("ClientService", "CheckFiles", "as List, recursive"),
     ("AdminService", "ListNodes", "everybody: nothing of the namespace is said"),

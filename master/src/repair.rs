@@ -6,12 +6,13 @@
 //! orders of those chunks out.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::ORDERS_MAX;
+use distrifs_proto::types::ChunkId;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
@@ -25,6 +26,8 @@ const SLICE: usize = 4096;
 const SLICES_PER_LOOK_MAX: usize = 512;
 /// Chunks that are kept between two looks: those with fewest copies.
 const CANDIDATES_MAX: usize = 1 << 14;
+/// Chunks that several files share and all of them have too many of, in one look; further ones keep their surplus.
+const SHARED_MAX: usize = 1 << 16;
 /// Answers that come within this time are seen to together.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -35,6 +38,8 @@ pub(crate) struct Found {
     pub(crate) to_repair: u64,
     /// Chunks with surplus or damaged ones.
     pub(crate) to_trim: u64,
+    /// Good replicas that lack, of all chunks.
+    missing: u64,
 }
 
 /// Repairs until `stop` turns true.
@@ -65,6 +70,24 @@ struct Look {
     candidates: Vec<Candidate>,
     /// While it goes on: the one with most copies first, so that it goes when there are too many.
     fewest: BinaryHeap<ByCopies>,
+    shared: Shared,
+}
+
+/// Chunks of several files, each of which has more replicas than the file wants: by how many files was that said, and
+/// what does the one want that wants most.
+#[derive(Debug, Default)]
+struct Shared(HashMap<ChunkId, (u32, u32)>);
+
+impl Shared {
+    /// One more file says so of a chunk that `refs` have; what all of them together want, once all have said it.
+    fn said(&mut self, id: ChunkId, refs: u32, wanted: u32) -> Option<u32> {
+        if self.0.len() >= SHARED_MAX && !self.0.contains_key(&id) {
+            return None;
+        }
+        let (files, most) = self.0.entry(id).or_default();
+        (*files, *most) = (*files + 1, wanted.max(*most));
+        (*files == refs).then_some(*most)
+    }
 }
 
 /// Ordered by the copies that there are.
@@ -98,11 +121,13 @@ impl Look {
         }
         if self.next_slot == 0 {
             self.found = Found::default();
+            self.shared = Shared::default();
         }
         state.cluster().forget_waits();
         for _ in 0..SLICES_PER_LOOK_MAX {
             if self.slice(state) {
                 state.set_repair_found(self.found);
+                state.cluster().set_copies_missing(self.found.missing);
                 self.next_slot = 0;
                 break;
             }
@@ -126,8 +151,16 @@ impl Look {
             let Some((wanted, chunks)) = namespace.chunks_of(file) else { continue };
             for (id, chunk) in chunks {
                 seen += 1;
-                let Some(found) = cluster.inspect(now_ms, id, chunk, u32::from(wanted)) else { continue };
+                let (mut wanted, mut trims) = (u32::from(wanted), chunk.refs == 1);
+                if chunk.refs > 1
+                    && cluster.inspect(now_ms, id, chunk, wanted, true).is_some_and(|it| it.good > wanted)
+                    && let Some(most) = self.shared.said(id, chunk.refs, wanted)
+                {
+                    (wanted, trims) = (most, true);
+                }
+                let Some(found) = cluster.inspect(now_ms, id, chunk, wanted, trims) else { continue };
                 let lacks = found.good < found.wanted;
+                self.found.missing += u64::from(found.wanted.saturating_sub(found.good));
                 self.found.to_repair += u64::from(lacks);
                 self.found.to_trim += u64::from(!lacks);
                 self.fewest.push(ByCopies(found));
@@ -149,7 +182,9 @@ impl Look {
         self.candidates.retain(|it| {
             // The file may have gone meanwhile, and the chunk with it.
             let ChunkState::Referenced(chunk) = namespace.chunk(it.id) else { return false };
-            let Some(found) = cluster.inspect(now_ms, it.id, chunk, it.wanted) else { return false };
+            // Another file may have it by now, and want more.
+            let trims = it.trims && chunk.refs == it.chunk.refs;
+            let Some(found) = cluster.inspect(now_ms, it.id, chunk, it.wanted, trims) else { return false };
             orders.extend(cluster.repair(now_ms, found, rand::random()));
             true
         });
@@ -185,5 +220,31 @@ fn add(message: &mut v1::Orders, order: &RepairOrder) {
             generation: generation.0,
             corrupt: *corrupt,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_file_that_wants_most_wants_is_known_when_all_have_spoken() {
+        let mut shared = Shared::default();
+        let (a, b) = (ChunkId(1), ChunkId(2));
+        assert_eq!(shared.said(a, 3, 2), None);
+        assert_eq!(shared.said(b, 2, 1), None);
+        assert_eq!(shared.said(a, 3, 5), None);
+        assert_eq!(shared.said(a, 3, 3), Some(5));
+        assert_eq!(shared.said(b, 2, 1), Some(1));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut shared = Shared::default();
+        for id in 0..SHARED_MAX as u64 + 10 {
+            assert_eq!(shared.said(ChunkId(id), 2, 3), None);
+        }
+        assert_eq!(shared.0.len(), SHARED_MAX);
+        assert_eq!(shared.said(ChunkId(0), 2, 3), Some(3));
     }
 }

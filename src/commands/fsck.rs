@@ -148,8 +148,15 @@ pub(super) fn repair_line(status: &ClusterStatus) -> String {
     if !status.safe_mode.is_empty() {
         return format!("repair waits: {}", status.safe_mode);
     }
+    let left = match (status.copies_missing, status.repair_time_left) {
+        (0, _) => String::new(),
+        (copies, Some(left)) => {
+            format!("{copies} copies to make, {} s at the pace of the last minute; ", left.as_secs())
+        }
+        (copies, None) => format!("{copies} copies to make, none made in the last minute; "),
+    };
     format!(
-        "repair: {} copies running, {} chunks to repair, {} to trim; {} copies made and {} failed since the \
+        "repair: {left}{} copies running, {} chunks to repair, {} to trim; {} copies made and {} failed since the \
          master's start",
         status.repairs_running,
         status.chunks_to_repair,

@@ -134,6 +134,21 @@ fn setrep_takes_effect_up_and_down() {
 }
 
 #[test]
+fn of_a_chunk_that_files_share_as_many_stay_as_the_one_wants_that_wants_most() {
+    let cluster = cluster(4);
+    let bytes = random_bytes(CHUNK, 1);
+    let _ = cluster.run_with_stdin(&["put", "-", "/f"], &bytes).ok();
+    let _ = cluster.run(&["cp", "/f", "/g"]).ok();
+    for (of_f, of_g, wanted) in [("4", "1", 4), ("2", "3", 3), ("1", "2", 2)] {
+        let _ = cluster.run(&["setrep", of_f, "/f"]).ok();
+        let _ = cluster.run(&["setrep", of_g, "/g"]).ok();
+        wait_until("as many replicas as are wanted", || replicas_on_disks(&cluster, "/f") == [wanted]);
+        wait_until_healthy(&cluster);
+    }
+    assert!(cluster.run(&["cat", "/g"]).ok().stdout == bytes);
+}
+
+#[test]
 fn a_restarted_master_repairs_nothing_before_it_knows() {
     let mut cluster = cluster(4);
     let bytes = random_bytes(3 * CHUNK, 1);

@@ -72,6 +72,7 @@ async fn requests(shard: &Rc<Shard>, recv: &mut RecvHalf, send: &mut SendHalf) -
                     write::Outcome::Gone => return Err(WireError::Closed),
                 }
             }
+            Op::Ping => send_control(send, header.answer(Op::Pong), &[]).await?,
             op => {
                 Counters::add(&shard.node.counters.frames_refused, 1);
                 let text = format!("{op:?} is no request");

@@ -13,6 +13,7 @@ mod gc;
 mod health;
 mod jobs;
 mod node;
+mod pace;
 mod placement;
 mod plans;
 mod repair;
@@ -149,7 +150,7 @@ impl Cluster {
             view.state = self.state_of(now_ms, node);
             view.why_suspect = match (view.state, self.distrusted(now_ms, node)) {
                 (NodeState::Suspect, Some(rest)) => {
-                    format!("clients could not reach its data port, last {} s ago", rest / 1000)
+                    format!("its data port did not answer, last {} s ago", rest / 1000)
                 }
                 (NodeState::Suspect, None) if node.session.is_none() => "its session ended".to_owned(),
                 (NodeState::Suspect, None) => "its heartbeat is late".to_owned(),
@@ -180,6 +181,14 @@ impl Cluster {
         if self.by_id.contains_key(&node) {
             self.trust.complain(now_ms, node, weight);
         }
+    }
+
+    /// Nodes that say of themselves that they are alive.
+    pub(crate) fn heard(&self, now_ms: u64) -> Vec<Endpoint> {
+        let alive =
+            |node: &&Node| node.session.is_some() && node.state(now_ms, self.timing) != NodeState::Dead;
+        let endpoint = |node: &Node| Endpoint { node: node.id, address: node.address.clone() };
+        self.nodes.iter().filter(alive).map(endpoint).collect()
     }
 
     /// Whether nodes of the time before a restart may still be on their way, `within_ms` after the start.

@@ -4,8 +4,8 @@
 //!   helps; the source verifies what it copies.
 //! - A damaged replica (rotten, stale or of other bytes) is removed once enough good ones stand beside it; where it
 //!   blocks the only place left for a copy, once a good one was read whole and found sound.
-//! - A surplus replica is removed only when all that stay were read whole and found sound a short while ago. One
-//!   whose chunk several files share stays: they may want different numbers.
+//! - A surplus replica is removed only when all that stay were read whole and found sound a short while ago; of a chunk
+//!   that several files share, only beyond what the one that wants most of them wants.
 //! - Until the reports are in after a start, and for a master that is behind, nothing is done at all.
 
 use std::collections::{HashMap, VecDeque};
@@ -14,6 +14,7 @@ use distrifs_proto::ErrorCode;
 use distrifs_proto::types::{ChunkId, Crc32c, GenerationStamp, NodeId};
 
 use super::jobs::{Jobs, Kind};
+use super::pace::Pace;
 use super::replicas::Held;
 use super::trust::WEIGHT_READ;
 use super::{Cluster, Endpoint, NodeState, Replica, ReplicaState, SessionId};
@@ -41,6 +42,8 @@ pub(crate) struct Candidate {
     pub(crate) wanted: u32,
     /// Good ones that there are: the fewer, the sooner.
     pub(crate) good: u32,
+    /// Whether no file wants more of them, so that surplus ones may go.
+    pub(crate) trims: bool,
 }
 
 /// What a node is told.
@@ -97,6 +100,10 @@ pub(crate) struct RepairStats {
     pub(crate) found_corrupt: u64,
     /// Surplus and damaged replicas ordered to be removed, since the start.
     pub(crate) dropped: u64,
+    /// Copies that are missing, as far as is known.
+    pub(crate) missing: u64,
+    /// How long they will take at the pace of the last minute; `None`: no copy was made in it.
+    pub(crate) seconds_left: Option<u64>,
 }
 
 /// The memory of repair.
@@ -109,6 +116,7 @@ pub(super) struct Repairs {
     resting: HashMap<ChunkId, (u64, String)>,
     claims: VecDeque<(ChunkId, u32)>,
     stats: RepairStats,
+    pace: Pace,
 }
 
 impl Repairs {
@@ -183,12 +191,20 @@ impl Cluster {
         (missing > 0).then(|| format!("the block reports of {missing} datanodes are not in yet"))
     }
 
-    /// Whether something is to be done about a chunk.
-    pub(crate) fn inspect(&self, now_ms: u64, id: ChunkId, chunk: Chunk, wanted: u32) -> Option<Candidate> {
+    /// Whether something is to be done about a chunk; `trims`: no file wants more than `wanted`.
+    pub(crate) fn inspect(
+        &self,
+        now_ms: u64,
+        id: ChunkId,
+        chunk: Chunk,
+        wanted: u32,
+        trims: bool,
+    ) -> Option<Candidate> {
         let health = self.health(now_ms, id, &chunk);
         let good = health.good;
-        let surplus = good > wanted && chunk.refs == 1;
-        (good < wanted || health.damaged > 0 || surplus).then_some(Candidate { id, chunk, wanted, good })
+        let surplus = good > wanted && trims;
+        let it = Candidate { id, chunk, wanted, good, trims };
+        (good < wanted || health.damaged > 0 || surplus).then_some(it)
     }
 
     /// What nodes are to be told about a chunk now, and remembers it. Nothing, when it waits or is as it should be.
@@ -230,7 +246,7 @@ impl Cluster {
         if !damaged.is_empty() {
             return self.drop_replicas(now_ms, it.id, &damaged);
         }
-        if found > wanted && it.chunk.refs == 1 {
+        if found > wanted && it.trims {
             return self.trim(now_ms, it, &good);
         }
         Ok(Orders::new())
@@ -280,6 +296,10 @@ impl Cluster {
             self.repairs.resting.remove(&it.id);
         }
         let mut sources: Vec<&Seen> = there.iter().filter(|replica| replica.is_source()).collect();
+        if sources.is_empty() {
+            // Better from a node that is slow than not at all.
+            sources = there.iter().filter(|replica| replica.is_good() && replica.session.is_some()).collect();
+        }
         if sources.is_empty() {
             return Err(Wait::SourceNotLive);
         }
@@ -382,7 +402,7 @@ impl Cluster {
     /// One replica too many goes, when all the others were found sound.
     fn trim(&mut self, now_ms: u64, it: Candidate, good: &[Seen]) -> Result<Orders, Wait> {
         let live: Vec<Seen> = good.iter().copied().filter(Seen::is_source).collect();
-        if live.len() <= it.wanted as usize {
+        if live.len() < it.wanted as usize {
             return Err(Wait::SourceNotLive);
         }
         // What was ordered once may still be carried out: no other one goes before it has.
@@ -396,12 +416,14 @@ impl Cluster {
             let load = self.nodes[replica.node() as usize].load.as_ref();
             load.map_or(0, |load| load.dirs.iter().map(|dir| dir.free_bytes).fold(0, u64::saturating_add))
         };
-        // Of the rack that has most of them, the node with least room.
-        let victim = live
-            .iter()
-            .max_by_key(|replica| (replica.blamed, twins(replica), std::cmp::Reverse(free(replica))))
-            .copied();
-        let Some(victim) = victim else { return Err(Wait::SourceNotLive) };
+        // One on a node that is not trusted, or else of the rack that has most of them the one with least room.
+        let suspect = good.iter().find(|replica| !replica.is_source() && replica.session.is_some());
+        let of_live = || {
+            live.iter()
+                .filter(|_| live.len() > it.wanted as usize)
+                .max_by_key(|replica| (replica.blamed, twins(replica), std::cmp::Reverse(free(replica))))
+        };
+        let Some(victim) = suspect.or_else(of_live).copied() else { return Err(Wait::SourceNotLive) };
         let unsound: Vec<Seen> = live
             .iter()
             .copied()
@@ -492,6 +514,7 @@ impl Cluster {
         match outcome {
             Ok(chunk) => {
                 self.repairs.stats.done += 1;
+                self.repairs.pace.made(now_ms);
                 // Its own report may still be on its way.
                 if let Some(chunk) = chunk {
                     self.completed(expected(id, &chunk), &[target]);
@@ -516,7 +539,19 @@ impl Cluster {
             return format!("safe mode: {why}");
         }
         let not_yet = || "not looked at yet: the next look will see to it".to_owned();
-        self.why_waiting(id).unwrap_or_else(not_yet)
+        let why = self.why_waiting(id).unwrap_or_else(not_yet);
+        if !matches!(self.repairs.waits.get(&id), None | Some(Wait::Busy | Wait::Running(_))) {
+            return why;
+        }
+        match self.repairs.pace.seconds_left(now_ms) {
+            Some(seconds) => format!("{why}; at the pace of the last minute all is done in {seconds} s"),
+            None => why,
+        }
+    }
+
+    /// All chunks were looked at: so many copies are missing.
+    pub(crate) fn set_copies_missing(&mut self, copies: u64) {
+        self.repairs.pace.set_missing(copies);
     }
 
     /// What is done about a chunk, or why it waits, as far as anything was to be done at the last look.
@@ -528,8 +563,10 @@ impl Cluster {
     }
 
     /// Sums for operators.
-    pub(crate) fn repair_stats(&self) -> RepairStats {
-        RepairStats { running: self.repairs.jobs.copies(), ..self.repairs.stats }
+    pub(crate) fn repair_stats(&self, now_ms: u64) -> RepairStats {
+        let pace = &self.repairs.pace;
+        let (missing, seconds_left) = (pace.missing(), pace.seconds_left(now_ms));
+        RepairStats { running: self.repairs.jobs.copies(), missing, seconds_left, ..self.repairs.stats }
     }
 }
 

@@ -70,7 +70,9 @@ impl World {
     }
 
     fn orders(&mut self, now_ms: u64, wanted: u32, refs: u32) -> Vec<String> {
-        let Some(found) = self.cluster.inspect(now_ms, ID, chunk(refs), wanted) else { return Vec::new() };
+        let Some(found) = self.cluster.inspect(now_ms, ID, chunk(refs), wanted, refs == 1) else {
+            return Vec::new();
+        };
         let orders = self.cluster.repair(now_ms, found, 3);
         let text = |(session, order): (SessionId, RepairOrder)| {
             let node = self.sessions.iter().position(|it| *it == session).expect("a session") + 1;
@@ -109,7 +111,7 @@ fn what_is_ordered_first() {
         ("a stale one goes", &[("a", "stale"), ("b", "good")], 1, 1, &["drop 1 g1"]),
         ("it stands in the last place", &[("a", "corrupt"), ("b", "good")], 2, 1, &["verify 2"]),
         ("too many", &[("a", "good"), ("b", "good"), ("b", "good")], 2, 1, &["verify 1", "verify 2"]),
-        ("too many, of a shared chunk", &[("a", "good"), ("b", "good"), ("b", "good")], 2, 2, &[]),
+        ("another file may want more", &[("a", "good"), ("b", "good"), ("b", "good")], 2, 2, &[]),
     ];
     for (name, nodes, wanted, refs, expected) in rows {
         let mut world = World::new(nodes);
@@ -157,11 +159,11 @@ fn a_copy_counts_when_it_was_made_and_is_tried_again_when_not() {
     assert_eq!(world.orders(later, 2, 1), ["copy 1>2"]);
     world.cluster.replicated(later, ID, NodeId(2), Ok(Some(chunk(1))));
     assert!(world.orders(later, 2, 1).is_empty(), "before the target's own report");
-    let stats = world.cluster.repair_stats();
+    let stats = world.cluster.repair_stats(NOW);
     assert_eq!((stats.running, stats.done, stats.failed), (0, 1, 1));
     // Nobody asked for this one.
     world.cluster.replicated(later, ID, NodeId(1), Ok(None));
-    assert_eq!(world.cluster.repair_stats().done, 1);
+    assert_eq!(world.cluster.repair_stats(NOW).done, 1);
 }
 
 #[test]
@@ -176,7 +178,7 @@ fn an_order_that_nobody_answers_is_given_to_another() {
     assert_eq!(world.orders(later, 2, 1), ["copy 1>2"]);
     world.cluster.session_ended(world.session(2));
     world.cluster.forget_jobs(later);
-    assert_eq!(world.cluster.repair_stats().running, 0, "of a node that went");
+    assert_eq!(world.cluster.repair_stats(NOW).running, 0, "of a node that went");
 }
 
 #[test]
@@ -272,10 +274,22 @@ fn a_node_that_others_cannot_reach_is_no_source_and_no_target() {
     let mut world = World::new(&[("a", "good"), ("b", "good"), ("c", ""), ("d", "")]);
     world.cluster.complain(NOW, NodeId(3), WEIGHT_WRITE);
     assert_eq!(world.orders(NOW, 3, 1), ["copy 1>4"]);
-    assert!(world.cluster.views(NOW)[2].why_suspect.contains("could not reach"));
+    assert!(world.cluster.views(NOW)[2].why_suspect.contains("did not answer"));
     let mut world = World::new(&[("a", "good"), ("b", "good"), ("c", "")]);
     world.cluster.complain(NOW, NodeId(1), WEIGHT_WRITE);
     assert_eq!(world.orders(NOW, 3, 1), ["copy 2>3"]);
+    // Where nobody else has it, a slow source is better than none.
+    let mut world = World::new(&[("a", "good"), ("b", ""), ("c", "")]);
+    world.cluster.complain(NOW, NodeId(1), WEIGHT_WRITE);
+    assert_eq!(world.orders(NOW, 2, 1).len(), 1);
+    // Its surplus replica is the one that goes, and it needs no look at it.
+    let mut world = World::new(&[("a", "good"), ("b", "good"), ("b", "good")]);
+    world.cluster.complain(NOW, NodeId(1), WEIGHT_WRITE);
+    assert_eq!(world.orders(NOW, 2, 1), ["verify 2", "verify 3"]);
+    for node in [2, 3] {
+        world.cluster.verified(NOW, world.session(node), &[replica("good")]);
+    }
+    assert_eq!(world.orders(NOW, 2, 1), ["drop 1 g2"]);
 }
 
 /// Nodes that die, come back and rot by chance, and do what they are told or fail at it: at the end every chunk has
@@ -356,7 +370,7 @@ fn simulate(seed: u64) {
         world.cluster.forget_jobs(now_ms);
         let mut orders = world.cluster.check_claims(now_ms);
         for id in 1..=CHUNKS {
-            let found: Option<Candidate> = world.cluster.inspect(now_ms, ChunkId(id), chunk(1), WANTED);
+            let found: Option<Candidate> = world.cluster.inspect(now_ms, ChunkId(id), chunk(1), WANTED, true);
             if let Some(found) = found {
                 orders.extend(world.cluster.repair(now_ms, found, random(1 << 40)));
             }
@@ -407,6 +421,6 @@ fn simulate(seed: u64) {
     for id in 1..=CHUNKS {
         let there: Vec<bool> = disks.iter().filter(|((_, of), _)| *of == id).map(|(_, it)| it.0).collect();
         assert_eq!(there, [false; WANTED as usize], "seed {seed}: chunk {id} at the end");
-        assert_eq!(world.cluster.inspect(now_ms, ChunkId(id), chunk(1), WANTED), None, "seed {seed}");
+        assert_eq!(world.cluster.inspect(now_ms, ChunkId(id), chunk(1), WANTED, true), None, "seed {seed}");
     }
 }

@@ -1,8 +1,10 @@
-//! What clients and peers observe of a node counts as evidence beside its heartbeats: a node that heartbeats while
-//! its data port hangs is out of placement and last for reads (gray failure; Huang et al., HotOS 2017). Pure.
+//! What clients, peers and the master's own probe observe of a node counts as evidence beside its heartbeats: a node
+//! that heartbeats while its data port hangs is out of placement and last for reads (gray failure; Huang et al., HotOS
+//! 2017). Pure.
 //!
-//! - A node is distrusted once complaints of weight [`WEIGHT_MIN`] came within [`WINDOW_MS`], and stays so until
-//!   nobody has complained for [`REST_MS`]: it does not come and go.
+//! - A node is distrusted once complaints of weight [`WEIGHT_MIN`] came within [`WINDOW_MS`], and stays so for at least
+//!   [`DISTRUST_MS`] and until nobody has complained for [`REST_MS`]: what was slow is slow again soon (Dean, Barroso:
+//!   The Tail at Scale, 2013), so it does not come and go.
 //! - When more than a third of the nodes would be distrusted (at least one may be), nobody is: then the network or the
 //!   whole cluster is slow, and leaving nodes out would only make it slower.
 
@@ -17,7 +19,9 @@ pub(crate) const WEIGHT_READ: u32 = 1;
 /// So much within the window, and a node is distrusted.
 const WEIGHT_MIN: u32 = 2;
 const WINDOW_MS: u64 = 10_000;
-/// Without a complaint for so long, it is trusted again.
+/// For how long it is distrusted at least.
+const DISTRUST_MS: u64 = 600_000;
+/// And until nobody has complained for so long.
 const REST_MS: u64 = 60_000;
 /// Complaints kept of one node.
 const COMPLAINTS_MAX: usize = 16;
@@ -28,7 +32,15 @@ const NODES_MAX: usize = super::NODES_MAX;
 struct Record {
     complaints: VecDeque<(u64, u32)>,
     last_ms: u64,
-    distrusted: bool,
+    distrusted_since: Option<u64>,
+}
+
+impl Record {
+    fn is_distrusted(&self, now_ms: u64) -> bool {
+        self.distrusted_since.is_some_and(|since| {
+            now_ms.saturating_sub(since) < DISTRUST_MS || now_ms.saturating_sub(self.last_ms) < REST_MS
+        })
+    }
 }
 
 /// The complaints of late.
@@ -44,7 +56,7 @@ impl Trust {
             return;
         }
         let record = self.of.entry(node).or_default();
-        if record.distrusted && now_ms.saturating_sub(record.last_ms) >= REST_MS {
+        if record.distrusted_since.is_some() && !record.is_distrusted(now_ms) {
             *record = Record::default();
         }
         record.complaints.retain(|(at, _)| now_ms.saturating_sub(*at) < WINDOW_MS);
@@ -53,7 +65,9 @@ impl Trust {
         }
         record.complaints.push_back((now_ms, weight));
         record.last_ms = now_ms;
-        record.distrusted |= record.complaints.iter().map(|(_, weight)| weight).sum::<u32>() >= WEIGHT_MIN;
+        if record.complaints.iter().map(|(_, weight)| weight).sum::<u32>() >= WEIGHT_MIN {
+            record.distrusted_since.get_or_insert(now_ms);
+        }
     }
 
     /// The node has started anew: what was said of it before is over.
@@ -64,13 +78,9 @@ impl Trust {
     /// For how long nobody has complained of a node that is distrusted, of `nodes` that there are; `None`: it is
     /// trusted.
     pub(super) fn distrusted(&self, now_ms: u64, node: NodeId, nodes: usize) -> Option<u64> {
-        let rest = |record: &Record| {
-            let rest = now_ms.saturating_sub(record.last_ms);
-            (record.distrusted && rest < REST_MS).then_some(rest)
-        };
-        let own = rest(self.of.get(&node)?)?;
-        let all = self.of.values().filter(|record| rest(record).is_some()).count();
-        (all <= (nodes / 3).max(1)).then_some(own)
+        let own = self.of.get(&node).filter(|record| record.is_distrusted(now_ms))?;
+        let all = self.of.values().filter(|record| record.is_distrusted(now_ms)).count();
+        (all <= (nodes / 3).max(1)).then_some(now_ms.saturating_sub(own.last_ms))
     }
 }
 
@@ -89,10 +99,11 @@ mod tests {
             ("two readers", &[(0, WEIGHT_READ), (5_000, WEIGHT_READ)], 5_001, true),
             ("two readers, long apart", &[(0, WEIGHT_READ), (10_000, WEIGHT_READ)], 10_001, false),
             ("one writer", &[(0, WEIGHT_WRITE)], 1, true),
-            ("still, a while later", &[(0, WEIGHT_WRITE)], 59_999, true),
-            ("trusted again", &[(0, WEIGHT_WRITE)], 60_000, false),
-            ("a complaint in between", &[(0, WEIGHT_WRITE), (30_000, WEIGHT_READ)], 60_000, true),
-            ("afterwards it begins anew", &[(0, WEIGHT_WRITE), (60_000, WEIGHT_READ)], 60_001, false),
+            ("still, a while later", &[(0, WEIGHT_WRITE)], 599_999, true),
+            ("trusted again", &[(0, WEIGHT_WRITE)], 600_000, false),
+            ("complaints do not end", &[(0, WEIGHT_WRITE), (570_000, WEIGHT_READ)], 629_999, true),
+            ("now they have", &[(0, WEIGHT_WRITE), (570_000, WEIGHT_READ)], 630_000, false),
+            ("afterwards it begins anew", &[(0, WEIGHT_WRITE), (600_000, WEIGHT_READ)], 600_001, false),
         ] {
             let mut trust = Trust::default();
             for (ms, weight) in complaints {

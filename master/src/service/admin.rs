@@ -92,7 +92,7 @@ impl AdminApi {
             (None, Ok(())) => String::new(),
         };
         let views = cluster.views(now_ms);
-        let (repairs, found) = (cluster.repair_stats(), state.repair_found());
+        let (repairs, found) = (cluster.repair_stats(now_ms), state.repair_found());
         let safe_mode = cluster.safe_mode(now_ms).unwrap_or_default();
         drop(cluster);
         let dead = views.iter().filter(|view| view.state == NodeState::Dead).count();
@@ -124,6 +124,8 @@ impl AdminApi {
             repairs_done: repairs.done,
             repairs_failed: repairs.failed,
             safe_mode,
+            copies_missing: repairs.missing,
+            repair_seconds_left: repairs.seconds_left,
         }
     }
 }

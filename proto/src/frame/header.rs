@@ -58,10 +58,14 @@ pub enum Op {
     ReadData = 7,
     /// The request failed. Body: [`super::ErrorBody`].
     Error = 8,
+    /// Asks for a sign of life; no payload.
+    Ping = 9,
+    /// The sign of life; no payload.
+    Pong = 10,
 }
 
 impl Op {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Hello,
         Self::WriteOpen,
         Self::WriteData,
@@ -70,6 +74,8 @@ impl Op {
         Self::Read,
         Self::ReadData,
         Self::Error,
+        Self::Ping,
+        Self::Pong,
     ];
 
     fn from_number(number: u8) -> Option<Self> {
@@ -82,7 +88,7 @@ impl Op {
         match self {
             Self::Hello | Self::WriteOpen | Self::WriteAck | Self::Error => FRAME_CONTROL_BYTES_MAX as u32,
             Self::WriteData | Self::ReadData => FRAME_PAYLOAD_BYTES_MAX as u32,
-            Self::WriteProgress => 0,
+            Self::WriteProgress | Self::Ping | Self::Pong => 0,
             Self::Read => CHUNK_BYTES_MAX as u32,
         }
     }
@@ -90,7 +96,7 @@ impl Op {
     /// Whether `length` bytes of payload follow; a `Read` only names a length.
     #[must_use]
     pub fn has_payload(self) -> bool {
-        !matches!(self, Self::Read | Self::WriteProgress)
+        !matches!(self, Self::Read | Self::WriteProgress | Self::Ping | Self::Pong)
     }
 }
 

@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `WriteOpen`, `WriteData`..., the last flagged [`Header::LAST`] | `WriteProgress`..., then one `WriteAck` or `Error` |
 //! | `Read` (offset, length; no payload) | `ReadData`..., the last flagged [`Header::LAST`], or `Error` |
+//! | `Ping` | `Pong` |
 //!
 //! Answers carry the request id of what they answer. After an `Error` to a write, and after any violation of the
 //! protocol, the connection is closed by the side that noticed.
@@ -27,7 +28,9 @@ mod placement;
 pub use body::{ErrorBody, Hello, Hop, WriteAck, WriteOpen};
 pub use header::{HEADER_BYTES, Header, Op};
 pub use patience::{PROGRESS_INTERVAL, patience};
-pub use placement::{FRAME_BUFFER_BYTES, PAYLOAD_START, Placement, block_crc, seal, seal_with, verify};
+pub use placement::{
+    FRAME_BUFFER_BYTES, PAYLOAD_START, Placement, block_crc, control_frame, seal, seal_with, verify,
+};
 
 use crate::types::Crc32c;
 

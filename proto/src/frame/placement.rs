@@ -74,6 +74,23 @@ pub fn seal(buffer: &mut [u8], header: &Header) -> Range<usize> {
     place.frame()
 }
 
+/// A whole frame around a small body. The length of a `Read` is the caller's.
+///
+/// # Panics
+/// When the body is larger than any control frame's: the caller's mistake.
+#[must_use]
+pub fn control_frame(mut header: Header, body: &[u8]) -> Vec<u8> {
+    if !header.op.has_payload() {
+        return header.encode().to_vec();
+    }
+    header.length = u32::try_from(body.len()).expect("bodies are bounded by their encoders");
+    let mut buffer = vec![0; PAYLOAD_START + body.len()];
+    buffer[PAYLOAD_START..].copy_from_slice(body);
+    let frame = seal(&mut buffer, &header);
+    buffer.drain(..frame.start);
+    buffer
+}
+
 /// As [`seal`], with checksums that are known already: the stored ones of a chunk, so that damage done on the
 /// disk is found by the receiver.
 ///

@@ -248,9 +248,7 @@ impl Whole {
             // One that is not there is the ledger's to judge.
             let Ok((_, chunks)) = client.chunks(&path).await else { continue };
             for chunk in &chunks {
-                // More than are wanted stay where files share the chunk (cp): the master trims those of one file alone,
-                // and `chunks_to_trim` says whether it is done with them.
-                whole.bad += u64::from(chunk.replicas.len() < REPLICAS as usize);
+                whole.bad += u64::from(chunk.replicas.len() != REPLICAS as usize);
                 for node in &chunk.replicas {
                     match client.verify_replica(chunk, node).await {
                         Ok(crc) => {
