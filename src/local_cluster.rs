@@ -44,6 +44,17 @@ pub(crate) struct LocalClusterConfig {
     pub(crate) without: &'static [&'static str],
     /// The file with settings that they are given.
     pub(crate) settings: Option<PathBuf>,
+    /// For each datanode, if it is not to be reached directly.
+    pub(crate) links: Vec<Links>,
+}
+
+/// What stands between a datanode and the others.
+#[derive(Debug, Clone)]
+pub(crate) struct Links {
+    /// Where it finds the master.
+    pub(crate) master: HostPort,
+    /// Where the others find it.
+    pub(crate) advertise: HostPort,
 }
 
 /// A running daemon.
@@ -94,7 +105,12 @@ impl LocalCluster {
             let name = format!("datanode-{number}");
             let mut arguments = vec!["datanode".to_owned(), "--data-dir".to_owned()];
             arguments.push(text(&config.folder.join(&name))?);
-            arguments.extend(["--master".to_owned(), address.to_string()]);
+            let links = config.links.get(number as usize - 1);
+            let master = links.map_or(&address, |links| &links.master);
+            arguments.extend(["--master".to_owned(), master.to_string()]);
+            if let Some(links) = links {
+                arguments.extend(["--advertise".to_owned(), links.advertise.to_string()]);
+            }
             for option in ["--listen", "--http"] {
                 arguments.extend([option.to_owned(), "127.0.0.1:0".to_owned()]);
             }

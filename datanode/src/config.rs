@@ -15,6 +15,8 @@ pub struct DatanodeConfig {
     pub masters: Vec<HostPort>,
     /// The data plane; port 0 takes a free one.
     pub listen: HostPort,
+    /// Where others reach the data plane, where that is not `listen`.
+    pub advertise: Option<HostPort>,
     /// Health and metrics; `None` for none.
     pub http: Option<HostPort>,
     /// Where the machine stands; replicas go to distinct racks where there are several.

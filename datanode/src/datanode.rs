@@ -123,7 +123,10 @@ impl Datanode {
             shards: shards.clone(),
             events,
             masters: config.masters,
-            data_address: HostPort { port: data_address.port(), ..advertised(&config.listen, data_address) },
+            data_address: config.advertise.unwrap_or_else(|| HostPort {
+                port: data_address.port(),
+                ..advertised(&config.listen, data_address)
+            }),
             rack: config.rack,
             io_body,
             incarnation: rand::random(),

@@ -27,6 +27,9 @@ pub(crate) struct DatanodeCommand {
     /// Where clients and other datanodes reach it; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9100")]
     listen: HostPort,
+    /// Where others reach it, where that is not what it listens on (behind a relay, in a container) [default: --listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<HostPort>,
     /// Where health and metrics are; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9101")]
     http: HostPort,
@@ -61,6 +64,7 @@ impl DatanodeCommand {
             data_dirs,
             masters: settings.masters.clone(),
             listen: self.listen,
+            advertise: self.advertise,
             http: Some(self.http),
             rack: self.rack,
             shards: self.shards.map(usize::from),

@@ -62,6 +62,7 @@ impl Local {
             environment: Vec::new(),
             without: &[],
             settings: context.options.config.clone(),
+            links: Vec::new(),
         };
         let mut cluster = tokio::select! {
             started = LocalCluster::start(&config) => started?,

@@ -34,6 +34,7 @@ fn bodies() -> Vec<&'static str> {
 
 async fn launch(io: &str, root: &Path, master: &FakeMaster, http: Option<HostPort>) -> Datanode {
     let config = DatanodeConfig {
+        advertise: None,
         data_dirs: vec![root.to_owned()],
         masters: vec![master.address()],
         listen: "127.0.0.1:0".parse().unwrap(),

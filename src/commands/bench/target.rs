@@ -44,6 +44,7 @@ impl Target {
             environment: vec![("DISTRIFS_REPLICATION_FACTOR", DATANODES.to_string())],
             without: &["DISTRIFS_MASTER_WAL", "DISTRIFS_MASTER_LOCK_PATH"],
             settings: None,
+            links: Vec::new(),
         };
         let cluster = LocalCluster::start(&config).await?;
         let address = cluster.address().clone();

@@ -2,28 +2,30 @@
 
 mod lane;
 mod ledger;
+mod relay;
 mod schedule;
+mod small_disks;
+mod stage;
+mod whole;
 
-use std::collections::{BTreeMap, HashSet};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use distrifs_client::{Client, ClientConfig, UnhealthyFile};
+use distrifs_client::{Client, ClientConfig};
 use serde::Serialize;
 
 use self::lane::{Done, Lane};
-use self::schedule::{Fault, Schedule};
+use self::schedule::Schedule;
+use self::stage::Stage;
+use self::whole::Whole;
 use crate::commands::demo::wait_writable;
 use crate::context::{Context, system_user};
 use crate::error::CommandError;
-use crate::local_cluster::{LocalCluster, LocalClusterConfig};
 use crate::options::seconds;
 use crate::output::Output;
 
-/// Replicas of everything.
-const REPLICAS: u32 = 3;
 /// Between two looks whether everything is whole again.
 const POLL: Duration = Duration::from_millis(500);
 /// Lines of what is wrong that are printed.
@@ -33,8 +35,10 @@ const WRONG_TOLD_MAX: usize = 20;
 #[derive(Debug, Args)]
 #[command(
     after_help = "It starts a cluster of its own in a temporary folder (TMPDIR). Clients put, overwrite, move, copy, read and \
-    remove files, while by chance datanodes are killed, paused and restarted (never more than two away at once), bytes \
-    of replicas turn over (once in a chunk), and the master is killed and started again. What was acknowledged is kept \
+    remove files, while by chance datanodes are killed, paused, cut off, or their data ports alone, or their disks filled \
+    (never more than two at once), bytes of replicas turn over or their files go (once in a chunk), and the master is \
+    killed and started again. Two datanodes have small disks in memory for that, where `unshare` may make a mount \
+    namespace; elsewhere no disk is filled. What was acknowledged is kept \
     outside the cluster, and compared byte for byte during the run and after it, when all replicas must be there, alike \
     and sound again. With --master it works on that cluster, in a directory of its own below /, without faults.\n\
     The status is 0 only if nothing was lost or wrong and all replicas are back.\n\n\
@@ -88,17 +92,11 @@ struct Report {
     again: String,
 }
 
-/// The cluster, and what is done to it.
-struct Stage {
-    cluster: LocalCluster,
-    config: LocalClusterConfig,
-    /// Chunks one replica of which was damaged: never another one.
-    flipped: HashSet<String>,
-    faults: BTreeMap<&'static str, u64>,
-}
-
 impl Chaos {
     pub(crate) async fn run(self, context: &Context, output: &mut Output) -> Result<(), CommandError> {
+        if context.options.master.is_empty() {
+            small_disks::enter_namespace()?;
+        }
         let parent = std::env::temp_dir();
         let mut folder = tempfile::Builder::new()
             .prefix("distrifs-chaos-")
@@ -134,9 +132,7 @@ impl Chaos {
         let given = !context.options.master.is_empty();
         let mut stage = if given { None } else { Some(Stage::start(folder, self.datanodes).await?) };
         let client = match &stage {
-            Some(stage) => {
-                Client::new(ClientConfig::new(vec![stage.cluster.address().clone()], system_user()))
-            }
+            Some(stage) => Client::new(ClientConfig::new(vec![stage.master().clone()], system_user())),
             None => context.client(),
         };
         if stage.is_some() {
@@ -154,7 +150,8 @@ impl Chaos {
             lanes.spawn(Lane::new(client.clone(), directory, seed, folder).run(until));
         }
         if let Some(stage) = &mut stage {
-            stage.cause_faults(Schedule::new(self.seed, self.datanodes as usize), began, until).await?;
+            let schedule = Schedule::new(self.seed, self.datanodes as usize, stage.small_disks());
+            stage.cause_faults(schedule, began, until).await?;
         }
         let mut ended = Vec::new();
         while let Some(lane) = lanes.join_next().await {
@@ -186,9 +183,9 @@ impl Chaos {
             client.remove(&root, true).await?;
         }
         let (reads, hedged_reads) = client.read_counts();
-        let faults = stage.as_ref().map(|stage| stage.faults.clone()).unwrap_or_default();
+        let faults = stage.as_ref().map(Stage::faults).unwrap_or_default();
         if let Some(stage) = stage {
-            stage.cluster.stop().await;
+            stage.stop().await;
         }
         let report = Report {
             seed: self.seed,
@@ -217,178 +214,6 @@ impl Chaos {
         };
         Ok((report, done.wrong))
     }
-}
-
-/// Whether everything has all its replicas, each read where it lies.
-#[derive(Debug, Default)]
-struct Whole {
-    healthy: bool,
-    replicas: u64,
-    bad: u64,
-    /// Replicas that are sound and yet not what the namespace says.
-    divergent: u64,
-}
-
-impl Whole {
-    fn is_whole(&self) -> bool {
-        self.healthy && self.bad == 0 && self.divergent == 0
-    }
-
-    async fn look(client: &Client, lanes: &[Lane]) -> Self {
-        let mut whole = Self::default();
-        let note = |file: UnhealthyFile| tracing::info!(?file, "not healthy yet");
-        let Ok(sums) = client.check_files("/", note).await else { return whole };
-        let Ok(status) = client.cluster_status().await else { return whole };
-        whole.healthy = sums.healthy == sums.files && status.chunks_to_trim == 0;
-        tracing::info!(?sums, to_trim = status.chunks_to_trim, safe_mode = status.safe_mode, "a look");
-        if !whole.healthy {
-            return whole;
-        }
-        for path in lanes.iter().flat_map(|lane| lane.ledger.paths()) {
-            // One that is not there is the ledger's to judge.
-            let Ok((_, chunks)) = client.chunks(&path).await else { continue };
-            for chunk in &chunks {
-                whole.bad += u64::from(chunk.replicas.len() != REPLICAS as usize);
-                for node in &chunk.replicas {
-                    match client.verify_replica(chunk, node).await {
-                        Ok(crc) => {
-                            whole.replicas += 1;
-                            whole.divergent += u64::from(crc != chunk.crc32c);
-                        }
-                        Err(error) => {
-                            tracing::info!(%error, "a replica is not sound yet");
-                            whole.bad += 1;
-                        }
-                    }
-                }
-            }
-        }
-        whole
-    }
-}
-
-impl Stage {
-    async fn start(folder: &Path, datanodes: u32) -> Result<Self, CommandError> {
-        let quick = [
-            ("DISTRIFS_REPLICATION_FACTOR", "3"),
-            ("DISTRIFS_CHUNK_SIZE", "1M"),
-            ("DISTRIFS_HEARTBEAT_INTERVAL", "0.3"),
-            ("DISTRIFS_HEARTBEAT_TIMEOUT", "3"),
-            ("DISTRIFS_RECOVERY_INTERVAL", "0.5"),
-            ("DISTRIFS_GC_INTERVAL", "1"),
-            ("DISTRIFS_GC_DELAY", "2"),
-            ("DISTRIFS_PENDING_TIMEOUT", "20"),
-            // What nobody reads is found all the same before the end.
-            ("DISTRIFS_SCRUB_INTERVAL", "5"),
-        ];
-        let config = LocalClusterConfig {
-            folder: folder.to_owned(),
-            datanodes,
-            port: 0,
-            environment: quick.map(|(name, value)| (name, value.to_owned())).to_vec(),
-            without: &["DISTRIFS_MASTER_WAL", "DISTRIFS_MASTER_LOCK_PATH"],
-            settings: None,
-        };
-        let cluster = LocalCluster::start(&config).await?;
-        Ok(Self { cluster, config, flipped: HashSet::new(), faults: BTreeMap::new() })
-    }
-
-    /// One fault after the other; at the end everybody is back.
-    async fn cause_faults(
-        &mut self,
-        mut schedule: Schedule,
-        began: Instant,
-        until: Instant,
-    ) -> Result<(), CommandError> {
-        let too_late = loop {
-            let (at, fault) = schedule.next();
-            if began + at >= until {
-                break fault;
-            }
-            tokio::time::sleep_until((began + at).into()).await;
-            self.cause(fault).await?;
-        };
-        tokio::time::sleep_until(until.into()).await;
-        // The one that came too late may have been the end of another.
-        let ends = Some(too_late).filter(|fault| matches!(fault, Fault::Restart(_) | Fault::Resume(_)));
-        for fault in ends.into_iter().chain(schedule.calm()) {
-            self.cause(fault).await?;
-        }
-        Ok(())
-    }
-
-    async fn cause(&mut self, fault: Fault) -> Result<(), CommandError> {
-        tracing::info!(?fault, "fault");
-        let name = match fault {
-            Fault::Kill(node) => {
-                self.cluster.cut_datanode(node);
-                "kill"
-            }
-            Fault::Restart(node) => {
-                self.cluster.restart_datanode(node, &self.config).await?;
-                "restart"
-            }
-            Fault::Pause(node) => {
-                self.cluster.pause_datanode(node, true);
-                "pause"
-            }
-            Fault::Resume(node) => {
-                self.cluster.pause_datanode(node, false);
-                "resume"
-            }
-            Fault::Flip(number) if self.flip(number) => "flip",
-            Fault::Flip(_) => return Ok(()),
-            Fault::RestartMaster => {
-                self.cluster.restart_master(&self.config).await?;
-                "restart-master"
-            }
-        };
-        *self.faults.entry(name).or_default() += 1;
-        Ok(())
-    }
-
-    /// Turns a byte over in a replica whose chunk has not lost one yet; whether there was one.
-    fn flip(&mut self, number: u64) -> bool {
-        let datanodes = self.cluster.datanodes().len() as u64;
-        let datanode = self.config.folder.join(format!("datanode-{}", number % datanodes + 1));
-        let mut replicas = chunk_files(&datanode.join("chunks"));
-        replicas.sort();
-        replicas.retain(|path| !self.flipped.contains(&name_of(path)));
-        if replicas.is_empty() {
-            return false;
-        }
-        let path = &replicas[(number / datanodes % replicas.len() as u64) as usize];
-        // It may be deleted at this moment.
-        let flipped = flip_byte(path, number).is_ok();
-        if flipped {
-            self.flipped.insert(name_of(path));
-        }
-        flipped
-    }
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-fn flip_byte(path: &Path, number: u64) -> std::io::Result<()> {
-    let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
-    let length = file.metadata()?.len().max(1);
-    let at = number.rotate_left(17) % length;
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at)?;
-    byte[0] ^= 1 << (number % 8);
-    file.write_all_at(&byte, at)?;
-    file.sync_all()
-}
-
-/// The data files of all chunks.
-fn chunk_files(chunks: &Path) -> Vec<PathBuf> {
-    let entries = |folder: &Path| -> Vec<PathBuf> {
-        std::fs::read_dir(folder).map(|all| all.flatten().map(|it| it.path()).collect()).unwrap_or_default()
-    };
-    let all = entries(chunks).into_iter().flat_map(|folder| entries(&folder));
-    all.filter(|path| path.extension().is_none()).collect()
 }
 
 fn print(output: &mut Output, report: &Report) -> Result<(), CommandError> {

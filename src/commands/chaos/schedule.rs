@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use distrifs_proto::SplitMix;
 
-/// Datanodes that are down or paused at once: one less than the replicas, so that every chunk keeps one that answers.
+/// Datanodes that are down, paused, cut off or full at once: one less than the replicas, so that every chunk keeps one
+/// that answers, and enough are left to write to.
 const AWAY_MAX: usize = 2;
 /// Between two faults.
 const PAUSE_MS: (u64, u64) = (200, 1500);
@@ -22,10 +23,29 @@ pub(super) enum Fault {
     Pause(usize),
     /// SIGCONT.
     Resume(usize),
+    /// Nothing reaches a datanode or leaves it but what it sends to other datanodes; nobody is told.
+    Cut(usize),
+    /// Nothing reaches its data port; its heartbeats go on.
+    Mute(usize),
+    /// Everything passes again.
+    Mend(usize),
+    /// Its disk is full.
+    Fill(usize),
+    /// It has room again.
+    Empty(usize),
     /// A byte of a replica turns over; the number chooses which.
     Flip(u64),
+    /// The files of a replica are gone; the number chooses which.
+    Lose(u64),
     /// SIGKILL for the master, and a start at once.
     RestartMaster,
+}
+
+impl Fault {
+    /// Whether it brings a datanode back.
+    pub(super) fn is_end(self) -> bool {
+        matches!(self, Self::Restart(_) | Self::Resume(_) | Self::Mend(_) | Self::Empty(_))
+    }
 }
 
 /// How a datanode is.
@@ -33,6 +53,9 @@ pub(super) enum Fault {
 enum Away {
     Killed,
     Paused,
+    Cut,
+    Mute,
+    Full,
 }
 
 /// The faults to come.
@@ -41,12 +64,13 @@ pub(super) struct Schedule {
     random: SplitMix,
     at: Duration,
     away: Vec<Option<(Away, Duration)>>,
+    small: usize,
 }
 
 impl Schedule {
-    /// For so many datanodes.
-    pub(super) fn new(seed: u64, datanodes: usize) -> Self {
-        Self { random: SplitMix::new(seed), at: Duration::ZERO, away: vec![None; datanodes] }
+    /// For so many datanodes, the first `small` of which have disks that can be filled.
+    pub(super) fn new(seed: u64, datanodes: usize, small: usize) -> Self {
+        Self { random: SplitMix::new(seed), at: Duration::ZERO, away: vec![None; datanodes], small }
     }
 
     fn between(&mut self, (low, high): (u64, u64)) -> Duration {
@@ -63,12 +87,16 @@ impl Schedule {
         {
             return (self.at, self.end(node));
         }
-        let away = self.away.iter().flatten().count();
         let node = (self.random.next() % self.away.len() as u64) as usize;
-        let fault = match self.random.next() % 10 {
-            0..=3 if away < AWAY_MAX && self.away[node].is_none() => self.begin(node, Away::Killed),
-            4..=5 if away < AWAY_MAX && self.away[node].is_none() => self.begin(node, Away::Paused),
-            6 => Fault::RestartMaster,
+        let free = self.away.iter().flatten().count() < AWAY_MAX && self.away[node].is_none();
+        let fault = match self.random.next() % 16 {
+            0..=3 if free => self.begin(node, Away::Killed),
+            4..=5 if free => self.begin(node, Away::Paused),
+            6 if free => self.begin(node, Away::Cut),
+            7 if free => self.begin(node, Away::Mute),
+            8..=9 if free && node < self.small => self.begin(node, Away::Full),
+            10 => Fault::RestartMaster,
+            11 => Fault::Lose(self.random.next()),
             _ => Fault::Flip(self.random.next()),
         };
         (self.at, fault)
@@ -77,12 +105,20 @@ impl Schedule {
     fn begin(&mut self, node: usize, away: Away) -> Fault {
         let until = self.at + self.between(AWAY_MS);
         self.away[node] = Some((away, until));
-        if away == Away::Killed { Fault::Kill(node) } else { Fault::Pause(node) }
+        match away {
+            Away::Killed => Fault::Kill(node),
+            Away::Paused => Fault::Pause(node),
+            Away::Cut => Fault::Cut(node),
+            Away::Mute => Fault::Mute(node),
+            Away::Full => Fault::Fill(node),
+        }
     }
 
     fn end(&mut self, node: usize) -> Fault {
         match self.away[node].take() {
             Some((Away::Paused, _)) => Fault::Resume(node),
+            Some((Away::Cut | Away::Mute, _)) => Fault::Mend(node),
+            Some((Away::Full, _)) => Fault::Empty(node),
             _ => Fault::Restart(node),
         }
     }
@@ -101,7 +137,7 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_faults_and_never_too_many() {
         for seed in 0..20 {
-            let (mut one, mut other) = (Schedule::new(seed, 5), Schedule::new(seed, 5));
+            let (mut one, mut other) = (Schedule::new(seed, 5, 2), Schedule::new(seed, 5, 2));
             let mut away = [false; 5];
             let mut last = Duration::ZERO;
             for _ in 0..500 {
@@ -110,13 +146,18 @@ mod tests {
                 assert!(at > last);
                 last = at;
                 match fault {
-                    Fault::Kill(node) | Fault::Pause(node) => {
+                    Fault::Kill(node)
+                    | Fault::Pause(node)
+                    | Fault::Cut(node)
+                    | Fault::Mute(node)
+                    | Fault::Fill(node) => {
                         assert!(!std::mem::replace(&mut away[node], true), "it is away already");
+                        assert!(node < 2 || !matches!(fault, Fault::Fill(_)), "its disk is large");
                     }
-                    Fault::Restart(node) | Fault::Resume(node) => {
+                    Fault::Restart(node) | Fault::Resume(node) | Fault::Mend(node) | Fault::Empty(node) => {
                         assert!(std::mem::replace(&mut away[node], false), "it was not away");
                     }
-                    Fault::Flip(_) | Fault::RestartMaster => {}
+                    Fault::Flip(_) | Fault::Lose(_) | Fault::RestartMaster => {}
                 }
                 assert!(away.iter().filter(|away| **away).count() <= AWAY_MAX);
             }
@@ -124,7 +165,7 @@ mod tests {
             assert!(one.calm().is_empty());
         }
         let faults = |seed| {
-            let mut schedule = Schedule::new(seed, 5);
+            let mut schedule = Schedule::new(seed, 5, 0);
             (0..50).map(|_| schedule.next().1).collect::<Vec<_>>()
         };
         assert_ne!(faults(1), faults(2));

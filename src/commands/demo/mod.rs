@@ -143,6 +143,7 @@ impl Demo {
             environment: vec![("DISTRIFS_REPLICATION_FACTOR", REPLICAS.to_string())],
             without: &["DISTRIFS_MASTER_WAL", "DISTRIFS_MASTER_LOCK_PATH"],
             settings: None,
+            links: Vec::new(),
         };
         let cluster = LocalCluster::start(&config).await?;
         let settings = &context.settings;
