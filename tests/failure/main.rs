@@ -2,6 +2,7 @@
 
 mod daemons;
 mod data_port;
+mod gray;
 mod repair;
 mod replicas;
 mod writers;
