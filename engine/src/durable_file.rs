@@ -4,10 +4,37 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 const SUFFIX: &str = ".new";
+
+/// Opens a regular file: never through a symbolic link, which may lead anywhere, and without waiting for the other
+/// end of a pipe.
+///
+/// # Errors
+/// As the system says; [`io::ErrorKind::InvalidInput`] for what is no regular file.
+pub fn open_plain(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.custom_flags(flags.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+}
+
+/// Reads a small text, at most so many bytes of it.
+///
+/// # Errors
+/// As [`open_plain`]; [`io::ErrorKind::InvalidData`] for what is no text.
+pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+    let mut text = String::new();
+    open_plain(OpenOptions::new().read(true), path)?.take(bytes_max).read_to_string(&mut text)?;
+    Ok(text)
+}
 
 /// Replaces `path`: temporary beside it, synced, renamed, directory synced. Durable when it returns.
 ///
@@ -20,7 +47,13 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut temporary = name.to_owned();
     temporary.push(SUFFIX);
     let temporary = dir.join(temporary);
-    let mut file = File::create(&temporary)?;
+    // A leftover, or not ours at all: what a link there leads to must not be written to.
+    match fs::remove_file(&temporary) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&temporary)?;
     file.write_all(content)?;
     file.sync_all()?;
     drop(file);
@@ -34,7 +67,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As the system says; which content is there is then unknown.
 pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).open(path)?;
+    let mut file = open_plain(OpenOptions::new().write(true), path)?;
     file.write_all(content)?;
     file.set_len(content.len() as u64)?;
     file.sync_all()

@@ -7,7 +7,8 @@ use std::ops::Range;
 use super::buf::{BUF_ALIGN, Buf, Shared};
 use super::{posix, sim, uring};
 
-/// How to open a file. Always close-on-exec, and never through a symbolic link.
+/// How to open a file. Always close-on-exec, never through a symbolic link, and without waiting for the other end of
+/// a pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Open {
     /// For reading.
@@ -37,6 +38,8 @@ impl Open {
 pub struct DirEntry {
     /// Its name, without the path.
     pub name: OsString,
+    /// Whether it is a regular file.
+    pub is_file: bool,
     /// Whether it is a directory.
     pub is_dir: bool,
     /// The length of a file; of anything else what the file system says.

@@ -14,7 +14,7 @@ use super::file::{DirEntry, Open, Space};
 /// The mode of new files.
 pub(super) const FILE_MODE: u32 = 0o644;
 
-/// The flags of [`Open`], save O_DIRECT, which [`bypass_cache`] adds.
+/// The flags of [`Open`], save O_DIRECT, which [`opened`] adds.
 pub(super) fn open_flags(how: Open) -> OFlags {
     let access = match (how.read, how.write) {
         (true, true) => OFlags::RDWR,
@@ -22,23 +22,33 @@ pub(super) fn open_flags(how: Open) -> OFlags {
         (_, false) => OFlags::RDONLY,
     };
     let creation = if how.create_new { OFlags::CREATE | OFlags::EXCL } else { OFlags::empty() };
-    access | creation | OFlags::CLOEXEC | OFlags::NOFOLLOW
+    access | creation | OFlags::CLOEXEC | OPEN_PLAINLY
 }
+
+/// What `open` must neither follow nor wait for. [`opened`] takes the second back.
+pub(super) const OPEN_PLAINLY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
 
 /// Opens a file; also says whether it goes past the page cache.
 pub(super) fn open(path: &Path, how: Open) -> io::Result<(fs::File, bool)> {
     let file = fs::File::from(rustix::fs::open(path, open_flags(how), Mode::from_raw_mode(FILE_MODE))?);
-    let direct = how.direct && bypass_cache(&file)?;
+    let direct = opened(&file, how)?;
     Ok((file, direct))
 }
 
-/// Adds O_DIRECT. It is not asked for in `open`: where that refuses it, the file may have been created.
-pub(super) fn bypass_cache(file: impl AsFd) -> io::Result<bool> {
-    match rustix::fs::fcntl_setfl(file, OFlags::DIRECT) {
-        Ok(()) => Ok(true),
-        Err(Errno::INVAL) => Ok(false),
-        Err(error) => Err(error.into()),
+/// Makes the reads and writes of an open file wait for the disk, and go past the page cache where that was asked for
+/// and can be done; whether they do. O_DIRECT is not asked for in `open`: where that refuses it, the file may have
+/// been created.
+pub(super) fn opened(file: impl AsFd, how: Open) -> io::Result<bool> {
+    let file = file.as_fd();
+    if how.direct {
+        match rustix::fs::fcntl_setfl(file, OFlags::DIRECT) {
+            Ok(()) => return Ok(true),
+            Err(Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    rustix::fs::fcntl_setfl(file, OFlags::empty())?;
+    Ok(false)
 }
 
 pub(super) fn fallocate(file: impl AsFd, len: u64) -> io::Result<()> {
@@ -67,6 +77,7 @@ pub(super) fn read_dir(path: &Path) -> io::Result<Vec<DirEntry>> {
         match entry.metadata() {
             Ok(metadata) => entries.push(DirEntry {
                 name: entry.file_name(),
+                is_file: metadata.is_file(),
                 is_dir: metadata.is_dir(),
                 len: metadata.len(),
             }),

@@ -8,9 +8,13 @@
 //! crc32c 89abcdef
 //! ```
 //! These few steps at start and on change use the standard library: they run outside the shards.
+//!
+//! The folder itself may be reached through a symbolic link; inside it there is none (R23): one would make the datanode
+//! write, truncate or delete elsewhere.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read};
+use std::fs::{self, File, FileType, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use distrifs_proto::types::{ClusterId, Crc32c, Epoch, Lsn, NodeId};
@@ -56,14 +60,28 @@ impl Folder {
     /// Takes the folder for this process; a missing or empty one is made ready for `fresh_node`.
     ///
     /// # Errors
-    /// [`StoreError::Folder`] when another process holds it, when it has other things in it, or when it was
-    /// written by a newer version; [`StoreError::Io`].
+    /// [`StoreError::Folder`] when another process holds it, when it has other things in it, when something in it is
+    /// a symbolic link or missing, or when it was written by a newer version; [`StoreError::Io`].
     pub fn open(root: &Path, fresh_node: NodeId) -> Result<Self, StoreError> {
-        fs::create_dir_all(root).map_err(|e| StoreError::io("create directory", root, e))?;
+        match fs::create_dir_all(root) {
+            Ok(()) => {}
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
+            {
+                let why = "is not a directory, or leads to none: choose another folder";
+                return Err(refuse(root, why.into()));
+            }
+            Err(error) => return Err(StoreError::io("create directory", root, error)),
+        }
         let root = root.canonicalize().map_err(|e| StoreError::io("resolve", root, e))?;
-        let refuse = |path: &Path, why: String| StoreError::Folder { path: path.to_owned(), why };
+        for name in [LOCK_FILE, VERSION_FILE, WITNESS_FILE] {
+            is_there(&root.join(name), Kind::File)?;
+        }
         let lock_path = root.join(LOCK_FILE);
-        let lock = File::create(&lock_path).map_err(|e| StoreError::io("create", &lock_path, e))?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let lock = durable_file::open_plain(&mut options, &lock_path)
+            .map_err(|e| StoreError::io("create", &lock_path, e))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -73,14 +91,18 @@ impl Folder {
             Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &lock_path, error)),
         }
         let version_path = root.join(VERSION_FILE);
-        let identity = match read_text(&version_path) {
-            Ok(text) => parse_version(&text).map_err(|why| refuse(&version_path, why))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let identity = Identity { node: fresh_node, cluster: None };
-                format(&root, identity)?;
+        let identity = match read_version(&version_path)? {
+            Some(identity) => {
+                check_dirs(&root)?;
                 identity
             }
-            Err(error) => return Err(StoreError::io("read", &version_path, error)),
+            None => {
+                let identity = Identity { node: fresh_node, cluster: None };
+                format(&root, identity)?;
+                let (folder, node) = (root.display(), fresh_node);
+                tracing::warn!(%folder, %node, "was empty and is new now: chunks that it held before are lost");
+                identity
+            }
         };
         Ok(Self { root, identity, _lock: lock })
     }
@@ -122,10 +144,10 @@ impl Folder {
     /// [`StoreError::Folder`] when the file is damaged; [`StoreError::Io`].
     pub fn witness(&self) -> Result<Witness, StoreError> {
         let path = self.root.join(WITNESS_FILE);
-        match read_text(&path) {
+        match durable_file::read_text(&path, TEXT_BYTES_MAX) {
             Ok(text) => parse_witness(&text).map_err(|why| StoreError::Folder { path, why }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Witness::default()),
-            Err(error) => Err(StoreError::io("read", &path, error)),
+            Err(error) => Err(unreadable(&path, error)),
         }
     }
 
@@ -138,14 +160,95 @@ impl Folder {
         let body = format!("{WITNESS_MAGIC} {LAYOUT_VERSION}\nepoch {}\nlsn {}\n", seen.epoch, seen.lsn);
         let content = close(&body);
         let written = match durable_file::replace(&path, content.as_bytes()) {
-            // A full disk is an ordinary state: the orders that this is written for may be to delete.
-            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
-                durable_file::overwrite(&path, content.as_bytes())
-            }
+            // The orders that this is written for may be to delete.
+            Err(error) if has_no_place(&error) => durable_file::overwrite(&path, content.as_bytes()),
             written => written,
         };
         written.map_err(|e| StoreError::io("write", &path, e))
     }
+}
+
+/// Whether there was only no place for a new file: the disk is full, which is an ordinary state, or a directory of
+/// somebody else stands where the file would go.
+fn has_no_place(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | IsADirectory)
+}
+
+fn refuse(path: &Path, why: String) -> StoreError {
+    StoreError::Folder { path: path.to_owned(), why }
+}
+
+/// A file whose content makes no sense is told as such, not as a failure of the disk.
+fn unreadable(path: &Path, error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::InvalidData => refuse(path, "is not text: restore the file from a backup".into()),
+        _ => StoreError::io("read", path, error),
+    }
+}
+
+/// What a name in the folder must stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Directory,
+}
+
+/// Whether something is there; refused when it is anything else than that.
+fn is_there(path: &Path, kind: Kind) -> Result<bool, StoreError> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(StoreError::io("stat", path, error)),
+    };
+    let (fits, wanted) = match kind {
+        Kind::File => (found.is_file(), "file"),
+        Kind::Directory => (found.is_dir(), "directory"),
+    };
+    if fits {
+        return Ok(true);
+    }
+    let found = name_of(found);
+    let why = format!(
+        "is {found} where a {wanted} belongs, and is not touched: put the {wanted} itself there or choose another \
+         data folder (which may be reached through a link, but has none in it)"
+    );
+    Err(refuse(path, why))
+}
+
+fn name_of(found: FileType) -> &'static str {
+    match found {
+        it if it.is_symlink() => "a symbolic link",
+        it if it.is_dir() => "a directory",
+        it if it.is_file() => "a file",
+        it if it.is_fifo() => "a pipe",
+        it if it.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+fn chunk_dirs(root: &Path) -> impl Iterator<Item = PathBuf> {
+    let numbered = (0..layout::CHUNK_DIRS).map(|n| layout::numbered_dir(root, n)).collect::<Vec<_>>();
+    std::iter::once(root.join(layout::CHUNKS)).chain(numbered)
+}
+
+/// The directories of a folder that was made ready before.
+fn check_dirs(root: &Path) -> Result<(), StoreError> {
+    for dir in chunk_dirs(root) {
+        if !is_there(&dir, Kind::Directory)? {
+            let why = "is missing, and the chunks in it: put it back (is something not mounted?), or empty the whole \
+                       data folder, which then counts as lost and is made anew";
+            return Err(refuse(&dir, why.into()));
+        }
+    }
+    // Nothing that counts is in these; whoever looked through the quarantine may have removed it.
+    for dir in [root.join(layout::TMP), root.join(layout::QUARANTINE)] {
+        if !is_there(&dir, Kind::Directory)? {
+            fs::create_dir(&dir).map_err(|e| StoreError::io("create directory", &dir, e))?;
+            durable_file::sync_dir(root).map_err(|e| StoreError::sync("directory", root, e))?;
+        }
+    }
+    Ok(())
 }
 
 fn format(root: &Path, identity: Identity) -> Result<(), StoreError> {
@@ -161,13 +264,16 @@ fn format(root: &Path, identity: Identity) -> Result<(), StoreError> {
             return Err(StoreError::Folder { path: root.to_owned(), why });
         }
     }
+    let (tmp, quarantine) = (root.join(layout::TMP), root.join(layout::QUARANTINE));
+    let dirs: Vec<PathBuf> = chunk_dirs(root).chain([tmp, quarantine]).collect();
+    for dir in &dirs {
+        is_there(dir, Kind::Directory)?;
+    }
     let holds_chunks = |dir: &Path| fs::read_dir(dir).is_ok_and(|mut d| d.next().is_some());
     if (0..layout::CHUNK_DIRS).any(|n| holds_chunks(&layout::numbered_dir(root, n))) {
         let why = format!("has chunks in it but no {VERSION_FILE} file: restore that file from a backup");
         return Err(StoreError::Folder { path: root.to_owned(), why });
     }
-    let mut dirs = vec![root.join(layout::CHUNKS), root.join(layout::TMP), root.join(layout::QUARANTINE)];
-    dirs.extend((0..layout::CHUNK_DIRS).map(|n| layout::numbered_dir(root, n)));
     for dir in &dirs {
         fs::create_dir_all(dir).map_err(|e| StoreError::io("create directory", dir, e))?;
     }
@@ -190,10 +296,13 @@ fn close(body: &str) -> String {
     format!("{body}crc32c {}\n", Crc32c::of(body.as_bytes()))
 }
 
-fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(TEXT_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text)
+/// Whose folder it is; `None` where it was not made ready yet.
+fn read_version(path: &Path) -> Result<Option<Identity>, StoreError> {
+    match durable_file::read_text(path, TEXT_BYTES_MAX) {
+        Ok(text) => parse_version(&text).map(Some).map_err(|why| refuse(path, why)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unreadable(path, error)),
+    }
 }
 
 /// The values of the lines between the magic and the checksum, in order.
@@ -283,6 +392,113 @@ mod tests {
         fs::remove_file(&version).unwrap();
         fs::write(layout::numbered_dir(dir.path(), 0).join("chunk-0000000000000001"), "x").unwrap();
         assert!(open(dir.path()).unwrap_err().to_string().contains("has chunks"));
+    }
+
+    /// R23: whatever stands in the place of our files and directories, nothing elsewhere changes.
+    #[test]
+    fn what_is_no_plain_file_or_directory_is_refused_and_nothing_behind_it_touched() {
+        let names = [LOCK_FILE, VERSION_FILE, WITNESS_FILE, "chunks", "chunks/7f", "tmp", "quarantine"];
+        for (name, formatted) in names.iter().flat_map(|&name| [(name, true), (name, false)]) {
+            let dir = tempfile::tempdir().unwrap();
+            let (root, elsewhere) = (dir.path().join("data"), dir.path().join("elsewhere"));
+            fs::create_dir_all(elsewhere.join("00")).unwrap();
+            fs::write(elsewhere.join("precious"), "precious").unwrap();
+            let path = root.join(name);
+            if formatted {
+                drop(open(&root).unwrap().set_witness(Witness::default()));
+                fs::rename(&path, dir.path().join("away")).unwrap();
+            }
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let is_file = [LOCK_FILE, VERSION_FILE, WITNESS_FILE].contains(&name);
+            let target = if is_file { elsewhere.join("precious") } else { elsewhere.clone() };
+            std::os::unix::fs::symlink(&target, &path).unwrap();
+            let error = open(&root).unwrap_err();
+            assert!(matches!(error, StoreError::Folder { .. }), "{name}: {error}");
+            let text = error.to_string();
+            assert!(text.contains("is a symbolic link") && text.contains(name), "{text}");
+            fs::remove_file(&path).unwrap();
+            // And the other kind.
+            if is_file { fs::create_dir(&path) } else { fs::write(&path, "") }.unwrap();
+            let text = open(&root).unwrap_err().to_string();
+            assert!(text.contains("where a") && text.contains(name), "{text}");
+            assert_eq!(fs::read_to_string(elsewhere.join("precious")).unwrap(), "precious", "{name}");
+            assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 2, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_leftover_link_is_not_written_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, precious) = (dir.path().join("data"), dir.path().join("precious"));
+        fs::write(&precious, "precious").unwrap();
+        let mut folder = open(&root).unwrap();
+        for name in ["VERSION.new", "WITNESS.new"] {
+            std::os::unix::fs::symlink(&precious, root.join(name)).unwrap();
+        }
+        folder.join(ClusterId(9)).unwrap();
+        let seen = Witness { epoch: Epoch(3), lsn: Lsn(44) };
+        folder.set_witness(seen).unwrap();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+        assert_eq!(folder.witness().unwrap(), seen);
+        assert!(!root.join("WITNESS").is_symlink());
+        // Where no new file can be made, the old one is written over, but never what a link leads to.
+        fs::create_dir(root.join("WITNESS.new")).unwrap();
+        let later = Witness { epoch: Epoch(4), lsn: Lsn(45) };
+        folder.set_witness(later).unwrap();
+        assert_eq!(folder.witness().unwrap(), later);
+        fs::remove_file(root.join("WITNESS")).unwrap();
+        std::os::unix::fs::symlink(&precious, root.join("WITNESS")).unwrap();
+        folder.set_witness(seen).unwrap_err();
+        folder.witness().unwrap_err();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
+    }
+
+    #[test]
+    fn only_a_full_disk_or_a_taken_place_is_written_over() {
+        use rustix::io::Errno;
+        for (errno, over) in [
+            (Errno::NOSPC, true),
+            (Errno::DQUOT, true),
+            (Errno::ISDIR, true),
+            (Errno::IO, false),
+            (Errno::ACCESS, false),
+            (Errno::ROFS, false),
+        ] {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            assert_eq!(has_no_place(&error), over, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_reached_through_a_link_is_as_good_as_any() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("disk")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("disk"), dir.path().join("link")).unwrap();
+        drop(open(&dir.path().join("link")).unwrap());
+        assert!(dir.path().join("disk/VERSION").is_file());
+        open(&dir.path().join("disk")).unwrap();
+    }
+
+    #[test]
+    fn what_is_missing_is_refused_or_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()).unwrap());
+        for name in ["tmp", "quarantine"] {
+            fs::remove_dir(dir.path().join(name)).unwrap();
+        }
+        drop(open(dir.path()).unwrap());
+        assert!(dir.path().join("tmp").is_dir() && dir.path().join("quarantine").is_dir());
+        fs::remove_dir(dir.path().join("chunks/a0")).unwrap();
+        let text = open(dir.path()).unwrap_err().to_string();
+        assert!(text.contains("chunks/a0: is missing"), "{text}");
+        fs::write(dir.path().join("file"), "").unwrap();
+        for wrong in ["file", "file/below"] {
+            let error = open(&dir.path().join(wrong)).unwrap_err();
+            assert!(matches!(error, StoreError::Folder { .. }), "{error}");
+        }
+        // Not even text.
+        fs::write(dir.path().join(VERSION_FILE), [0xff; 8]).unwrap();
+        assert!(open(dir.path()).unwrap_err().to_string().contains("VERSION: is not text"));
     }
 
     #[test]

@@ -46,14 +46,16 @@ async fn scan_dir(
     let mut pairs = BTreeMap::<ChunkId, Pair>::new();
     for entry in entries {
         match layout::parse(&entry.name) {
-            Name::Data(chunk) if !entry.is_dir => {
+            // A link, a directory or a device of that name is no chunk, wherever it leads.
+            Name::Data(chunk) if entry.is_file => {
                 pairs.entry(chunk).or_default().data_len = Some(entry.len);
             }
-            Name::Meta(chunk) if !entry.is_dir => pairs.entry(chunk).or_default().meta = true,
+            Name::Meta(chunk) if entry.is_file => pairs.entry(chunk).or_default().meta = true,
             _ => tracing::warn!(path = %dir.join(&entry.name).display(), "not a chunk: left alone"),
         }
     }
     for (chunk, pair) in pairs {
+        let (data, meta) = (pair.data_len.is_some(), pair.meta);
         let checked = match (pair.data_len, pair.meta) {
             (Some(len), true) => check_pair(io, root, cluster, chunk, len, number).await?,
             (Some(_), false) => Err("its sidecar is missing".into()),
@@ -62,7 +64,7 @@ async fn scan_dir(
         match checked {
             Ok(replica) => found.replicas.push(replica),
             Err(why) => {
-                quarantine(io, root, chunk, number).await?;
+                quarantine(io, root, chunk, number, (data, meta)).await?;
                 tracing::warn!(%chunk, why, "moved to quarantine");
                 found.quarantined.push((chunk.to_string(), why));
             }
@@ -119,11 +121,18 @@ pub(super) async fn read_header(io: &Io, path: &Path) -> Result<SidecarHeader, S
     SidecarHeader::decode(&buffer[..read]).map_err(|what| StoreError::Corrupt { chunk, what })
 }
 
-/// Moves both files of a chunk out of the way; nothing is deleted.
-async fn quarantine(io: &Io, root: &Path, chunk: ChunkId, number: u64) -> Result<(), StoreError> {
+/// Moves the files of a chunk, data and sidecar, out of the way; nothing is deleted.
+async fn quarantine(
+    io: &Io,
+    root: &Path,
+    chunk: ChunkId,
+    number: u64,
+    (data, meta): (bool, bool),
+) -> Result<(), StoreError> {
     let from = layout::numbered_dir(root, number);
     let to = root.join(layout::QUARANTINE);
-    for name in [format!("chunk-{chunk}"), format!("chunk-{chunk}.meta")] {
+    let names = [(data, format!("chunk-{chunk}")), (meta, format!("chunk-{chunk}.meta"))];
+    for (_, name) in names.into_iter().filter(|(there, _)| *there) {
         match io.rename(&from.join(&name), &to.join(&name)).await {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -139,7 +148,7 @@ pub(super) async fn clear_tmp(io: &Io, root: &Path) -> Result<usize, StoreError>
     let mut removed = 0;
     for entry in entries {
         let path = tmp.join(&entry.name);
-        if entry.is_dir || layout::parse(&entry.name) == Name::Foreign {
+        if !entry.is_file || layout::parse(&entry.name) == Name::Foreign {
             tracing::warn!(path = %path.display(), "not ours: left alone");
             continue;
         }

@@ -208,7 +208,8 @@ pub(crate) async fn read_dir_is_sorted_and_complete(stage: Stage) {
     let folder = entries.pop().unwrap();
     assert_eq!((folder.name.to_str(), folder.is_dir), (Some("folder"), true));
     let expected = [("B", 3), ("a", 1), ("b", 2), ("c.d", 4)];
-    let expected = expected.map(|(name, len)| DirEntry { name: name.into(), is_dir: false, len });
+    let expected =
+        expected.map(|(name, len)| DirEntry { name: name.into(), is_file: true, is_dir: false, len });
     assert_eq!(entries, expected);
 }
 
@@ -250,6 +251,20 @@ pub(crate) async fn symbolic_links_and_write_only_files_are_no_back_doors(stage:
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(stage.io.open(&link, Open::READ).await.is_err());
         assert!(stage.io.open(&link, Open::CREATE).await.is_err());
+    }
+}
+
+pub(crate) async fn a_pipe_is_opened_without_a_writer(stage: Stage) {
+    if stage.io.body_name() == "simulated" {
+        return;
+    }
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let path = stage.path("pipe");
+    mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    for how in [Open::READ, Open::READ_DIRECT] {
+        if let Ok(file) = stage.io.open(&path, how).await {
+            assert_eq!(file.len().await.unwrap(), 0);
+        }
     }
 }
 

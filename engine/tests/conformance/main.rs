@@ -52,6 +52,7 @@ on_bodies! {
         what_is_missing_is_not_found,
         what_exists_cannot_be_created,
         symbolic_links_and_write_only_files_are_no_back_doors,
+        a_pipe_is_opened_without_a_writer,
         free_space_is_within_the_total,
         a_dropped_write_still_happens,
     }

@@ -186,6 +186,7 @@ impl World {
         let names = self.tree.names(self.tree.find(path)?)?;
         let entries = names.iter().map(|(name, inode)| DirEntry {
             name: name.clone(),
+            is_file: !self.tree.is_dir(*inode),
             is_dir: self.tree.is_dir(*inode),
             len: self.tree.content(*inode).map_or(0, |content| content.len() as u64),
         });

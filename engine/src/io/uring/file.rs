@@ -17,7 +17,7 @@ use rustix::fs::OFlags;
 use crate::io::buf::{Buf, Shared};
 use crate::io::drain::Operations;
 use crate::io::file::{DirEntry, Open, Space};
-use crate::io::syscall::{self, FILE_MODE};
+use crate::io::syscall::{self, FILE_MODE, OPEN_PLAINLY};
 
 use super::lent::Lent;
 use super::{Uring, descriptor};
@@ -26,7 +26,7 @@ impl Uring {
     pub(in crate::io) async fn open(&self, path: &Path, how: Open) -> io::Result<UringFile> {
         let path = path.to_owned();
         let file = on_ring(&self.files, async move { options(how).open(path).await }).await?;
-        let direct = how.direct && syscall::bypass_cache(descriptor(&file))?;
+        let direct = syscall::opened(descriptor(&file), how)?;
         Ok(UringFile { file: Rc::new(file), direct, operations: self.files.clone() })
     }
 
@@ -136,7 +136,7 @@ impl UringFile {
 fn options(how: Open) -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(how.read).write(how.write).create_new(how.create_new);
-    options.mode(FILE_MODE).custom_flags(bits(OFlags::NOFOLLOW));
+    options.mode(FILE_MODE).custom_flags(bits(OPEN_PLAINLY));
     options
 }
 
