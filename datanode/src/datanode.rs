@@ -285,6 +285,10 @@ async fn scan(body: &Body, folders: &[Folder], cluster: Option<ClusterId>) -> Re
             let (count, root) = (folder.quarantined.len(), folders[disk].root());
             tracing::warn!(count, folder = %root.display(), "chunks were moved to quarantine");
         }
+        if !folder.unreadable.is_empty() {
+            let (count, root) = (folder.unreadable.len(), folders[disk].root());
+            tracing::error!(count, folder = %root.display(), "replicas cannot be read: they count as lost");
+        }
         folder.replicas.into_iter().for_each(|replica| inventory.add(replica, disk));
     }
     Ok(inventory)

@@ -98,6 +98,11 @@ impl StoreError {
         Self::SyncFailed { what, path: path.to_owned(), source }
     }
 
+    /// Whether the file's mode or owner is in the way.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// How peers are told.
     #[must_use]
     pub fn code(&self) -> ErrorCode {

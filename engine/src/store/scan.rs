@@ -17,6 +17,17 @@ pub struct Inventory {
     pub replicas: Vec<ReplicaInfo>,
     /// What was moved to `quarantine/`: the name and why.
     pub quarantined: Vec<(String, String)>,
+    /// What this process may not read or move, and is left where it is: the name and why.
+    pub unreadable: Vec<(String, String)>,
+}
+
+/// What a pair of files turned out to be.
+enum Checked {
+    Replica(ReplicaInfo),
+    /// It does not fit together, and why.
+    Misfit(String),
+    /// It may be sound, but nobody can tell, and why.
+    Unreadable(String),
 }
 
 pub(super) async fn inventory(io: &Io, root: &Path, cluster: ClusterId) -> Result<Inventory, StoreError> {
@@ -58,22 +69,32 @@ async fn scan_dir(
         let (data, meta) = (pair.data_len.is_some(), pair.meta);
         let checked = match (pair.data_len, pair.meta) {
             (Some(len), true) => check_pair(io, root, cluster, chunk, len, number).await?,
-            (Some(_), false) => Err("its sidecar is missing".into()),
-            (None, _) => Err("a sidecar without its chunk".into()),
+            (Some(_), false) => Checked::Misfit("its sidecar is missing".into()),
+            (None, _) => Checked::Misfit("a sidecar without its chunk".into()),
         };
-        match checked {
-            Ok(replica) => found.replicas.push(replica),
-            Err(why) => {
-                quarantine(io, root, chunk, number, (data, meta)).await?;
-                tracing::warn!(%chunk, why, "moved to quarantine");
-                found.quarantined.push((chunk.to_string(), why));
+        let why = match checked {
+            Checked::Replica(replica) => {
+                found.replicas.push(replica);
+                continue;
             }
-        }
+            Checked::Misfit(why) => match quarantine(io, root, chunk, number, (data, meta)).await {
+                Ok(()) => {
+                    tracing::warn!(%chunk, why, "moved to quarantine");
+                    found.quarantined.push((chunk.to_string(), why));
+                    continue;
+                }
+                Err(error) if error.suspects_folder() => return Err(error),
+                Err(error) => format!("{why}; cannot be moved to quarantine: {error}"),
+            },
+            Checked::Unreadable(why) => why,
+        };
+        tracing::warn!(%chunk, why, "a replica counts as lost and is left where it is");
+        found.unreadable.push((chunk.to_string(), why));
     }
     Ok(())
 }
 
-/// The replica, or why the pair belongs in quarantine.
+/// What a pair of data file and sidecar is.
 async fn check_pair(
     io: &Io,
     root: &Path,
@@ -81,24 +102,28 @@ async fn check_pair(
     chunk: ChunkId,
     data_len: u64,
     number: u64,
-) -> Result<Result<ReplicaInfo, String>, StoreError> {
+) -> Result<Checked, StoreError> {
     if layout::chunk_dir(root, chunk) != layout::numbered_dir(root, number) {
-        return Ok(Err("it lies in another chunk's directory".into()));
+        return Ok(Checked::Misfit("it lies in another chunk's directory".into()));
     }
     let header = match read_header(io, &layout::meta_path(root, chunk)).await {
         Ok(header) => header,
         Err(error @ (StoreError::Corrupt { .. } | StoreError::NoSuchChunk { .. })) => {
-            return Ok(Err(error.to_string()));
+            return Ok(Checked::Misfit(error.to_string()));
+        }
+        Err(error) if error.is_denied() => {
+            return Ok(Checked::Unreadable(format!("{error}: give the file back to the datanode's user")));
         }
         // A disk that does not answer says nothing about the replica: it stays where it is.
         Err(error) => return Err(error),
     };
     Ok(match check_place(&header, cluster, chunk) {
-        Err(error) => Err(error.to_string()),
+        Err(error) => Checked::Misfit(error.to_string()),
         Ok(()) if header.length != data_len => {
-            Err(format!("the data file has {data_len} bytes, its sidecar says {}", header.length))
+            let own = header.length;
+            Checked::Misfit(format!("the data file has {data_len} bytes, its sidecar says {own}"))
         }
-        Ok(()) => Ok(header.replica()),
+        Ok(()) => Checked::Replica(header.replica()),
     })
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use distrifs_engine::io::{Body, Buf, Io, SimOperation, SimWorld, block_on};
+use distrifs_engine::io::{Body, Buf, Faults, Io, SimOperation, SimWorld, block_on};
 use distrifs_engine::store::{ChunkStore, Inventory, ReplicaInfo, StoreError};
 use distrifs_proto::limits::BLOCK_BYTES;
 use distrifs_proto::types::{ChunkId, ClusterId, GenerationStamp, block_crcs};
@@ -263,4 +263,52 @@ fn a_start_on_a_disk_that_does_not_answer_moves_nothing() {
         assert_eq!(world.files_now(), before);
         assert_eq!(store.inventory(CLUSTER).await.unwrap().replicas.len(), 1);
     });
+}
+
+/// A file that may not be read is one replica lost, not a datanode that does not start.
+#[test]
+fn what_may_not_be_read_or_moved_counts_as_lost_and_stays() {
+    let sidecar = "chunks/00/chunk-0000000000000001.meta";
+    let data = "chunks/00/chunk-0000000000000001";
+    for (operation, lost_sidecar) in [(SimOperation::Open, false), (SimOperation::Rename, true)] {
+        let world = formatted(1);
+        run(&world, async |io| {
+            let store = ChunkStore::attach(io.clone(), root());
+            write(&store, 1).await.unwrap();
+            write(&store, 2).await.unwrap();
+            if lost_sidecar {
+                io.unlink(&root().join(sidecar)).await.unwrap();
+            }
+            let before = world.files_now();
+            world.faults().deny(operation, if lost_sidecar { data } else { sidecar }, 1);
+            let found = store.inventory(CLUSTER).await.unwrap();
+            assert_eq!(found.replicas.len(), 1, "{operation:?}");
+            let [(name, why)] = &found.unreadable[..] else { panic!("{operation:?}: {found:?}") };
+            assert_eq!(name, "0000000000000001");
+            assert!(why.contains("/data/") && why.contains("ermission denied"), "{why}");
+            assert_eq!(world.files_now(), before, "{operation:?}");
+            // With its mode put right it is there again, or where it belongs.
+            let found = store.inventory(CLUSTER).await.unwrap();
+            let kinds = (found.replicas.len(), found.quarantined.len(), found.unreadable.len());
+            assert_eq!(kinds, if lost_sidecar { (1, 1, 0) } else { (2, 0, 0) }, "{operation:?}");
+        });
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_listed_is_told_with_its_path_and_the_cause() {
+    for deny in [false, true] {
+        let world = formatted(1);
+        run(&world, async |io| {
+            let store = ChunkStore::attach(io.clone(), root());
+            let fail = if deny { Faults::deny } else { Faults::fail };
+            fail(&world.faults(), SimOperation::List, "chunks/3e", 1);
+            let error = store.inventory(CLUSTER).await.unwrap_err();
+            let text = error.to_string();
+            assert!(
+                matches!(error, StoreError::Io { .. }) && text.contains("/data/chunks/3e: list: "),
+                "{text}"
+            );
+        });
+    }
 }

@@ -48,6 +48,7 @@ struct Failure {
     operation: SimOperation,
     pattern: String,
     times: u64,
+    errno: Errno,
 }
 
 impl Default for Plan {
@@ -63,7 +64,7 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// Whether an operation fails with EIO.
+    /// Whether an operation fails.
     pub(super) fn strike(&mut self, operation: SimOperation, path: &Path) -> io::Result<()> {
         let path = path.to_string_lossy();
         let hit = self.failures.iter_mut().find(|failure| {
@@ -72,7 +73,7 @@ impl Plan {
         match hit {
             Some(failure) => {
                 failure.times -= 1;
-                Err(errno(Errno::IO))
+                Err(errno(failure.errno))
             }
             None => Ok(()),
         }
@@ -91,7 +92,16 @@ impl Faults {
     /// The next `times` operations of a kind on a path that contains `pattern` fail with EIO
     /// (`u64::MAX`: all of them).
     pub fn fail(&self, operation: SimOperation, pattern: &str, times: u64) {
-        let failure = Failure { operation, pattern: pattern.to_owned(), times };
+        self.plan(operation, pattern, times, Errno::IO);
+    }
+
+    /// As [`fail`](Self::fail), with EACCES: what a file or directory of the wrong mode or owner answers.
+    pub fn deny(&self, operation: SimOperation, pattern: &str, times: u64) {
+        self.plan(operation, pattern, times, Errno::ACCESS);
+    }
+
+    fn plan(&self, operation: SimOperation, pattern: &str, times: u64, errno: Errno) {
+        let failure = Failure { operation, pattern: pattern.to_owned(), times, errno };
         self.with(|world| world.plan.failures.push(failure));
     }
 
