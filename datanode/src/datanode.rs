@@ -8,16 +8,17 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use distrifs_engine::io::{Body, block_on};
-use distrifs_engine::store::{ChunkStore, Folder, Inventory as FolderInventory, StoreError, Witness};
-use distrifs_proto::types::{ClusterId, HostPort, NodeId};
+use distrifs_engine::io::Body;
+use distrifs_engine::store::{Folder, StoreError};
+use distrifs_proto::types::{HostPort, NodeId};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle as Task;
 
 use crate::config::DatanodeConfig;
-use crate::control::{Control, Inventory};
-use crate::node::Node;
+use crate::control::Control;
+use crate::folders::Folders;
+use crate::node::{Counters, Node};
 use crate::scrub::Scrub;
 use crate::shard::{self, SHARD_QUEUE_MAX, ShardCommand, ShardConfig};
 use crate::{acceptor, http};
@@ -39,7 +40,7 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The folders are not of one node.
-    #[error("{path}: belongs to {found}, the folders before it to {expected}")]
+    #[error("{path}: belongs to {found}, another of the data folders to {expected}")]
     MixedFolders {
         /// The folder that differs.
         path: String,
@@ -91,16 +92,12 @@ impl Datanode {
             return Err(StartError::Config("a datanode needs a data folder and a master".into()));
         }
         let body = config.io.resolve().map_err(|source| StartError::System { what: "I/O body", source })?;
-        let folders = open_folders(&config)?;
-        let identity = folders[0].identity();
-        let mut witness = Witness::default();
-        for folder in &folders {
-            let seen = folder.witness()?;
-            witness = Witness { epoch: witness.epoch.max(seen.epoch), lsn: witness.lsn.max(seen.lsn) };
-        }
+        let (folders, inventory) = Folders::open(&config.data_dirs)?.scan(&body).await?;
+        let identity = folders.identity();
+        let Folders { serving: folders, left_out, witness, .. } = folders;
         let node = Arc::new(Node::new(identity.node, identity.cluster, witness.epoch, folders.len()));
+        Counters::add(&node.counters.folders_left_out, left_out.len() as u64);
         Control::measure_room(&node, &folders);
-        let inventory = scan(&body, &folders, identity.cluster).await?;
         let listener = listen(&config.listen)?;
         let http_listener = config.http.as_ref().map(listen).transpose()?;
         let address = |listener: &TcpListener| {
@@ -118,6 +115,7 @@ impl Datanode {
         let control = Control {
             node: node.clone(),
             folders,
+            left_out,
             witness,
             inventory,
             shards: shards.clone(),
@@ -225,73 +223,6 @@ fn first_failure(mut reasons: mpsc::Receiver<String>) -> oneshot::Receiver<Strin
         }
     });
     told
-}
-
-/// Takes all folders; they are of one node and one cluster. New ones become this node's.
-fn open_folders(config: &DatanodeConfig) -> Result<Vec<Folder>, StartError> {
-    let mut folders: Vec<Folder> = Vec::with_capacity(config.data_dirs.len());
-    let fresh = NodeId(rand::random_range(1..=u64::MAX));
-    for dir in &config.data_dirs {
-        let node = folders.first().map_or(fresh, |first| first.identity().node);
-        let mut folder = Folder::open(dir, node)?;
-        if let Some(first) = folders.first() {
-            let (own, found) = (first.identity(), folder.identity());
-            let mixed = |found: String, expected: String| StartError::MixedFolders {
-                path: folder.root().display().to_string(),
-                found,
-                expected,
-            };
-            if found.node != own.node {
-                return Err(mixed(format!("node {}", found.node), format!("node {}", own.node)));
-            }
-            match (own.cluster, found.cluster) {
-                (Some(cluster), None) => folder.join(cluster)?,
-                (own, found) if own != found => {
-                    let name =
-                        |c: Option<ClusterId>| c.map_or("no cluster".into(), |c| format!("cluster {c}"));
-                    return Err(mixed(name(found), name(own)));
-                }
-                _ => {}
-            }
-        }
-        folders.push(folder);
-    }
-    Ok(folders)
-}
-
-/// Lists what the folders hold, on a thread of its own.
-async fn scan(body: &Body, folders: &[Folder], cluster: Option<ClusterId>) -> Result<Inventory, StartError> {
-    let mut inventory = Inventory::new(folders.len());
-    let roots: Vec<_> = folders.iter().map(|f| f.root().to_owned()).collect();
-    let body = body.clone();
-    let scanned = tokio::task::spawn_blocking(move || {
-        block_on(body, |io| async move {
-            let mut found = Vec::with_capacity(roots.len());
-            for root in roots {
-                let store = ChunkStore::attach(io.clone(), root);
-                store.clear_tmp().await?;
-                found.push(match cluster {
-                    Some(cluster) => store.inventory(cluster).await?,
-                    None => FolderInventory::default(),
-                });
-            }
-            Ok::<_, StoreError>(found)
-        })
-    });
-    let system = |source| StartError::System { what: "inventory", source };
-    let found = scanned.await.map_err(|e| system(io::Error::other(e)))?.map_err(system)??;
-    for (disk, folder) in found.into_iter().enumerate() {
-        if !folder.quarantined.is_empty() {
-            let (count, root) = (folder.quarantined.len(), folders[disk].root());
-            tracing::warn!(count, folder = %root.display(), "chunks were moved to quarantine");
-        }
-        if !folder.unreadable.is_empty() {
-            let (count, root) = (folder.unreadable.len(), folders[disk].root());
-            tracing::error!(count, folder = %root.display(), "replicas cannot be read: they count as lost");
-        }
-        folder.replicas.into_iter().for_each(|replica| inventory.add(replica, disk));
-    }
-    Ok(inventory)
 }
 
 type Shards = (Vec<mpsc::Sender<ShardCommand>>, Vec<JoinHandle<()>>);

@@ -1,6 +1,7 @@
 //! The datanode: stores chunks, forwards them down the pipeline, serves reads, and keeps the master informed.
 //!
 //! - `datanode`: starts and stops everything; `acceptor` hands connections to the shards.
+//! - `folders`: whose the data folders are, what they hold, and which are left out.
 //! - `shard`: the data plane, a thread per core on the I/O seam; `pipeline` decides what a hop answers.
 //! - `control`: the session with the master, and the inventory that reports are cut from.
 //! - `scrub`: which replica is read whole next, so that rot is found before it is met. Pure.
@@ -12,6 +13,7 @@ mod acceptor;
 mod config;
 mod control;
 mod datanode;
+mod folders;
 mod http;
 mod node;
 mod pipeline;

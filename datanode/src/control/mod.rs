@@ -6,6 +6,7 @@ mod inventory;
 mod session;
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,6 +42,8 @@ pub(crate) enum Fatal {
 pub(crate) struct Control {
     pub(crate) node: Arc<Node>,
     pub(crate) folders: Vec<Folder>,
+    /// Data folders that do not serve since the start: told, and nothing else.
+    pub(crate) left_out: Vec<PathBuf>,
     pub(crate) witness: Witness,
     pub(crate) inventory: Inventory,
     pub(crate) shards: Vec<mpsc::Sender<ShardCommand>>,
@@ -212,17 +215,7 @@ impl Control {
     fn witness(&mut self, epoch: Epoch, lsn: Lsn) -> Result<(), Fatal> {
         let seen = Witness { epoch: self.witness.epoch.max(epoch), lsn: self.witness.lsn.max(lsn) };
         if seen != self.witness {
-            for (disk, folder) in self.node.disks.iter().zip(&self.folders) {
-                match folder.set_witness(seen) {
-                    Ok(()) => {}
-                    // A broken disk takes its folder out, not the node.
-                    Err(error) if self.folders.len() > 1 => {
-                        tracing::error!(%error, "takes no more writes");
-                        disk.suspect();
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            self.on_every_folder(|folder| folder.set_witness(seen))?;
             self.witness = seen;
         }
         self.node.raise_epoch(epoch);
@@ -231,12 +224,30 @@ impl Control {
 
     /// Makes every folder one of this cluster, or fails when one is another's.
     fn join(&mut self, cluster: ClusterId) -> Result<(), Fatal> {
-        for folder in &mut self.folders {
-            folder.join(cluster)?;
-        }
+        self.on_every_folder(|folder| folder.join(cluster))?;
         // Set before: then it is the same, or a folder would have refused.
         let _ = self.node.cluster.set(cluster);
         Ok(())
+    }
+
+    /// Does this to every folder. A broken disk takes its folder out, not the node, unless no other took it.
+    fn on_every_folder(
+        &mut self,
+        act: impl Fn(&mut Folder) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (mut done, mut failure) = (0, None);
+        for (disk, folder) in self.node.disks.iter().zip(&mut self.folders) {
+            match act(folder) {
+                Ok(()) => done += 1,
+                Err(error @ StoreError::Folder { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, "takes no more writes");
+                    disk.suspect();
+                    failure.get_or_insert(error);
+                }
+            }
+        }
+        failure.filter(|_| done == 0).map_or(Ok(()), Err)
     }
 
     /// Asks the file systems how much room there is.

@@ -354,6 +354,11 @@ impl Control {
                 healthy: disk.is_healthy(),
             }
         };
+        let left_out = self.left_out.iter().map(|path| v1::DataDir {
+            path: path.to_string_lossy().into_owned(),
+            healthy: false,
+            ..v1::DataDir::default()
+        });
         let counters = &self.node.counters;
         let now = |counter: &std::sync::atomic::AtomicU64| {
             u32::try_from(counter.load(std::sync::atomic::Ordering::Relaxed)).unwrap_or(u32::MAX)
@@ -361,7 +366,15 @@ impl Control {
         let used = (0..self.folders.len()).map(|disk| self.inventory.used_bytes(disk)).sum();
         let scrub = self.scrub.status(self.started.elapsed(), used);
         v1::Heartbeat {
-            data_dirs: self.node.disks.iter().zip(&self.folders).enumerate().map(dir).collect(),
+            data_dirs: self
+                .node
+                .disks
+                .iter()
+                .zip(&self.folders)
+                .enumerate()
+                .map(dir)
+                .chain(left_out)
+                .collect(),
             chunks: self.inventory.len() as u64,
             connections: now(&counters.connections),
             io_body: self.io_body.into(),

@@ -27,6 +27,8 @@ struct Node {
     /// Copies that have ended: chunk, target, code.
     copied: Vec<(ChunkId, NodeId, u32)>,
     scrubbed: u64,
+    /// As the last heartbeat told them.
+    dirs: Vec<v1::DataDir>,
     /// Full reports, and digests in their place.
     lists: u32,
     digests: Vec<InventoryDigest>,
@@ -162,6 +164,11 @@ impl FakeMaster {
         self.nodes.lock().unwrap()[&node].scrubbed
     }
 
+    /// The data folders as the last heartbeat told them; none before the first.
+    pub(crate) fn data_dirs(&self, node: NodeId) -> Vec<v1::DataDir> {
+        self.nodes.lock().unwrap()[&node].dirs.clone()
+    }
+
     async fn wait(&self, what: &str, holds: impl Fn(&BTreeMap<NodeId, Node>) -> bool) {
         let deadline = Instant::now() + crate::PATIENCE;
         while !holds(&self.nodes.lock().unwrap()) {
@@ -241,6 +248,7 @@ impl DatanodeService for Service {
                         );
                     }
                     Some(Heard::Heartbeat(beat)) => {
+                        node.dirs = beat.data_dirs;
                         node.scrubbed = beat.scrub.unwrap_or_default().replicas_checked;
                     }
                     _ => {}

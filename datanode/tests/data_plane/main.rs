@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod fake_master;
+mod folders;
 mod misbehaviour;
 mod upkeep;
 mod wire;
@@ -33,9 +34,13 @@ fn bodies() -> Vec<&'static str> {
 }
 
 async fn launch(io: &str, root: &Path, master: &FakeMaster, http: Option<HostPort>) -> Datanode {
-    let config = DatanodeConfig {
+    Datanode::start(config(io, &[root], master, http)).await.unwrap()
+}
+
+fn config(io: &str, roots: &[&Path], master: &FakeMaster, http: Option<HostPort>) -> DatanodeConfig {
+    DatanodeConfig {
         advertise: None,
-        data_dirs: vec![root.to_owned()],
+        data_dirs: roots.iter().map(|&root| root.to_owned()).collect(),
         masters: vec![master.address()],
         listen: "127.0.0.1:0".parse().unwrap(),
         http,
@@ -44,8 +49,7 @@ async fn launch(io: &str, root: &Path, master: &FakeMaster, http: Option<HostPor
         io: io.parse().unwrap(),
         scrub_interval: Duration::from_secs(3600),
         socket_timeout: Duration::from_secs(3),
-    };
-    Datanode::start(config).await.unwrap()
+    }
 }
 
 async fn start(io: &str, root: &Path, master: &FakeMaster) -> Datanode {

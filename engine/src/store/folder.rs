@@ -57,6 +57,15 @@ pub struct Folder {
 }
 
 impl Folder {
+    /// Whose folder it is, without taking it; `None` where it was not made ready yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Folder`] when its `VERSION` is damaged, newer or no file; [`StoreError::Io`].
+    pub fn owner(root: &Path) -> Result<Option<Identity>, StoreError> {
+        let path = root.join(VERSION_FILE);
+        if is_there(&path, Kind::File)? { read_version(&path) } else { Ok(None) }
+    }
+
     /// Takes the folder for this process; a missing or empty one is made ready for `fresh_node`.
     ///
     /// # Errors
@@ -198,7 +207,9 @@ enum Kind {
 fn is_there(path: &Path, kind: Kind) -> Result<bool, StoreError> {
     let found = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(false);
+        }
         Err(error) => return Err(StoreError::io("stat", path, error)),
     };
     let (fits, wanted) = match kind {
