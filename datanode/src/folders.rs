@@ -96,6 +96,10 @@ impl Folders {
                 tracing::error!(count, folder = %root, "replicas cannot be read: they count as lost");
             }
             found.replicas.into_iter().for_each(|replica| inventory.add(replica, disk));
+            for chunk in found.damaged {
+                // Not one of which another folder has a newer one.
+                let _ = inventory.mark(chunk, disk, true);
+            }
         }
         Ok((this, inventory))
     }

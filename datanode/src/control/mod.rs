@@ -200,7 +200,8 @@ impl Control {
     /// Has a replica read whole; whether a shard takes the order.
     fn check(&self, chunk: ChunkId, bytes_per_second: Option<u64>) -> bool {
         let Some(held) = self.inventory.get(chunk) else { return false };
-        self.order(chunk, ShardCommand::Check(Check { chunk, disk: held.disk, bytes_per_second }))
+        let check = Check { chunk, disk: held.disk, marked: held.corrupt, bytes_per_second };
+        self.order(chunk, ShardCommand::Check(check))
     }
 
     /// Gives an order to the shard of a chunk. One that is busy is not waited for: the shards tell this task what

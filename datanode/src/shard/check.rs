@@ -21,6 +21,8 @@ pub(super) const CHECKS_MAX: usize = 1024;
 pub(crate) struct Check {
     pub(crate) chunk: ChunkId,
     pub(crate) disk: usize,
+    /// It counted as damaged when this was ordered.
+    pub(crate) marked: bool,
     /// For the scrub: no faster than so many bytes in a second.
     pub(crate) bytes_per_second: Option<u64>,
 }
@@ -40,19 +42,51 @@ impl Shard {
     /// Checks one after the other.
     pub(super) async fn check_all(self: Rc<Self>, mut checks: mpsc::Receiver<Check>) {
         while let Some(check) = checks.recv().await {
-            let Check { chunk, disk, .. } = check;
+            let Check { chunk, disk, marked, .. } = check;
             let mut bytes = 0;
             let found = match self.check(check, &mut bytes).await {
-                Ok(replica) => Found::Sound(replica),
-                Err(StoreError::NoSuchChunk { .. }) => Found::Gone,
+                Ok(replica) => {
+                    if marked || self.marked.borrow().contains(&chunk) {
+                        self.remember(chunk, disk, false).await;
+                    }
+                    Found::Sound(replica)
+                }
+                Err(StoreError::NoSuchChunk { .. }) => {
+                    // The mark would speak of the next replica.
+                    if marked || self.marked.borrow().contains(&chunk) {
+                        self.remember(chunk, disk, false).await;
+                    }
+                    Found::Gone
+                }
                 Err(error) => {
                     tracing::warn!(%chunk, folder = %self.disks[disk].root().display(), %error, "a replica is damaged");
                     self.judge(disk, &error);
                     self.readers.borrow_mut().remove(chunk);
+                    // Of a disk that does not answer this says nothing about the next start.
+                    if matches!(error, StoreError::Corrupt { .. }) {
+                        self.remember(chunk, disk, true).await;
+                    }
                     Found::Corrupt
                 }
             };
             self.tell(ShardEvent::Checked { chunk, disk, found, bytes }).await;
+        }
+    }
+
+    /// Has the next start know what was found of a replica. Where that cannot be written, a later check finds it again.
+    pub(super) async fn remember(&self, chunk: ChunkId, disk: usize, damaged: bool) {
+        if !self.node.disks[disk].is_healthy() {
+            return;
+        }
+        let store = &self.disks[disk];
+        let noted = if damaged { store.mark_damaged(chunk).await } else { store.clear_mark(chunk).await };
+        if let Err(error) = noted {
+            tracing::warn!(%chunk, damaged, %error, "the next start will not know what was found of a replica");
+            self.judge(disk, &error);
+        } else if damaged {
+            self.marked.borrow_mut().insert(chunk);
+        } else {
+            self.marked.borrow_mut().remove(&chunk);
         }
     }
 

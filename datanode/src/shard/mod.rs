@@ -17,6 +17,7 @@ mod wire;
 mod write;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::io;
 use std::net::TcpStream;
 use std::path::PathBuf;
@@ -96,6 +97,8 @@ pub(crate) struct Shard {
     buffers: Buffers,
     peers: PeerPool,
     readers: RefCell<ReaderCache>,
+    /// Replicas that this shard has marked: of these orders that were on their way do not know. As many as are damaged.
+    marked: RefCell<HashSet<ChunkId>>,
     events: mpsc::Sender<ShardEvent>,
     connections: Cell<usize>,
     socket_timeout: Duration,
@@ -114,6 +117,7 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
         buffers: Buffers::new()?,
         peers: PeerPool::new(io.clone(), patience(config.socket_timeout, 0)),
         readers: RefCell::default(),
+        marked: RefCell::default(),
         events: config.events,
         connections: Cell::new(0),
         socket_timeout: config.socket_timeout,
@@ -189,7 +193,10 @@ impl Shard {
 
     async fn delete(&self, chunk: ChunkId, up_to: GenerationStamp, disk: usize) {
         match self.disks[disk].delete(chunk, up_to).await {
-            Ok(()) => self.tell(ShardEvent::Deleted { chunk }).await,
+            Ok(()) => {
+                self.marked.borrow_mut().remove(&chunk);
+                self.tell(ShardEvent::Deleted { chunk }).await;
+            }
             Err(error) => {
                 tracing::warn!(%chunk, %error, "a replica could not be deleted");
                 self.judge(disk, &error);

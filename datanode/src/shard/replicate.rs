@@ -57,6 +57,7 @@ impl Shard {
                     if error.node == this.node.id && error.code == ErrorCode::Corrupt {
                         let found = super::check::Found::Corrupt;
                         let (disk, bytes) = (copy.disk, 0);
+                        this.remember(chunk, disk, true).await;
                         this.tell(ShardEvent::Checked { chunk, disk, found, bytes }).await;
                     }
                 }

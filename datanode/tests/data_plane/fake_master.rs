@@ -87,6 +87,11 @@ impl FakeMaster {
         self.refusals.store(count, Ordering::SeqCst);
     }
 
+    /// As if the node had never been here.
+    pub(crate) fn forget(&self, node: NodeId) {
+        self.nodes.lock().unwrap().remove(&node);
+    }
+
     pub(crate) fn cluster(&self) -> ClusterId {
         self.cluster
     }
@@ -225,6 +230,8 @@ impl DatanodeService for Service {
                     Some(Heard::BlockReport(part)) => {
                         node.lists += u32::from(part.last);
                         node.chunks.extend(part.replicas.iter().map(|r| ChunkId(r.chunk_id)));
+                        let corrupt = part.replicas.iter().filter(|r| r.corrupt);
+                        node.corrupt.extend(corrupt.map(|r| ChunkId(r.chunk_id)));
                         node.reported |= part.last;
                     }
                     Some(Heard::Changes(changes)) => {

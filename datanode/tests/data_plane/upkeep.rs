@@ -17,7 +17,7 @@ const LENGTH: usize = (2 << 20) + 777;
 /// Two nodes; the first holds chunk 1.
 struct Pair {
     master: FakeMaster,
-    nodes: [Datanode; 2],
+    nodes: Vec<Datanode>,
     dir: tempfile::TempDir,
     content: Vec<u8>,
 }
@@ -31,7 +31,7 @@ impl Pair {
         let content = bytes(LENGTH);
         let answer = Peer::connect(&hop(&source)).await.write(&request(1, &content, &[])).await;
         assert!(matches!(answer, Answer::Acked(_)), "{answer:?}");
-        let it = Self { master, nodes: [source, target], dir, content };
+        let it = Self { master, nodes: vec![source, target], dir, content };
         it.master.wait_for_chunk(ChunkId(1), &[it.id(0)]).await;
         it
     }
@@ -75,6 +75,14 @@ impl Pair {
             }
         }
         panic!("a hundred checks did not find it corrupt: {corrupt}");
+    }
+
+    /// Stops the first node and starts it again on what it had.
+    async fn restart_source(&mut self, io: &str) {
+        let id = self.id(0);
+        self.nodes.remove(0).stop().await;
+        self.master.forget(id);
+        self.nodes.insert(0, start(io, &self.folder(0), &self.master).await);
     }
 
     async fn stop(self) {
@@ -134,6 +142,34 @@ async fn what_is_damaged_is_found_and_never_copied() {
             flip(&pair.folder(0), place);
             pair.verify_until(false).await;
             assert!(!pair.master.is_corrupt(pair.id(0), ChunkId(1)), "{io}: it is as it was");
+            pair.stop().await;
+        }
+    }
+}
+
+/// A restart does not make a damaged replica a sound one, and a sound one is not held for damaged for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_forgets_no_damage() {
+    for io in bodies() {
+        for by_copy in [false, true] {
+            let mut pair = Pair::start(io).await;
+            let (id, folder) = (pair.id(0), pair.folder(0));
+            let mark = folder.join("chunks/00/chunk-0000000000000001.bad");
+            for damaged in [true, false] {
+                flip(&folder, LENGTH / 2);
+                if damaged && by_copy {
+                    let code = pair.replicate(pair.order()).await;
+                    assert_eq!(code, u32::from(ErrorCode::Corrupt.number()), "{io}");
+                } else {
+                    pair.verify_until(damaged).await;
+                }
+                assert_eq!(mark.exists(), damaged, "{io}");
+                pair.restart_source(io).await;
+                assert_eq!(pair.master.reports(id).0, 1, "{io}: from the full report");
+                assert_eq!(pair.master.is_corrupt(id, ChunkId(1)), damaged, "{io}: at once");
+                let code = pair.replicate(pair.order()).await;
+                assert_eq!(code == u32::from(ErrorCode::Corrupt.number()), damaged, "{io}: and never copied");
+            }
             pair.stop().await;
         }
     }

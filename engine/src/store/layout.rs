@@ -29,6 +29,10 @@ pub(super) fn meta_path(root: &Path, chunk: ChunkId) -> PathBuf {
     chunk_dir(root, chunk).join(format!("chunk-{chunk}.meta"))
 }
 
+pub(super) fn mark_path(root: &Path, chunk: ChunkId) -> PathBuf {
+    chunk_dir(root, chunk).join(format!("chunk-{chunk}.bad"))
+}
+
 pub(super) fn tmp_data_path(root: &Path, chunk: ChunkId) -> PathBuf {
     root.join(TMP).join(format!("chunk-{chunk}"))
 }
@@ -42,17 +46,23 @@ pub(super) fn tmp_meta_path(root: &Path, chunk: ChunkId) -> PathBuf {
 pub(super) enum Name {
     Data(ChunkId),
     Meta(ChunkId),
+    /// The replica was found damaged.
+    Mark(ChunkId),
     Foreign,
 }
 
 pub(super) fn parse(name: &OsStr) -> Name {
     let Some(rest) = name.to_str().and_then(|n| n.strip_prefix("chunk-")) else { return Name::Foreign };
-    let (digits, meta) = rest.strip_suffix(".meta").map_or((rest, false), |d| (d, true));
-    match digits.parse::<ChunkId>() {
+    let (digits, suffix) =
+        rest.split_once('.').map_or((rest, None), |(digits, suffix)| (digits, Some(suffix)));
+    let Ok(chunk) = digits.parse::<ChunkId>() else { return Name::Foreign };
+    match suffix {
         // Only the spelling that we write: upper case digits would be a second name for the same chunk.
-        Ok(chunk) if chunk.to_string() == digits && meta => Name::Meta(chunk),
-        Ok(chunk) if chunk.to_string() == digits => Name::Data(chunk),
-        _ => Name::Foreign,
+        _ if chunk.to_string() != digits => Name::Foreign,
+        None => Name::Data(chunk),
+        Some("meta") => Name::Meta(chunk),
+        Some("bad") => Name::Mark(chunk),
+        Some(_) => Name::Foreign,
     }
 }
 
@@ -66,12 +76,23 @@ mod tests {
         let name = |p: PathBuf| parse(p.file_name().expect("a file name"));
         assert_eq!(name(data_path(Path::new("/d"), chunk)), Name::Data(chunk));
         assert_eq!(name(meta_path(Path::new("/d"), chunk)), Name::Meta(chunk));
+        assert_eq!(name(mark_path(Path::new("/d"), chunk)), Name::Mark(chunk));
         assert_eq!(data_path(Path::new("/d"), chunk), Path::new("/d/chunks/56/chunk-0000000012345678"));
     }
 
     #[test]
     fn other_names_are_foreign() {
-        for name in ["", "chunk-", "chunk-12", "chunk-00000000000000AB", "chunk-0000000000000001.tmp", "x"] {
+        for name in [
+            "",
+            "x",
+            "chunk-",
+            "chunk-12",
+            "chunk-00000000000000AB",
+            "chunk-00000000000000AB.bad",
+            "chunk-0000000000000001.",
+            "chunk-0000000000000001.tmp",
+            "chunk-0000000000000001.bad.meta",
+        ] {
             assert_eq!(parse(OsStr::new(name)), Name::Foreign, "{name}");
         }
     }

@@ -5,6 +5,7 @@
 //! WITNESS                       highest epoch and LSN shown           (folder.rs)
 //! chunks/XX/chunk-<16 hex>      exactly the chunk's bytes
 //! chunks/XX/chunk-<16 hex>.meta its sidecar                           (sidecar.rs)
+//! chunks/XX/chunk-<16 hex>.bad  empty: the replica was found damaged
 //! tmp/                          what is not committed; emptied at start
 //! quarantine/                   what does not fit together; kept for a person
 //! ```
@@ -25,6 +26,7 @@ mod scan;
 mod sidecar;
 mod writer;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -132,19 +134,66 @@ impl ChunkStore {
             Err(error) => return Err(error),
         }
         // Data first: while its name is there the chunk exists, and must have its sidecar.
+        // The mark goes last: it must not be lost before what it speaks of.
+        let mark = layout::mark_path(&self.root, chunk);
         let mut changed = false;
-        for path in [&data, &meta] {
+        for path in [&data, &meta, &mark] {
             match self.io.unlink(path).await {
                 Ok(()) => changed = true,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(StoreError::io("unlink", path, error)),
             }
         }
         if changed {
-            let parent = layout::chunk_dir(&self.root, chunk);
-            self.dir_sync.sync(&parent).await.map_err(|e| StoreError::sync("directory", &parent, e))?;
+            self.sync_dir_of(chunk).await?;
         }
         Ok(())
+    }
+
+    /// Remembers, durably, that a replica was found damaged: the next start knows it at once. One that is deleted
+    /// meanwhile leaves no mark.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`] on a full disk, [`StoreError::SyncFailed`], [`StoreError::Io`]. Nothing but the memory
+    /// is lost.
+    pub async fn mark_damaged(&self, chunk: ChunkId) -> Result<(), StoreError> {
+        let mark = layout::mark_path(&self.root, chunk);
+        match self.io.open(&mark, Open::CREATE).await {
+            Ok(file) => file.close().await.map_err(|e| StoreError::io("close", &mark, e))?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) => return Err(StoreError::io("create", &mark, error)),
+        }
+        // A deletion removes the mark after the data: either it finds this one, or the data is seen to be gone. A mark
+        // that stayed would speak of a later replica.
+        match self.io.open(&layout::data_path(&self.root, chunk), Open::READ).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => self.remove_mark(&mark).await.map(drop),
+            _ => self.sync_dir_of(chunk).await,
+        }
+    }
+
+    /// Forgets, durably, that a replica was found damaged: it was found sound.
+    ///
+    /// # Errors
+    /// [`StoreError::SyncFailed`], [`StoreError::Io`].
+    pub async fn clear_mark(&self, chunk: ChunkId) -> Result<(), StoreError> {
+        if self.remove_mark(&layout::mark_path(&self.root, chunk)).await? {
+            self.sync_dir_of(chunk).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether it was there.
+    async fn remove_mark(&self, mark: &Path) -> Result<bool, StoreError> {
+        match self.io.unlink(mark).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("unlink", mark, error)),
+        }
+    }
+
+    async fn sync_dir_of(&self, chunk: ChunkId) -> Result<(), StoreError> {
+        let parent = layout::chunk_dir(&self.root, chunk);
+        self.dir_sync.sync(&parent).await.map_err(|e| StoreError::sync("directory", &parent, e))
     }
 
     /// Every committed chunk, in order of ids. What does not fit together is moved to `quarantine/` and counted.

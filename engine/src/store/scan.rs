@@ -15,6 +15,8 @@ use crate::io::{Buf, Io, Open};
 pub struct Inventory {
     /// In order of ids.
     pub replicas: Vec<ReplicaInfo>,
+    /// Those of them that were found damaged before, in order of ids.
+    pub damaged: Vec<ChunkId>,
     /// What was moved to `quarantine/`: the name and why.
     pub quarantined: Vec<(String, String)>,
     /// What this process may not read or move, and is left where it is: the name and why.
@@ -36,6 +38,7 @@ pub(super) async fn inventory(io: &Io, root: &Path, cluster: ClusterId) -> Resul
         scan_dir(io, root, cluster, number, &mut found).await?;
     }
     found.replicas.sort_unstable_by_key(|r| r.chunk);
+    found.damaged.sort_unstable();
     Ok(found)
 }
 
@@ -43,6 +46,7 @@ pub(super) async fn inventory(io: &Io, root: &Path, cluster: ClusterId) -> Resul
 struct Pair {
     data_len: Option<u64>,
     meta: bool,
+    mark: bool,
 }
 
 async fn scan_dir(
@@ -62,6 +66,7 @@ async fn scan_dir(
                 pairs.entry(chunk).or_default().data_len = Some(entry.len);
             }
             Name::Meta(chunk) if entry.is_file => pairs.entry(chunk).or_default().meta = true,
+            Name::Mark(chunk) if entry.is_file => pairs.entry(chunk).or_default().mark = true,
             _ => tracing::warn!(path = %dir.join(&entry.name).display(), "not a chunk: left alone"),
         }
     }
@@ -70,15 +75,23 @@ async fn scan_dir(
         let checked = match (pair.data_len, pair.meta) {
             (Some(len), true) => check_pair(io, root, cluster, chunk, len, number).await?,
             (Some(_), false) => Checked::Misfit("its sidecar is missing".into()),
-            (None, _) => Checked::Misfit("a sidecar without its chunk".into()),
+            (None, true) => Checked::Misfit("a sidecar without its chunk".into()),
+            (None, false) => {
+                remove_mark(io, &dir, chunk).await;
+                continue;
+            }
         };
         let why = match checked {
             Checked::Replica(replica) => {
                 found.replicas.push(replica);
+                found.damaged.extend(pair.mark.then_some(chunk));
                 continue;
             }
             Checked::Misfit(why) => match quarantine(io, root, chunk, number, (data, meta)).await {
                 Ok(()) => {
+                    if pair.mark {
+                        remove_mark(io, &dir, chunk).await;
+                    }
                     tracing::warn!(%chunk, why, "moved to quarantine");
                     found.quarantined.push((chunk.to_string(), why));
                     continue;
@@ -167,13 +180,22 @@ async fn quarantine(
     Ok(())
 }
 
+/// What a mark speaks of is gone: it would be taken for one of a later replica.
+async fn remove_mark(io: &Io, dir: &Path, chunk: ChunkId) {
+    let mark = dir.join(format!("chunk-{chunk}.bad"));
+    if let Err(error) = io.unlink(&mark).await {
+        tracing::warn!(path = %mark.display(), %error, "a mark without its chunk stays");
+    }
+}
+
 pub(super) async fn clear_tmp(io: &Io, root: &Path) -> Result<usize, StoreError> {
     let tmp = root.join(layout::TMP);
     let entries = io.read_dir(&tmp).await.map_err(|e| StoreError::io("list", &tmp, e))?;
     let mut removed = 0;
     for entry in entries {
         let path = tmp.join(&entry.name);
-        if !entry.is_file || layout::parse(&entry.name) == Name::Foreign {
+        let unfinished = matches!(layout::parse(&entry.name), Name::Data(_) | Name::Meta(_));
+        if !entry.is_file || !unfinished {
             tracing::warn!(path = %path.display(), "not ours: left alone");
             continue;
         }

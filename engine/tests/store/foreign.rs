@@ -21,7 +21,7 @@ fn bodies() -> Vec<Body> {
 }
 
 /// Runs on each body, with a data folder that has the chunks 1 and 2, and a folder elsewhere with something precious.
-fn on_real(test: &impl AsyncFn(Io, &Path, &Path)) {
+pub(crate) fn on_real(test: &impl AsyncFn(Io, &Path, &Path)) {
     for body in bodies() {
         let dir = tempfile::tempdir().unwrap();
         let (root, elsewhere) = (dir.path().join("data"), dir.path().join("elsewhere"));

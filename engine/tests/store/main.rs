@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod foreign;
+mod marks;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
