@@ -142,6 +142,8 @@ pub struct NodeStatus {
     pub scrub: ScrubStatus,
     /// Why it is suspect; empty when it is not.
     pub why_suspect: String,
+    /// Chunks moved out of the way there, for a person to look at.
+    pub chunks_in_quarantine: u64,
 }
 
 /// How far a datanode has read its replicas whole, since its start.
@@ -200,6 +202,8 @@ pub struct ClusterStatus {
     pub copies_missing: u64,
     /// How long they take at the pace of the last minute; `None`: none was made in it.
     pub repair_time_left: Option<Duration>,
+    /// Chunks that datanodes hold and the namespace does not know.
+    pub orphans: u64,
     /// Why nothing is repaired; empty: it is.
     pub safe_mode: String,
     /// The cluster's identity.
@@ -317,6 +321,7 @@ impl From<v1::NodeStatus> for NodeStatus {
             reported: message.reported,
             scrub: message.scrub.map(ScrubStatus::from).unwrap_or_default(),
             why_suspect: message.why_suspect,
+            chunks_in_quarantine: message.chunks_in_quarantine,
         }
     }
 }
@@ -343,6 +348,7 @@ impl From<v1::ClusterStatusReply> for ClusterStatus {
             repairs_failed: message.repairs_failed,
             copies_missing: message.copies_missing,
             repair_time_left: message.repair_seconds_left.map(Duration::from_secs),
+            orphans: message.orphans,
             safe_mode: message.safe_mode,
             cluster_id: ClusterId::from_halves(message.cluster_id_high, message.cluster_id_low),
         }

@@ -94,9 +94,10 @@ impl Datanode {
         let body = config.io.resolve().map_err(|source| StartError::System { what: "I/O body", source })?;
         let (folders, inventory) = Folders::open(&config.data_dirs)?.scan(&body).await?;
         let identity = folders.identity();
-        let Folders { serving: folders, left_out, witness, .. } = folders;
+        let Folders { serving: folders, left_out, in_quarantine, witness, .. } = folders;
         let node = Arc::new(Node::new(identity.node, identity.cluster, witness.epoch, folders.len()));
         Counters::add(&node.counters.folders_left_out, left_out.len() as u64);
+        Counters::add(&node.counters.chunks_in_quarantine, in_quarantine);
         Control::measure_room(&node, &folders);
         let listener = listen(&config.listen)?;
         let http_listener = config.http.as_ref().map(listen).transpose()?;

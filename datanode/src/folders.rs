@@ -18,6 +18,8 @@ pub(crate) struct Folders {
     pub(crate) serving: Vec<Folder>,
     /// Their disk failed at the start. What they hold counts as lost until a start on which it works.
     pub(crate) left_out: Vec<PathBuf>,
+    /// Chunks in the quarantine of those that serve.
+    pub(crate) in_quarantine: u64,
     /// The highest that any of them was shown.
     pub(crate) witness: Witness,
     /// Why the first one was left out.
@@ -33,8 +35,13 @@ impl Folders {
     pub(crate) fn open(dirs: &[PathBuf]) -> Result<Self, StartError> {
         let owner = owner(dirs)?;
         let fresh = Identity { node: NodeId(rand::random_range(1..=u64::MAX)), cluster: None };
-        let mut folders =
-            Self { serving: Vec::new(), left_out: Vec::new(), witness: Witness::default(), failure: None };
+        let mut folders = Self {
+            serving: Vec::new(),
+            left_out: Vec::new(),
+            in_quarantine: 0,
+            witness: Witness::default(),
+            failure: None,
+        };
         for dir in dirs {
             match take(dir, owner.unwrap_or(fresh)) {
                 Ok((folder, seen)) => {
@@ -83,9 +90,10 @@ impl Folders {
                 Err(error) => self.leave_out(folder.root(), error)?,
             }
         }
-        let this = self.checked()?;
+        let mut this = self.checked()?;
         let mut inventory = Inventory::new(listed.len());
         for (disk, found) in listed.into_iter().enumerate() {
+            this.in_quarantine += found.in_quarantine;
             let root = this.serving[disk].root().display();
             if !found.quarantined.is_empty() {
                 let count = found.quarantined.len();

@@ -49,6 +49,7 @@ fn metrics(node: &Node, io_body: &str) -> String {
         ("replicas_found_corrupt_total", "counter", &c.scrub_corrupt),
         ("scrub_oldest_unchecked_seconds", "gauge", &c.scrub_oldest_seconds),
         ("data_folders_left_out", "gauge", &c.folders_left_out),
+        ("chunks_in_quarantine", "gauge", &c.chunks_in_quarantine),
     ] {
         let value = value.load(Ordering::Relaxed);
         // Writing to a String cannot fail.

@@ -48,6 +48,7 @@ pub(crate) struct Counters {
     pub(crate) scrub_corrupt: AtomicU64,
     pub(crate) scrub_oldest_seconds: AtomicU64,
     pub(crate) folders_left_out: AtomicU64,
+    pub(crate) chunks_in_quarantine: AtomicU64,
 }
 
 impl Node {

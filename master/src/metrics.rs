@@ -77,14 +77,23 @@ pub(crate) fn render(state: &State) -> String {
         gauge(&format!("distrifs_checkpoint_{name}"), kind, help, value);
     }
     let now_ms = state.clock.now_ms();
-    let (views, (chunks, replicas), behind, deletes, repairs, safe) = {
+    let (views, (chunks, replicas), behind, deletes, repairs, safe, orphans) = {
         let cluster = state.cluster();
         let (repairs, safe) = (cluster.repair_stats(now_ms), cluster.safe_mode(now_ms).is_some());
         let (behind, deletes) = (cluster.behind().is_some(), cluster.deletes(now_ms));
-        (cluster.views(now_ms), cluster.replica_counts(), behind, deletes, repairs, safe)
+        (
+            cluster.views(now_ms),
+            cluster.replica_counts(),
+            behind,
+            deletes,
+            repairs,
+            safe,
+            cluster.orphan_count(),
+        )
     };
     let found = state.repair_found();
     for (name, kind, help, value) in [
+        ("orphans", "gauge", "Chunks that datanodes hold and the namespace does not know.", orphans),
         ("safe_mode", "gauge", "1 when nothing is repaired.", u64::from(safe)),
         ("chunks_to_repair", "gauge", "Chunks that lack good replicas.", found.to_repair),
         ("chunks_to_trim", "gauge", "Chunks with surplus or damaged replicas.", found.to_trim),

@@ -50,6 +50,7 @@ pub(crate) async fn collect_garbage(state: Arc<State>, proposer: Proposer, mut s
     while next(&mut ticks, &mut stop).await {
         let step = plan(&state, &mut after);
         send(&state, &step, &mut told);
+        quarantine_orphans(&state);
         if step.forget.is_empty() {
             continue;
         }
@@ -81,6 +82,22 @@ fn plan(state: &State, after: &mut ChunkId) -> GcStep {
     let step = cluster.gc(now_ms, wall_ms, ages, tombstones);
     *after = if seen == SCAN_MAX { last } else { ChunkId(0) };
     step
+}
+
+/// Has moved out of the way what the namespace has not known for as long as an unfinished file may last.
+fn quarantine_orphans(state: &State) {
+    let age = state.config.gc_delay.max(state.config.pending_timeout);
+    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    let orders = {
+        let (now_ms, namespace) = (state.clock.now_ms(), state.namespace());
+        let is_unknown = |chunk| namespace.chunk(chunk) == ChunkState::Unknown;
+        state.cluster().orphans(now_ms, age_ms, is_unknown)
+    };
+    for (session, orphans) in orders {
+        tracing::warn!(count = orphans.len(), "replicas that nobody knows are moved to quarantine");
+        let quarantine = orphans.iter().map(|(chunk, generation)| order(*chunk, *generation)).collect();
+        state.order(session, v1::Orders { quarantine, ..v1::Orders::default() });
+    }
 }
 
 /// Whoever gets no order hears of the durable LSN all the same,

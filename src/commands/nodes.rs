@@ -25,6 +25,7 @@ pub(super) struct Row<'a> {
     free_bytes: u64,
     data_dirs: Vec<Dir<'a>>,
     why_suspect: &'a str,
+    chunks_in_quarantine: u64,
     scrub: Scrub,
 }
 
@@ -85,6 +86,7 @@ impl<'a> Row<'a> {
             free_bytes: node.free_bytes,
             data_dirs: node.data_dirs.iter().map(dir).collect(),
             why_suspect: &node.why_suspect,
+            chunks_in_quarantine: node.chunks_in_quarantine,
             scrub: Scrub {
                 replicas_checked: node.scrub.replicas_checked,
                 bytes_checked: node.scrub.bytes_checked,

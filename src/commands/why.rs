@@ -199,6 +199,10 @@ async fn node(context: &Context, output: &mut Output, id: NodeId) -> Result<(), 
         output
             .line(format_args!("  {}: lost bytes: takes no writes, its replicas are made anew", dir.path))?;
     }
+    if node.chunks_in_quarantine > 0 {
+        let count = node.chunks_in_quarantine;
+        output.line(format_args!("  {count} chunks lie in `quarantine` below its data folders: nobody needs them or they do not fit together; look at them and remove them"))?;
+    }
     let scrub = &node.scrub;
     output.line(format_args!(
         "  scrub: {} replicas read whole, {} found corrupt, {} of 1000 of this pass",

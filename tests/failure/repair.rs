@@ -161,3 +161,48 @@ fn a_restarted_master_repairs_nothing_before_it_knows() {
     assert_eq!(replicas_on_disks(&cluster, "/f"), [3, 3, 3], "no copy was made for want of a report");
     assert!(cluster.run(&["cat", "/f"]).ok().stdout == bytes);
 }
+
+#[test]
+fn what_the_master_does_not_know_is_moved_to_quarantine_and_never_deleted() {
+    let mut cluster = Cluster::start_with(
+        BINARY,
+        &ClusterOptions {
+            environment: vec![
+                ("DISTRIFS_HEARTBEAT_TIMEOUT", "2".to_owned()),
+                ("DISTRIFS_PENDING_TIMEOUT", "1".to_owned()),
+            ],
+            ..ClusterOptions::default()
+        },
+    );
+    let (bytes, kept) = (random_bytes(CHUNK, 1), random_bytes(CHUNK, 2));
+    let _ = cluster.run_with_stdin(&["put", "-", "/f"], &bytes).ok();
+    let _ = cluster.run_with_stdin(&["put", "-", "/kept"], &kept).ok();
+    let replica = cluster.replica_files("/f").remove(0);
+    let meta = replica.path.with_extension("meta");
+    let saved = (std::fs::read(&replica.path).expect("data"), std::fs::read(&meta).expect("a sidecar"));
+    // It is deleted and forgotten; then a disk with it comes back from somewhere.
+    let _ = cluster.run(&["rm", "/f"]).ok();
+    wait_until("the tombstone is forgotten", || {
+        let story = cluster.run(&["why", "chunk", "--json", &replica.chunk]).ok();
+        story.json()[0]["state"] == "unknown"
+    });
+    cluster.kill_datanode(replica.datanode);
+    std::fs::write(&replica.path, &saved.0).expect("written");
+    std::fs::write(&meta, &saved.1).expect("written");
+    cluster.restart_datanode(replica.datanode);
+    let quarantine = cluster.datanode_folder(replica.datanode).join("quarantine");
+    let name = replica.path.file_name().expect("a name");
+    wait_until("it lies in quarantine", || quarantine.join(name).exists() && !replica.path.exists());
+    assert!(std::fs::read(quarantine.join(name)).expect("data") == saved.0);
+    wait_until("nodes tells of it", || {
+        let nodes = cluster.run(&["nodes", "--json"]).ok().json();
+        nodes.iter().filter_map(|node| node["chunks_in_quarantine"].as_u64()).sum::<u64>() == 1
+    });
+    cluster.kill_datanode(replica.datanode);
+    cluster.restart_datanode(replica.datanode);
+    wait_until("also after a restart", || {
+        let nodes = cluster.run(&["nodes", "--json"]).ok().json();
+        nodes.iter().filter_map(|node| node["chunks_in_quarantine"].as_u64()).sum::<u64>() == 1
+    });
+    assert!(cluster.run(&["cat", "/kept"]).ok().stdout == kept, "what is known is where it was");
+}

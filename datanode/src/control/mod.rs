@@ -126,8 +126,8 @@ impl Control {
                 changes.added.push(Held { replica, disk, corrupt: false }.message());
             }
             // Told when it was ordered; by now the node may have got a new one.
-            ShardEvent::Deleted { chunk } if self.dropped.remove(&chunk) => {}
-            ShardEvent::Deleted { chunk } => {
+            ShardEvent::Removed { chunk } if self.dropped.remove(&chunk) => {}
+            ShardEvent::Removed { chunk } => {
                 self.inventory.remove(chunk);
                 changes.removed.push(chunk.0);
             }

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming};
 
 use super::inventory::Held;
 use super::{Control, DROPPED_MAX, Fatal};
-use crate::shard::{Copy, SHARD_QUEUE_FOR_CONNECTIONS, ShardCommand, ShardEvent};
+use crate::shard::{Copy, Fate, Removal, SHARD_QUEUE_FOR_CONNECTIONS, ShardCommand, ShardEvent};
 
 /// Messages to the master that wait for the network.
 const OUTBOUND_MAX: usize = 16;
@@ -183,8 +183,10 @@ impl Control {
         self.check_epoch(&message)?;
         self.witness(Epoch(message.epoch), Lsn(message.lsn))?;
         let Some(Hear::Orders(orders)) = message.body else { return Ok(()) };
-        for order in orders.delete {
-            self.delete(ChunkId(order.chunk_id), GenerationStamp(order.generation));
+        for (orders, fate) in [(orders.delete, Fate::Deleted), (orders.quarantine, Fate::Quarantined)] {
+            for order in orders {
+                self.remove(ChunkId(order.chunk_id), GenerationStamp(order.generation), fate);
+            }
         }
         let mut gone = v1::ReplicaChanges::default();
         for order in orders.drop {
@@ -215,7 +217,9 @@ impl Control {
         let chunk = ChunkId(order.chunk_id);
         // What the master thinks of the replica must be what is known of it here.
         let agreed = self.inventory.get(chunk).is_some_and(|held| held.corrupt == order.corrupt);
-        if agreed && self.dropped.len() < DROPPED_MAX && self.delete(chunk, GenerationStamp(order.generation))
+        if agreed
+            && self.dropped.len() < DROPPED_MAX
+            && self.remove(chunk, GenerationStamp(order.generation), Fate::Deleted)
         {
             self.dropped.insert(chunk);
             self.inventory.remove(chunk);
@@ -258,8 +262,8 @@ impl Control {
         }
     }
 
-    /// Has a replica deleted that is not newer; whether its shard takes the order.
-    fn delete(&self, chunk: ChunkId, up_to: GenerationStamp) -> bool {
+    /// Has a replica removed that is not newer; whether its shard takes the order.
+    fn remove(&self, chunk: ChunkId, up_to: GenerationStamp, fate: Fate) -> bool {
         let Some(disk) = self.inventory.disk_of(chunk, up_to) else { return false };
         let by_shard = (chunk.0 % self.shards.len() as u64) as usize;
         let mut taken = false;
@@ -267,11 +271,11 @@ impl Control {
             // The shards tell this task what they did: waiting for one that is busy could stop both. The order
             // comes again.
             let has_room = shard.capacity() > SHARD_QUEUE_FOR_CONNECTIONS;
-            let delete = ShardCommand::Delete { chunk, up_to, disk, by_shard };
-            if has_room && shard.try_send(delete).is_ok() {
+            let remove = ShardCommand::Remove { removal: Removal { chunk, up_to, disk, fate }, by_shard };
+            if has_room && shard.try_send(remove).is_ok() {
                 taken |= at == by_shard;
             } else {
-                tracing::debug!(%chunk, "a shard is busy: the deletion waits for the next order");
+                tracing::debug!(%chunk, "a shard is busy: the removal waits for the next order");
             }
         }
         taken
@@ -379,6 +383,7 @@ impl Control {
             connections: now(&counters.connections),
             io_body: self.io_body.into(),
             open_writes: now(&counters.open_writes),
+            chunks_in_quarantine: u64::from(now(&counters.chunks_in_quarantine)),
             scrub: Some(v1::Scrub {
                 replicas_checked: scrub.replicas_checked,
                 bytes_checked: scrub.bytes_checked,

@@ -43,12 +43,12 @@ pub(crate) use replicate::Copy;
 const CONNECTIONS_MAX: usize = 4096;
 /// Messages that wait for a shard.
 pub(crate) const SHARD_QUEUE_MAX: usize = 1024;
-/// Of these, so many are kept free of deletions: a connection that finds no place is refused.
+/// Of these, so many are kept free of removals: a connection that finds no place is refused.
 pub(crate) const SHARD_QUEUE_FOR_CONNECTIONS: usize = SHARD_QUEUE_MAX / 2;
-/// Deletions that are carried out at once.
-const DELETIONS_AT_ONCE_MAX: usize = 8;
-/// Deletions that wait for their turn.
-const DELETIONS_MAX: usize = 4096;
+/// Removals that are carried out at once.
+const REMOVALS_AT_ONCE_MAX: usize = 8;
+/// Removals that wait for their turn.
+const REMOVALS_MAX: usize = 4096;
 /// How long writes in progress may still take when the datanode stops.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
@@ -57,8 +57,8 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub(crate) enum ShardCommand {
     /// Serve this connection.
     Serve(TcpStream),
-    /// Forget an open chunk; the one shard that is named also deletes it.
-    Delete { chunk: ChunkId, up_to: GenerationStamp, disk: usize, by_shard: usize },
+    /// Forget an open chunk; the one shard that is named also removes it.
+    Remove { removal: Removal, by_shard: usize },
     /// Read a replica whole and tell what it is.
     Check(Check),
     /// Copy a replica to another node and tell what came of it.
@@ -67,13 +67,31 @@ pub(crate) enum ShardCommand {
     Stop,
 }
 
+/// A replica that goes, unless it is newer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Removal {
+    pub(crate) chunk: ChunkId,
+    pub(crate) up_to: GenerationStamp,
+    pub(crate) disk: usize,
+    pub(crate) fate: Fate,
+}
+
+/// What becomes of a replica that is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Nothing is left of it.
+    Deleted,
+    /// It is kept for a person to look at.
+    Quarantined,
+}
+
 /// What a shard tells.
 #[derive(Debug)]
 pub(crate) enum ShardEvent {
     /// A replica is durable.
     Committed { replica: ReplicaInfo, disk: usize },
     /// A replica is durably gone.
-    Deleted { chunk: ChunkId },
+    Removed { chunk: ChunkId },
     /// A replica was read whole, as far as it could be: so many bytes.
     Checked { chunk: ChunkId, disk: usize, found: Found, bytes: u64 },
     /// A copy to `target` has ended.
@@ -123,8 +141,8 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
         socket_timeout: config.socket_timeout,
         io,
     });
-    let (delete, deletions) = mpsc::channel(DELETIONS_MAX);
-    shard.io.spawn(shard.clone().delete_all(deletions));
+    let (remove, removals) = mpsc::channel(REMOVALS_MAX);
+    shard.io.spawn(shard.clone().remove_all(removals));
     let (check, checks) = mpsc::channel(check::CHECKS_MAX);
     shard.io.spawn(shard.clone().check_all(checks));
     let (copy, copies) = mpsc::channel(replicate::COPIES_MAX);
@@ -133,10 +151,10 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
     while let Some(command) = commands.recv().await {
         match command {
             ShardCommand::Serve(socket) => shard.accept(socket),
-            ShardCommand::Delete { chunk, up_to, disk, by_shard } => {
-                shard.readers.borrow_mut().remove(chunk);
-                if by_shard == config.index && delete.try_send((chunk, up_to, disk)).is_err() {
-                    tracing::debug!(%chunk, "many deletions wait: this one waits for the next order");
+            ShardCommand::Remove { removal, by_shard } => {
+                shard.readers.borrow_mut().remove(removal.chunk);
+                if by_shard == config.index && remove.try_send(removal).is_err() {
+                    tracing::debug!(chunk = %removal.chunk, "many removals wait: this one waits for the next order");
                 }
             }
             ShardCommand::Check(it) => {
@@ -177,28 +195,35 @@ impl Shard {
         });
     }
 
-    /// Deletes a few at a time: those of one directory share its sync, and they must not crowd out reads and
-    /// writes. Beside the commands: connections must not wait for deletions.
-    async fn delete_all(self: Rc<Self>, mut deletions: mpsc::Receiver<(ChunkId, GenerationStamp, usize)>) {
-        let places = Arc::new(Semaphore::new(DELETIONS_AT_ONCE_MAX));
-        while let Some((chunk, up_to, disk)) = deletions.recv().await {
+    /// Removes a few at a time: those of one directory share its sync, and they must not crowd out reads and
+    /// writes. Beside the commands: connections must not wait for removals.
+    async fn remove_all(self: Rc<Self>, mut removals: mpsc::Receiver<Removal>) {
+        let places = Arc::new(Semaphore::new(REMOVALS_AT_ONCE_MAX));
+        while let Some(removal) = removals.recv().await {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             let this = self.clone();
             self.io.spawn(async move {
-                this.delete(chunk, up_to, disk).await;
+                this.remove(removal).await;
                 drop(place);
             });
         }
     }
 
-    async fn delete(&self, chunk: ChunkId, up_to: GenerationStamp, disk: usize) {
-        match self.disks[disk].delete(chunk, up_to).await {
+    async fn remove(&self, Removal { chunk, up_to, disk, fate }: Removal) {
+        let store = &self.disks[disk];
+        let removed = match fate {
+            Fate::Deleted => store.delete(chunk, up_to).await,
+            Fate::Quarantined => store.quarantine(chunk, up_to).await,
+        };
+        match removed {
             Ok(()) => {
                 self.marked.borrow_mut().remove(&chunk);
-                self.tell(ShardEvent::Deleted { chunk }).await;
+                let kept = u64::from(fate == Fate::Quarantined);
+                Counters::add(&self.node.counters.chunks_in_quarantine, kept);
+                self.tell(ShardEvent::Removed { chunk }).await;
             }
             Err(error) => {
-                tracing::warn!(%chunk, %error, "a replica could not be deleted");
+                tracing::warn!(%chunk, ?fate, %error, "a replica could not be removed");
                 self.judge(disk, &error);
             }
         }

@@ -14,7 +14,11 @@ pub(super) const CHUNK_DIRS: u64 = 256;
 /// `chunks/XX`. XX is the second lowest byte of the id: 256 chunks in a row share a directory, so that the
 /// commits of many small files share its sync.
 pub(super) fn chunk_dir(root: &Path, chunk: ChunkId) -> PathBuf {
-    numbered_dir(root, chunk.0 >> 8 & 0xff)
+    numbered_dir(root, chunk_dir_number(chunk))
+}
+
+pub(super) fn chunk_dir_number(chunk: ChunkId) -> u64 {
+    chunk.0 >> 8 & 0xff
 }
 
 pub(super) fn numbered_dir(root: &Path, number: u64) -> PathBuf {

@@ -124,15 +124,7 @@ impl ChunkStore {
     pub async fn delete(&self, chunk: ChunkId, up_to: GenerationStamp) -> Result<(), StoreError> {
         let data = layout::data_path(&self.root, chunk);
         let meta = layout::meta_path(&self.root, chunk);
-        match scan::read_header(&self.io, &meta).await {
-            Ok(header) if header.generation > up_to => {
-                let found = header.generation;
-                return Err(StoreError::NewerGeneration { chunk, found, up_to });
-            }
-            // A sidecar that cannot be read does not keep a chunk alive whose tombstone is in the master's log.
-            Ok(_) | Err(StoreError::NoSuchChunk { .. } | StoreError::Corrupt { .. }) => {}
-            Err(error) => return Err(error),
-        }
+        self.check_not_newer(chunk, up_to).await?;
         // Data first: while its name is there the chunk exists, and must have its sidecar.
         // The mark goes last: it must not be lost before what it speaks of.
         let mark = layout::mark_path(&self.root, chunk);
@@ -148,6 +140,31 @@ impl ChunkStore {
             self.sync_dir_of(chunk).await?;
         }
         Ok(())
+    }
+
+    /// Moves a chunk of this or a lower generation to `quarantine/`, for a person to look at; one that is not there is
+    /// done. Durable when it returns.
+    ///
+    /// # Errors
+    /// As [`delete`](Self::delete).
+    pub async fn quarantine(&self, chunk: ChunkId, up_to: GenerationStamp) -> Result<(), StoreError> {
+        self.check_not_newer(chunk, up_to).await?;
+        scan::quarantine(&self.io, &self.root, chunk, layout::chunk_dir_number(chunk), (true, true)).await?;
+        self.remove_mark(&layout::mark_path(&self.root, chunk)).await?;
+        let to = self.root.join(layout::QUARANTINE);
+        self.dir_sync.sync(&to).await.map_err(|e| StoreError::sync("directory", &to, e))?;
+        self.sync_dir_of(chunk).await
+    }
+
+    async fn check_not_newer(&self, chunk: ChunkId, up_to: GenerationStamp) -> Result<(), StoreError> {
+        match scan::read_header(&self.io, &layout::meta_path(&self.root, chunk)).await {
+            Ok(header) if header.generation > up_to => {
+                Err(StoreError::NewerGeneration { chunk, found: header.generation, up_to })
+            }
+            // A sidecar that cannot be read does not keep a chunk where it is of which the master has no need.
+            Ok(_) | Err(StoreError::NoSuchChunk { .. } | StoreError::Corrupt { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Remembers, durably, that a replica was found damaged: the next start knows it at once. One that is deleted

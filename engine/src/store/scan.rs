@@ -19,6 +19,8 @@ pub struct Inventory {
     pub damaged: Vec<ChunkId>,
     /// What was moved to `quarantine/`: the name and why.
     pub quarantined: Vec<(String, String)>,
+    /// Chunks that are in `quarantine/` now, of whatever time.
+    pub in_quarantine: u64,
     /// What this process may not read or move, and is left where it is: the name and why.
     pub unreadable: Vec<(String, String)>,
 }
@@ -38,6 +40,10 @@ pub(super) async fn inventory(io: &Io, root: &Path, cluster: ClusterId) -> Resul
         scan_dir(io, root, cluster, number, &mut found).await?;
     }
     found.replicas.sort_unstable_by_key(|r| r.chunk);
+    let quarantine = root.join(layout::QUARANTINE);
+    let kept = io.read_dir(&quarantine).await.map_err(|e| StoreError::io("list", &quarantine, e))?;
+    let is_chunk = |name: &std::ffi::OsStr| matches!(layout::parse(name), Name::Data(_));
+    found.in_quarantine = kept.iter().filter(|entry| is_chunk(&entry.name)).count() as u64;
     found.damaged.sort_unstable();
     Ok(found)
 }
@@ -160,7 +166,7 @@ pub(super) async fn read_header(io: &Io, path: &Path) -> Result<SidecarHeader, S
 }
 
 /// Moves the files of a chunk, data and sidecar, out of the way; nothing is deleted.
-async fn quarantine(
+pub(super) async fn quarantine(
     io: &Io,
     root: &Path,
     chunk: ChunkId,

@@ -13,6 +13,9 @@ mod gc;
 mod health;
 mod jobs;
 mod node;
+mod orphans;
+#[cfg(test)]
+mod orphans_test;
 mod pace;
 mod placement;
 mod plans;
@@ -35,6 +38,7 @@ use node::Node;
 pub(crate) use node::{
     Dir, Leader, Load, NodeState, NodeView, RegisterRefusal, Registration, Scrub, SessionId,
 };
+use orphans::Orphans;
 pub(crate) use placement::{PlacementRefusal, Wanted};
 pub(crate) use plans::Plans;
 use repair::Repairs;
@@ -116,6 +120,7 @@ pub(crate) struct Cluster {
     behind: Option<Behind>,
     trust: Trust,
     repairs: Repairs,
+    orphans: Orphans,
     /// Chunks of these unfinished files and where they were planned.
     pub(crate) plans: Plans,
 }
@@ -134,6 +139,7 @@ impl Cluster {
             behind: None,
             trust: Trust::default(),
             repairs: Repairs::default(),
+            orphans: Orphans::default(),
             plans: Plans::default(),
         }
     }

@@ -116,6 +116,8 @@ pub(crate) struct Load {
     pub(crate) io_body: String,
     /// How far it has checked its replicas.
     pub(crate) scrub: Scrub,
+    /// Moved out of the way, for a person to look at.
+    pub(crate) chunks_in_quarantine: u64,
 }
 
 /// How far a node has checked its replicas.

@@ -109,6 +109,11 @@ impl Replicas {
         alike.into_iter().flat_map(move |it| it.held(chunk)).chain(listed.into_iter().flatten().copied())
     }
 
+    /// Chunks of which there is a replica, in order, behind `after`.
+    pub(super) fn chunks_after(&self, after: Option<ChunkId>) -> impl Iterator<Item = ChunkId> + '_ {
+        self.alike.iter_after(after).map(|(chunk, _)| chunk)
+    }
+
     /// Whether a node holds one.
     pub(super) fn holds(&self, chunk: ChunkId, node: u32) -> bool {
         self.of(chunk).any(|held| held.node == node)

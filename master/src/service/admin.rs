@@ -94,6 +94,7 @@ impl AdminApi {
         let views = cluster.views(now_ms);
         let (repairs, found) = (cluster.repair_stats(now_ms), state.repair_found());
         let safe_mode = cluster.safe_mode(now_ms).unwrap_or_default();
+        let orphans = cluster.orphan_count();
         drop(cluster);
         let dead = views.iter().filter(|view| view.state == NodeState::Dead).count();
         let live = views.iter().filter(|view| view.state == NodeState::Live).count();
@@ -126,6 +127,7 @@ impl AdminApi {
             safe_mode,
             copies_missing: repairs.missing,
             repair_seconds_left: repairs.seconds_left,
+            orphans,
         }
     }
 }

@@ -143,6 +143,7 @@ pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
             pass_permille: scrub.pass_permille,
         }),
         why_suspect: view.why_suspect,
+        chunks_in_quarantine: view.load.chunks_in_quarantine,
     }
 }
 

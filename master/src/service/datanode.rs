@@ -169,6 +169,7 @@ fn take(state: &State, session: SessionId, body: Option<Body>) -> Result<(), Sta
                 dirs: beat.data_dirs.into_iter().map(convert::dir).collect(),
                 chunks: beat.chunks,
                 open_writes: beat.open_writes,
+                chunks_in_quarantine: beat.chunks_in_quarantine,
                 io_body: beat.io_body,
                 scrub: beat.scrub.map(convert::scrub).unwrap_or_default(),
             };
