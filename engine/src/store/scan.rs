@@ -176,7 +176,20 @@ pub(super) async fn quarantine(
     let from = layout::numbered_dir(root, number);
     let to = root.join(layout::QUARANTINE);
     let names = [(data, format!("chunk-{chunk}")), (meta, format!("chunk-{chunk}.meta"))];
-    for (_, name) in names.into_iter().filter(|(there, _)| *there) {
+    let names: Vec<String> = names.into_iter().filter_map(|(there, name)| there.then_some(name)).collect();
+    for name in &names {
+        // A rename would replace it.
+        let path = to.join(name);
+        match io.open(&path, Open::READ).await {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io("open", &path, error)),
+            Ok(_) => {
+                let why = "is there from an earlier time: look at it and take it away".into();
+                return Err(StoreError::Folder { path, why });
+            }
+        }
+    }
+    for name in names {
         match io.rename(&from.join(&name), &to.join(&name)).await {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -266,6 +266,31 @@ fn a_start_on_a_disk_that_does_not_answer_moves_nothing() {
     });
 }
 
+#[test]
+fn what_is_in_quarantine_already_is_not_replaced() {
+    let world = formatted(1);
+    run(&world, async |io| {
+        let store = ChunkStore::attach(io.clone(), root());
+        let meta = root().join("chunks/00/chunk-0000000000000001.meta");
+        let set_aside = root().join("quarantine/chunk-0000000000000001");
+        write(&store, 1).await.unwrap();
+        io.unlink(&meta).await.unwrap();
+        assert_eq!(store.inventory(CLUSTER).await.unwrap().quarantined.len(), 1);
+        let first = world.read_file(&set_aside).unwrap();
+        // The chunk came back, and was damaged in the same way.
+        write(&store, 1).await.unwrap();
+        io.unlink(&meta).await.unwrap();
+        world.faults().flip(&root().join("chunks/00/chunk-0000000000000001"), 0, 0).unwrap();
+        let found = store.inventory(CLUSTER).await.unwrap();
+        let [(_, why)] = &found.unreadable[..] else { panic!("{found:?}") };
+        assert!(why.contains("/data/quarantine/chunk-0000000000000001: is there"), "{why}");
+        assert_eq!(world.read_file(&set_aside).unwrap(), first);
+        assert!(world.read_file(&root().join("chunks/00/chunk-0000000000000001")).is_ok());
+        io.unlink(&set_aside).await.unwrap();
+        assert_eq!(store.inventory(CLUSTER).await.unwrap().quarantined.len(), 1);
+    });
+}
+
 /// A file that may not be read is one replica lost, not a datanode that does not start.
 #[test]
 fn what_may_not_be_read_or_moved_counts_as_lost_and_stays() {
