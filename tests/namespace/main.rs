@@ -129,6 +129,7 @@ fn json_has_the_stable_keys_and_nothing_else_is_on_standard_output() {
         let expected = [
             "address",
             "chunks",
+            "chunks_in_quarantine",
             "data_dirs",
             "free_bytes",
             "id",

@@ -41,9 +41,12 @@ pub(super) async fn inventory(io: &Io, root: &Path, cluster: ClusterId) -> Resul
     }
     found.replicas.sort_unstable_by_key(|r| r.chunk);
     let quarantine = root.join(layout::QUARANTINE);
-    let kept = io.read_dir(&quarantine).await.map_err(|e| StoreError::io("list", &quarantine, e))?;
     let is_chunk = |name: &std::ffi::OsStr| matches!(layout::parse(name), Name::Data(_));
-    found.in_quarantine = kept.iter().filter(|entry| is_chunk(&entry.name)).count() as u64;
+    match io.read_dir(&quarantine).await {
+        Ok(kept) => found.in_quarantine = kept.iter().filter(|it| is_chunk(&it.name)).count() as u64,
+        // For people only: no reason not to serve.
+        Err(error) => tracing::warn!(path = %quarantine.display(), %error, "cannot be counted"),
+    }
     found.damaged.sort_unstable();
     Ok(found)
 }
