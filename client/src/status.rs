@@ -111,6 +111,8 @@ pub struct DataDir {
     pub used_bytes: u64,
     /// False once a sync failed: nothing new is written there.
     pub healthy: bool,
+    /// How long the commits of late took; zero before the first one.
+    pub commit: Duration,
 }
 
 /// A datanode as the master sees it.
@@ -306,6 +308,7 @@ impl From<v1::NodeStatus> for NodeStatus {
             free_bytes: dir.free_bytes,
             used_bytes: dir.used_bytes,
             healthy: dir.healthy,
+            commit: Duration::from_micros(dir.commit_us),
         });
         Self {
             id: NodeId(message.node_id),

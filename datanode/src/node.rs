@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use distrifs_proto::types::{ClusterId, Epoch, NodeId};
 
@@ -26,6 +27,8 @@ pub(crate) struct Disk {
     suspect: AtomicBool,
     available: AtomicU64,
     capacity: AtomicU64,
+    /// The commits of late, in microseconds.
+    commit_us: AtomicU64,
 }
 
 /// What happened since the start.
@@ -98,6 +101,19 @@ impl Disk {
         (self.capacity.load(Ordering::Relaxed), self.available.load(Ordering::Relaxed))
     }
 
+    /// A commit took so long. The mean moves by an eighth each time, as that of a round trip does (RFC 6298).
+    pub(crate) fn committed_in(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let moved = |mean: u64| Some(if mean == 0 { us } else { mean - mean / 8 + us / 8 });
+        // It is never refused.
+        let _ = self.commit_us.fetch_update(Ordering::Relaxed, Ordering::Relaxed, moved);
+    }
+
+    /// How long the commits of late took, in microseconds; 0 before the first one.
+    pub(crate) fn commit_us(&self) -> u64 {
+        self.commit_us.load(Ordering::Relaxed)
+    }
+
     fn has_room(&self, bytes: u64) -> bool {
         let (capacity, available) = self.room();
         available.saturating_sub(bytes) > (capacity / 50).min(DISK_RESERVE_BYTES_MAX)
@@ -113,6 +129,18 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_commits_of_late_count() {
+        let disk = Disk::default();
+        assert_eq!(disk.commit_us(), 0);
+        disk.committed_in(Duration::from_millis(8));
+        assert_eq!(disk.commit_us(), 8000);
+        disk.committed_in(Duration::from_millis(16));
+        assert_eq!(disk.commit_us(), 9000);
+        (0..100).for_each(|_| disk.committed_in(Duration::from_micros(100)));
+        assert!(disk.commit_us() < 200, "{}", disk.commit_us());
+    }
 
     #[test]
     fn chunks_go_to_the_healthy_disk_with_most_room() {

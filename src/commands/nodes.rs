@@ -45,6 +45,7 @@ struct Dir<'a> {
     used_bytes: u64,
     free_bytes: u64,
     healthy: bool,
+    commit_us: u128,
 }
 
 impl Nodes {
@@ -105,6 +106,7 @@ fn dir(dir: &DataDir) -> Dir<'_> {
         used_bytes: dir.used_bytes,
         free_bytes: dir.free_bytes,
         healthy: dir.healthy,
+        commit_us: dir.commit.as_micros(),
     }
 }
 

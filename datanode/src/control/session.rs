@@ -356,6 +356,7 @@ impl Control {
                 free_bytes,
                 used_bytes: self.inventory.used_bytes(i),
                 healthy: disk.is_healthy(),
+                commit_us: disk.commit_us(),
             }
         };
         let left_out = self.left_out.iter().map(|path| v1::DataDir {

@@ -357,7 +357,9 @@ impl<'a> Write<'a> {
         let (shard, disk, in_flight) = (self.shard.clone(), self.disk, self.in_flight.clone());
         self.shard.io.spawn(async move {
             in_flight.drained().await;
+            let began = shard.io.now();
             let committed = writer.commit().await;
+            shard.node.disks[disk].committed_in(shard.io.now().saturating_sub(began));
             // Told from here: the replica counts whether or not the upstream still waits for it.
             match &committed {
                 Ok(replica) => shard.tell(ShardEvent::Committed { replica: *replica, disk }).await,

@@ -101,6 +101,8 @@ pub(crate) struct Dir {
     pub(crate) used_bytes: u64,
     /// Whether it takes writes.
     pub(crate) healthy: bool,
+    /// How long the commits of late took, in microseconds; 0: there were none.
+    pub(crate) commit_us: u64,
 }
 
 /// What a heartbeat tells.

@@ -1,5 +1,5 @@
 //! Where a new chunk goes: distinct live nodes, distinct racks where there are racks, more to those with more
-//! room and less to write; nodes that the writer saw fail come last.
+//! room, less to write and quicker disks; nodes that the writer saw fail come last.
 
 use distrifs_proto::types::NodeId;
 use distrifs_proto::{ErrorCode, SplitMix};
@@ -67,6 +67,9 @@ impl PlacementRefusal {
         }
     }
 }
+
+/// Commits are not told apart below this, in microseconds: it is chance.
+const COMMIT_US_MIN: u64 = 10_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
@@ -164,10 +167,14 @@ impl Cluster {
     }
 
     fn roomy(&self, now_ms: u64, bytes: u64, exclude: &[NodeId]) -> Vec<Candidate> {
+        let usual_us =
+            median(self.live(now_ms).map(|(_, node)| commit_us(node)).filter(|us| *us > 0).collect());
         let candidate = |(index, node): (usize, &Node)| {
             let room = room(node, bytes)?;
             let busy = node.load.as_ref().map_or(0, |load| u64::from(load.open_writes));
-            let weight = (room / (1 + busy + u64::from(node.assigned))).max(1);
+            // A disk that takes as long again as is usual gets half as much.
+            let slowness = (commit_us(node) / usual_us.max(COMMIT_US_MIN)).max(1);
+            let weight = (room / (1 + busy + u64::from(node.assigned)) / slowness).max(1);
             // One that others could not reach is better than none.
             let excluded = exclude.contains(&node.id) || self.distrusted(now_ms, node).is_some();
             Some(Candidate { index, weight, excluded })
@@ -201,6 +208,18 @@ fn room(node: &Node, bytes: u64) -> Option<u64> {
     let pending = bytes.saturating_mul(u64::from(node.assigned));
     let total = healthy.map(|dir| dir.free_bytes).fold(0, u64::saturating_add);
     (largest >= bytes && total.saturating_sub(pending) >= bytes).then_some(total)
+}
+
+/// How long the slowest healthy folder of a node took of late; 0: nothing is known.
+fn commit_us(node: &Node) -> u64 {
+    let dirs = node.load.iter().flat_map(|load| &load.dirs).filter(|dir| dir.healthy);
+    dirs.map(|dir| dir.commit_us).max().unwrap_or(0)
+}
+
+/// The middle one; 0 of none.
+fn median(mut all: Vec<u64>) -> u64 {
+    all.sort_unstable();
+    all.get(all.len() / 2).copied().unwrap_or(0)
 }
 
 /// One of the pool, each as probable as it is heavy.

@@ -168,6 +168,34 @@ fn placement_prefers_room() {
 }
 
 #[test]
+fn placement_prefers_quick_disks_and_leaves_nobody_out() {
+    let slow = |commit_us: u64| {
+        let mut load = load(1000);
+        load.dirs[0].commit_us = commit_us;
+        load
+    };
+    let of_the_first = |us: [u64; 4]| {
+        let (mut it, s) = cluster(4, 1000, |_| String::new());
+        let mut first = 0;
+        for seed in 0..1000 {
+            us.iter().zip(&s).for_each(|(us, session)| it.heartbeat(0, *session, slow(*us)));
+            let hops = it.place(0, wanted(1, 100, &[]), seed).expect("placed");
+            first += usize::from(hops[0].node == NodeId(1));
+        }
+        first
+    };
+    for (name, us, expected) in [
+        ("nine times as slow", [900_000, 100_000, 100_000, 100_000], 10..80),
+        ("small times are chance", [9_000, 1_000, 1_000, 1_000], 200..300),
+        ("all are slow", [900_000, 900_000, 900_000, 900_000], 200..300),
+        ("nothing is known of the others", [900_000, 0, 0, 0], 200..300),
+    ] {
+        let first = of_the_first(us);
+        assert!(expected.contains(&first), "{name}: {first} of 1000");
+    }
+}
+
+#[test]
 fn placement_refuses_with_facts() {
     let (mut it, s) = cluster(3, 1000, |_| String::new());
     it.session_ended(s[0]);

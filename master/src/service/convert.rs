@@ -70,6 +70,7 @@ pub(super) fn dir(dir: v1::DataDir) -> Dir {
         free_bytes: dir.free_bytes,
         used_bytes: dir.used_bytes,
         healthy: dir.healthy,
+        commit_us: dir.commit_us,
     }
 }
 
@@ -121,6 +122,7 @@ pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
             free_bytes: dir.free_bytes,
             used_bytes: dir.used_bytes,
             healthy: dir.healthy,
+            commit_us: dir.commit_us,
         })
         .collect();
     v1::NodeStatus {
