@@ -98,7 +98,7 @@ pub(crate) async fn read_chunk(
                 sleep(pause).await;
                 let offset = range.start + range.wanted.start;
                 let found = locate(&context, &file.path, file.file_id, offset, &range.chunk).await?;
-                state.on_plan(found.replicas);
+                state.on_plan(found.replicas, found.away);
                 continue;
             }
         };

@@ -43,7 +43,7 @@ pub(crate) enum Choice {
     Read(Node),
     /// None left that may deliver now: ask the master again, a little later.
     Replan,
-    /// All that are known hold damaged bytes.
+    /// All that there are hold damaged bytes.
     Corrupt,
 }
 
@@ -131,7 +131,12 @@ impl ReaderState {
             return Choice::Read(node.clone());
         }
         let all_corrupt = self.chunk.replicas.iter().all(|node| self.is_damaged_here(node.id));
-        if all_corrupt && !self.corrupt.is_empty() { Choice::Corrupt } else { Choice::Replan }
+        // While some are away, nobody knows that none is good.
+        if all_corrupt && !self.corrupt.is_empty() && self.chunk.away == 0 {
+            Choice::Corrupt
+        } else {
+            Choice::Replan
+        }
     }
 
     fn is_damaged(&self, node: NodeId) -> bool {
@@ -144,9 +149,9 @@ impl ReaderState {
     }
 
     /// The master's newer word on who has the chunk.
-    pub(crate) fn on_plan(&mut self, replicas: Vec<Node>) {
+    pub(crate) fn on_plan(&mut self, replicas: Vec<Node>, away: u32) {
         self.left = replicas.iter().cloned().collect();
-        self.chunk.replicas = replicas;
+        (self.chunk.replicas, self.chunk.away) = (replicas, away);
     }
 
     /// Whether another replica is left when the one that was chosen does not deliver.
@@ -311,6 +316,7 @@ mod tests {
             crc32c: Crc32c::of(&vec![0; length as usize]),
             replicas: replicas.iter().map(|&id| node(id)).collect(),
             damaged: Vec::new(),
+            away: 0,
         }
     }
 
@@ -427,11 +433,13 @@ mod tests {
         let mut state = ReaderState::new(chunk(100, &[1]), 0..100);
         state.choose();
         state.on_fault(NodeId(1), Fault::new(ErrorCode::Corrupt, "x"));
-        state.on_plan(vec![node(1), node(3)]);
+        state.on_plan(vec![node(1), node(3)], 0);
         assert_eq!(state.choose(), Choice::Read(node(3)));
         state.on_fault(NodeId(3), Fault::new(ErrorCode::Unavailable, "x"));
         assert_eq!(state.choose(), Choice::Replan);
-        state.on_plan(Vec::new());
+        state.on_plan(Vec::new(), 1);
+        assert_eq!(state.choose(), Choice::Replan, "one that is away may be good");
+        state.on_plan(Vec::new(), 0);
         assert_eq!(state.choose(), Choice::Corrupt, "the only one ever found is damaged");
     }
 

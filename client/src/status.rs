@@ -83,6 +83,8 @@ pub struct ChunkLocation {
     pub replicas: Vec<Node>,
     /// Which of them have a damaged replica, of which single blocks may be good.
     pub damaged: Vec<NodeId>,
+    /// Further replicas, good as far as is known, on datanodes that are not there now.
+    pub away: u32,
 }
 
 /// What the master thinks of a datanode.
@@ -272,6 +274,7 @@ impl TryFrom<v1::ChunkLocation> for ChunkLocation {
             crc32c: Crc32c(message.crc32c),
             replicas: nodes_of(message.replicas)?,
             damaged: message.damaged.into_iter().map(NodeId).collect(),
+            away: message.away,
         })
     }
 }

@@ -42,3 +42,26 @@ fn a_flipped_replica_is_passed_over_and_when_all_are_flipped_nothing_is_served()
     let first = cluster.run(&["getrange", "/f", "0", "1000", "-"]).ok();
     assert!(first.stdout == bytes[..1000], "a range that avoids the damage is served");
 }
+
+#[test]
+fn what_may_be_good_on_a_datanode_that_is_away_is_unavailable_and_not_corrupt() {
+    let environment = vec![
+        ("DISTRIFS_RECOVERY_INTERVAL", "3600".to_owned()),
+        ("DISTRIFS_SCRUB_INTERVAL", "0".to_owned()),
+        ("DISTRIFS_SOCKET_TIMEOUT", "2".to_owned()),
+    ];
+    let mut cluster =
+        Cluster::start_with(BINARY, &ClusterOptions { environment, ..ClusterOptions::default() });
+    let bytes = random_bytes(5000, 1);
+    let _ = cluster.run_with_stdin(&["put", "-", "/f"], &bytes).ok();
+    for replica in cluster.replica_files("/f").iter().filter(|replica| replica.datanode != 2) {
+        replica.flip_byte(17);
+    }
+    cluster.kill_datanode(2);
+    cluster.wait_for_live(2);
+    let refused = cluster.run(&["cat", "/f"]).fails_with(8);
+    assert!(refused.stderr.contains("expected checksum"), "{}", refused.stderr);
+    cluster.restart_datanode(2);
+    cluster.wait_for_live(3);
+    assert!(cluster.run(&["cat", "/f"]).ok().stdout == bytes);
+}

@@ -179,6 +179,7 @@ impl ClientService for FakeMaster {
                 crc32c: chunk.crc32c,
                 replicas: chunk.nodes.iter().map(replica).collect(),
                 damaged: Vec::new(),
+                away: 0,
             });
         }
         let file_status = v1::FileStatus {

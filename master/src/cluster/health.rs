@@ -98,6 +98,23 @@ impl Cluster {
         health
     }
 
+    /// How many good replicas of a chunk may be on nodes that are not there: those that are dead, and shortly after a
+    /// start, when the nodes of the time before are on their way, all that are wanted and not known yet.
+    pub(crate) fn away(&self, now_ms: u64, id: ChunkId, chunk: &Chunk, wanted: u32) -> u32 {
+        let (mut known, mut dead) = (0, 0);
+        for held in self.replicas.of(id) {
+            let Some(node) = self.nodes.get(held.node as usize) else { continue };
+            known += 1;
+            let gone = node.state(now_ms, self.timing) == NodeState::Dead;
+            dead += u32::from(gone && ReplicaState::of(&held, chunk) == ReplicaState::Good);
+        }
+        if self.returning(now_ms, self.timing.heartbeat_timeout_ms) {
+            dead.max(wanted.saturating_sub(known))
+        } else {
+            dead
+        }
+    }
+
     /// All replicas of a chunk that are known, also on dead nodes, sorted by node.
     pub(crate) fn replica_views(&self, now_ms: u64, id: ChunkId, chunk: &Chunk) -> Vec<ReplicaView> {
         let view = |held: Held| {

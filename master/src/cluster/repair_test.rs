@@ -121,6 +121,17 @@ fn what_is_ordered_first() {
 }
 
 #[test]
+fn what_may_be_on_nodes_that_are_not_there() {
+    let mut world = World::new(&[("a", "good"), ("b", "corrupt"), ("c", "good")]);
+    assert_eq!(world.cluster.away(NOW, ID, &chunk(1), 3), 0);
+    world.beat(NOW + 40, 3, 1);
+    assert_eq!(world.cluster.away(NOW + 40, ID, &chunk(1), 3), 1, "the good one of two that are dead");
+    let returning = Timing { return_ms: 1000, ..TIMING };
+    let early = Cluster::new(returning, 0);
+    assert_eq!((early.away(29, ID, &chunk(1), 3), early.away(30, ID, &chunk(1), 3)), (3, 0));
+}
+
+#[test]
 fn nothing_is_done_in_safe_mode_and_it_says_so() {
     let mut world = World::new(&[("a", "good"), ("b", "")]);
     assert!(world.orders(29, 2, 1).is_empty());

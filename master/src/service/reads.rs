@@ -97,6 +97,7 @@ impl Api {
             .map_err(refused)?;
         let now_ms = self.state.clock.now_ms();
         let seed: u64 = rand::random();
+        let wanted = planned.status.body.map_or(0, |body| u32::from(body.replication));
         let cluster = self.state.cluster();
         let chunks = planned
             .chunks
@@ -113,6 +114,7 @@ impl Api {
                     crc32c: chunk.crc.0,
                     replicas: endpoints.into_iter().map(convert::node).collect(),
                     damaged: cluster.damaged(*id).map(|node| node.0).collect(),
+                    away: cluster.away(now_ms, *id, chunk, wanted),
                 }
             })
             .collect();
