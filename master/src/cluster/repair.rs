@@ -156,6 +156,8 @@ struct Seen {
     state: ReplicaState,
     node_state: NodeState,
     session: Option<SessionId>,
+    /// Its node takes orders and is heard in time, whatever others say of its data port.
+    heard: bool,
     blamed: bool,
 }
 
@@ -262,6 +264,7 @@ impl Cluster {
                     state: ReplicaState::of(&held, chunk),
                     node_state: self.state_of(now_ms, node),
                     session: node.session.filter(|_| node.reported),
+                    heard: node.reported && node.state(now_ms, self.timing) == NodeState::Live,
                     blamed: self.replicas.is_blamed(now_ms, id, held.node),
                     held,
                 })
@@ -401,8 +404,9 @@ impl Cluster {
 
     /// One replica too many goes, when all the others were found sound.
     fn trim(&mut self, now_ms: u64, it: Candidate, good: &[Seen]) -> Result<Orders, Wait> {
-        let live: Vec<Seen> = good.iter().copied().filter(Seen::is_source).collect();
-        if live.len() < it.wanted as usize {
+        // Those that are heard now; whose data ports do not answer goes first.
+        let heard: Vec<Seen> = good.iter().copied().filter(|replica| replica.heard).collect();
+        if heard.len() <= it.wanted as usize {
             return Err(Wait::SourceNotLive);
         }
         // What was ordered once may still be carried out: no other one goes before it has.
@@ -411,20 +415,17 @@ impl Cluster {
             return self.drop_replicas(now_ms, it.id, &[ordered]);
         }
         let rack_of = |replica: &Seen| self.nodes[replica.node() as usize].rack.as_str();
-        let twins = |replica: &Seen| live.iter().filter(|other| rack_of(other) == rack_of(replica)).count();
+        let twins = |replica: &Seen| heard.iter().filter(|other| rack_of(other) == rack_of(replica)).count();
         let free = |replica: &Seen| {
             let load = self.nodes[replica.node() as usize].load.as_ref();
             load.map_or(0, |load| load.dirs.iter().map(|dir| dir.free_bytes).fold(0, u64::saturating_add))
         };
-        // One on a node that is not trusted, or else of the rack that has most of them the one with least room.
-        let suspect = good.iter().find(|replica| !replica.is_source() && replica.session.is_some());
-        let of_live = || {
-            live.iter()
-                .filter(|_| live.len() > it.wanted as usize)
-                .max_by_key(|replica| (replica.blamed, twins(replica), std::cmp::Reverse(free(replica))))
+        // Of the rack that has most of them, the node with least room.
+        let worst = |replica: &&Seen| {
+            (!replica.is_source(), replica.blamed, twins(replica), std::cmp::Reverse(free(replica)))
         };
-        let Some(victim) = suspect.or_else(of_live).copied() else { return Err(Wait::SourceNotLive) };
-        let unsound: Vec<Seen> = live
+        let Some(victim) = heard.iter().max_by_key(worst).copied() else { return Err(Wait::SourceNotLive) };
+        let unsound: Vec<Seen> = heard
             .iter()
             .copied()
             .filter(|replica| replica.node() != victim.node())

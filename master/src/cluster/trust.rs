@@ -5,8 +5,8 @@
 //! - A node is distrusted once complaints of weight [`WEIGHT_MIN`] came within [`WINDOW_MS`], and stays so for at least
 //!   [`DISTRUST_MS`] and until nobody has complained for [`REST_MS`]: what was slow is slow again soon (Dean, Barroso:
 //!   The Tail at Scale, 2013), so it does not come and go.
-//! - When more than a third of the nodes would be distrusted (at least one may be), nobody is: then the network or the
-//!   whole cluster is slow, and leaving nodes out would only make it slower.
+//! - When half of the nodes or more would be distrusted (one always may be), nobody is: then the network or the whole
+//!   cluster is slow, and leaving nodes out would only make it slower.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -80,7 +80,7 @@ impl Trust {
     pub(super) fn distrusted(&self, now_ms: u64, node: NodeId, nodes: usize) -> Option<u64> {
         let own = self.of.get(&node).filter(|record| record.is_distrusted(now_ms))?;
         let all = self.of.values().filter(|record| record.is_distrusted(now_ms)).count();
-        (all <= (nodes / 3).max(1)).then_some(now_ms.saturating_sub(own.last_ms))
+        (all <= (nodes.saturating_sub(1) / 2).max(1)).then_some(now_ms.saturating_sub(own.last_ms))
     }
 }
 
@@ -119,8 +119,8 @@ mod tests {
         let mut trust = Trust::default();
         trust.complain(0, A, WEIGHT_WRITE);
         trust.complain(0, B, WEIGHT_WRITE);
-        assert_eq!(trust.distrusted(1, A, 5), None, "two of five");
-        assert!(trust.distrusted(1, A, 6).is_some(), "two of six");
+        assert_eq!(trust.distrusted(1, A, 4), None, "two of four");
+        assert!(trust.distrusted(1, A, 5).is_some(), "two of five");
         trust.forget(B);
         assert!(trust.distrusted(1, A, 2).is_some(), "one may always be");
     }
