@@ -98,7 +98,7 @@ pub(crate) struct Settings {
     pub(crate) block_report_interval: Duration,
     /// How often all files are looked through for chunks to repair.
     pub(crate) recovery_interval: Duration,
-    /// Within which time datanodes read all replicas whole once.
+    /// Within which time datanodes read every replica whole again; zero: never.
     pub(crate) scrub_interval: Duration,
     /// How often tombstones are looked through.
     pub(crate) gc_interval: Duration,

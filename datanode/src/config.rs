@@ -25,8 +25,8 @@ pub struct DatanodeConfig {
     pub shards: Option<usize>,
     /// Which body of the I/O seam.
     pub io: IoMode,
-    /// Within which time all replicas are read whole once, so that rot is found before it is met;
-    /// zero: they are not.
+    /// The longest that a replica may go without being read whole, so that rot is found before it is met; zero: none
+    /// is. Users go first as long as that time can be kept.
     pub scrub_interval: Duration,
     /// How long a silent peer is waited for.
     pub socket_timeout: Duration,

@@ -19,6 +19,7 @@ use crate::config::DatanodeConfig;
 use crate::control::Control;
 use crate::folders::Folders;
 use crate::node::{Counters, Node};
+use crate::pace::Quiet;
 use crate::scrub::Scrub;
 use crate::shard::{self, SHARD_QUEUE_MAX, ShardCommand, ShardConfig};
 use crate::{acceptor, http};
@@ -130,6 +131,7 @@ impl Datanode {
             io_body,
             incarnation: rand::random(),
             scrub: Scrub::new(config.scrub_interval, Duration::ZERO),
+            quiet: Quiet::default(),
             dropped: HashSet::new(),
             lost_disks: vec![false; node.disks.len()],
             started: Instant::now(),

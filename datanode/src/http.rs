@@ -34,6 +34,7 @@ fn metrics(node: &Node, io_body: &str) -> String {
     for (name, kind, value) in [
         ("connections", "gauge", &c.connections),
         ("open_writes", "gauge", &c.open_writes),
+        ("open_reads", "gauge", &c.open_reads),
         ("chunks_committed_total", "counter", &c.chunks_committed),
         ("writes_failed_total", "counter", &c.writes_failed),
         ("bytes_received_total", "counter", &c.bytes_received),

@@ -4,7 +4,8 @@
 //! - `folders`: whose the data folders are, what they hold, and which are left out.
 //! - `shard`: the data plane, a thread per core on the I/O seam; `pipeline` decides what a hop answers.
 //! - `control`: the session with the master, and the inventory that reports are cut from.
-//! - `scrub`: which replica is read whole next, so that rot is found before it is met. Pure.
+//! - `scrub`: which replica is read whole next, so that rot is found before it is met; `pace`: when it makes way for
+//!   users. Pure, both.
 //! - `node`: the few things that all threads share.
 //!
 //! It does not know paths, files or users, and decides nothing about where chunks go.
@@ -16,6 +17,7 @@ mod datanode;
 mod folders;
 mod http;
 mod node;
+mod pace;
 mod pipeline;
 mod scrub;
 mod shard;

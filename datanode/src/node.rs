@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use distrifs_proto::types::{ClusterId, Epoch, NodeId};
 
+use crate::pace::Load;
+
 /// Room that new chunks leave on a disk, so that deletes and sidecars never lack it: a fiftieth, at most this.
 const DISK_RESERVE_BYTES_MAX: u64 = 1 << 30;
 
@@ -36,6 +38,7 @@ pub(crate) struct Disk {
 pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
     pub(crate) open_writes: AtomicU64,
+    pub(crate) open_reads: AtomicU64,
     pub(crate) chunks_committed: AtomicU64,
     pub(crate) writes_failed: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
@@ -123,6 +126,16 @@ impl Disk {
 impl Counters {
     pub(crate) fn add(counter: &AtomicU64, n: u64) {
         counter.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What users ask for just now.
+    pub(crate) fn load(&self) -> Load {
+        let now = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let ended = now(&self.chunks_committed).wrapping_add(now(&self.writes_failed));
+        Load {
+            in_flight: now(&self.open_reads) + now(&self.open_writes),
+            seen: now(&self.reads).wrapping_add(ended),
+        }
     }
 }
 

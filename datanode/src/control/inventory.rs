@@ -43,11 +43,13 @@ pub(crate) struct Inventory {
     replicas: BTreeMap<ChunkId, Held>,
     used_bytes: Vec<u64>,
     digest: InventoryDigest,
+    /// Where [`Self::bytes_behind`] was asked for last, and the bytes behind it.
+    behind: (ChunkId, u64),
 }
 
 impl Inventory {
     pub(crate) fn new(disks: usize) -> Self {
-        Self { replicas: BTreeMap::new(), used_bytes: vec![0; disks], digest: InventoryDigest::default() }
+        Self { used_bytes: vec![0; disks], ..Self::default() }
     }
 
     /// Adds a replica. Where two disks have the same chunk, the newer generation counts.
@@ -59,6 +61,9 @@ impl Inventory {
         }
         self.remove(replica.chunk);
         self.used_bytes[disk] += replica.length;
+        if replica.chunk > self.behind.0 {
+            self.behind.1 += replica.length;
+        }
         let held = Held { replica, disk, corrupt: false };
         self.digest = self.digest.plus(held.digest());
         self.replicas.insert(replica.chunk, held);
@@ -67,6 +72,9 @@ impl Inventory {
     pub(crate) fn remove(&mut self, chunk: ChunkId) {
         if let Some(old) = self.replicas.remove(&chunk) {
             self.used_bytes[old.disk] -= old.replica.length;
+            if chunk > self.behind.0 {
+                self.behind.1 -= old.replica.length;
+            }
             self.digest = self.digest.minus(old.digest());
         }
     }
@@ -99,6 +107,24 @@ impl Inventory {
 
     pub(crate) fn used_bytes(&self, disk: usize) -> u64 {
         self.used_bytes[disk]
+    }
+
+    /// Bytes of all replicas.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.used_bytes.iter().sum()
+    }
+
+    /// Bytes of the replicas behind `after`. Cheap for who goes on from where it was asked last, or comes back to the
+    /// beginning.
+    pub(crate) fn bytes_behind(&mut self, after: ChunkId) -> u64 {
+        if after < self.behind.0 {
+            self.behind = (ChunkId(0), self.bytes());
+        }
+        let (from, behind) = self.behind;
+        let passed = self.replicas.range((Bound::Excluded(from), Bound::Included(after)));
+        let passed: u64 = passed.map(|(_, held)| held.replica.length).sum();
+        self.behind = (after, behind - passed);
+        self.behind.1
     }
 
     pub(crate) fn get(&self, chunk: ChunkId) -> Option<&Held> {
@@ -168,6 +194,22 @@ mod tests {
         assert_eq!(inventory.disk_of(ChunkId(1), GenerationStamp(2)), Some(0));
         inventory.remove(ChunkId(1));
         assert_eq!((inventory.len(), inventory.used_bytes(0)), (0, 0));
+    }
+
+    #[test]
+    fn bytes_behind_a_chunk_follow_what_comes_and_goes() {
+        let mut inventory = Inventory::new(2);
+        [2, 4, 6].into_iter().for_each(|id| inventory.add(replica(id, 1), id as usize / 3 % 2));
+        for (after, bytes) in [(0, 30), (1, 30), (2, 20), (5, 10), (2, 20), (6, 0), (0, 30), (4, 10)] {
+            assert_eq!(inventory.bytes_behind(ChunkId(after)), bytes, "behind {after}");
+        }
+        inventory.add(replica(3, 1), 0);
+        inventory.add(replica(9, 1), 0);
+        inventory.add(replica(6, 2), 0);
+        assert_eq!(inventory.bytes_behind(ChunkId(4)), 20);
+        [2, 4, 6].into_iter().for_each(|id| inventory.remove(ChunkId(id)));
+        assert_eq!((inventory.bytes_behind(ChunkId(4)), inventory.bytes_behind(ChunkId(0))), (10, 20));
+        assert_eq!(inventory.bytes(), 20);
     }
 
     #[test]

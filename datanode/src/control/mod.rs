@@ -16,7 +16,8 @@ use distrifs_proto::types::{ChunkId, ClusterId, Epoch, HostPort, Lsn};
 use tokio::sync::{mpsc, watch};
 
 use crate::node::{Counters, Node};
-use crate::scrub::Scrub;
+use crate::pace::{Pace, Quiet};
+use crate::scrub::{Scrub, Volume};
 use crate::shard::{Check, Found, SHARD_QUEUE_FOR_CONNECTIONS, ShardCommand, ShardEvent};
 use inventory::Held;
 pub(crate) use inventory::Inventory;
@@ -54,6 +55,8 @@ pub(crate) struct Control {
     pub(crate) io_body: &'static str,
     pub(crate) incarnation: u64,
     pub(crate) scrub: Scrub,
+    /// Whether users are away.
+    pub(crate) quiet: Quiet,
     /// Replicas that were reported gone and are still being deleted.
     pub(crate) dropped: HashSet<ChunkId>,
     /// Disks whose replicas were reported lost.
@@ -163,8 +166,7 @@ impl Control {
         let counters = &self.node.counters;
         Counters::add(&counters.scrub_replicas, 1);
         Counters::add(&counters.scrub_corrupt, u64::from(corrupt));
-        let length = self.inventory.get(chunk).map_or(0, |held| held.replica.length);
-        self.scrub.checked(self.started.elapsed(), chunk, bytes, length, corrupt);
+        self.scrub.checked(self.started.elapsed(), chunk, bytes, corrupt);
         if *found == Found::Gone {
             if self.inventory.get(chunk).is_some_and(|held| held.disk == disk) {
                 tracing::error!(%chunk, disk, "a replica is not there any more");
@@ -184,23 +186,30 @@ impl Control {
     /// Gives the scrub its next replica when it is time.
     fn scrub(&mut self) {
         let now = self.started.elapsed();
-        let total = (0..self.folders.len()).map(|disk| self.inventory.used_bytes(disk)).sum();
+        let (quiet, volume) = (self.quiet.look(now, self.node.counters.load()), self.volume());
         let inventory = &self.inventory;
-        let Some((chunk, rate)) = self.scrub.next(now, total, |after| inventory.next(after)) else { return };
-        let status = self.scrub.status(now, total);
+        let next = self.scrub.next(now, quiet, volume, |after| inventory.next(after));
+        let status = self.scrub.status(now, volume);
         self.node
             .counters
             .scrub_oldest_seconds
             .store(status.oldest_unchecked.as_secs(), std::sync::atomic::Ordering::Relaxed);
-        if !self.check(chunk, Some(rate)) {
+        if let Some((chunk, pace)) = next
+            && !self.check(chunk, Some(pace))
+        {
             self.scrub.put_off(now);
         }
     }
 
+    /// What the scrub has behind it and before it.
+    fn volume(&mut self) -> Volume {
+        Volume { total: self.inventory.bytes(), unread: self.inventory.bytes_behind(self.scrub.after()) }
+    }
+
     /// Has a replica read whole; whether a shard takes the order.
-    fn check(&self, chunk: ChunkId, bytes_per_second: Option<u64>) -> bool {
+    fn check(&self, chunk: ChunkId, pace: Option<Pace>) -> bool {
         let Some(held) = self.inventory.get(chunk) else { return false };
-        let check = Check { chunk, disk: held.disk, marked: held.corrupt, bytes_per_second };
+        let check = Check { chunk, disk: held.disk, marked: held.corrupt, pace };
         self.order(chunk, ShardCommand::Check(check))
     }
 

@@ -346,8 +346,10 @@ impl Control {
         }
     }
 
-    fn heartbeat(&self) -> v1::Heartbeat {
+    fn heartbeat(&mut self) -> v1::Heartbeat {
         Self::measure_room(&self.node, &self.folders);
+        let volume = self.volume();
+        let scrub = self.scrub.status(self.started.elapsed(), volume);
         let dir = |(i, (disk, folder)): (usize, (&crate::node::Disk, &distrifs_engine::store::Folder))| {
             let (capacity_bytes, free_bytes) = disk.room();
             v1::DataDir {
@@ -368,8 +370,6 @@ impl Control {
         let now = |counter: &std::sync::atomic::AtomicU64| {
             u32::try_from(counter.load(std::sync::atomic::Ordering::Relaxed)).unwrap_or(u32::MAX)
         };
-        let used = (0..self.folders.len()).map(|disk| self.inventory.used_bytes(disk)).sum();
-        let scrub = self.scrub.status(self.started.elapsed(), used);
         v1::Heartbeat {
             data_dirs: self
                 .node

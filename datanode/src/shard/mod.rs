@@ -144,7 +144,8 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
     let (remove, removals) = mpsc::channel(REMOVALS_MAX);
     shard.io.spawn(shard.clone().remove_all(removals));
     let (check, checks) = mpsc::channel(check::CHECKS_MAX);
-    shard.io.spawn(shard.clone().check_all(checks));
+    let (scrub, scrubs) = mpsc::channel(check::SCRUBS_MAX);
+    shard.io.spawn(shard.clone().check_all(checks, scrubs));
     let (copy, copies) = mpsc::channel(replicate::COPIES_MAX);
     let copying = replicate::Copying::default();
     shard.io.spawn(shard.clone().copy_all(copies, copying.clone()));
@@ -158,7 +159,8 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
                 }
             }
             ShardCommand::Check(it) => {
-                if check.try_send(it).is_err() {
+                let queue = if it.pace.is_some() { &scrub } else { &check };
+                if queue.try_send(it).is_err() {
                     tracing::debug!(chunk = %it.chunk, "many checks wait: this one waits for the next order");
                 }
             }

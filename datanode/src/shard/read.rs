@@ -1,6 +1,7 @@
 //! Serves a range of a chunk: whole blocks with their stored checksums, so that the reader checks end to end.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use distrifs_engine::io::SendHalf;
 use distrifs_engine::store::{ChunkReader, StoreError};
@@ -24,7 +25,9 @@ pub(crate) enum ReadEnd {
 pub(crate) async fn serve(shard: &Rc<Shard>, request: Header, send: &mut SendHalf) -> Result<(), ReadEnd> {
     let counters = &shard.node.counters;
     Counters::add(&counters.reads, 1);
+    Counters::add(&counters.open_reads, 1);
     let served = stream(shard, request, send).await;
+    counters.open_reads.fetch_sub(1, Ordering::Relaxed);
     if let Err(ReadEnd::Refused(error)) = &served {
         Counters::add(&counters.reads_failed, 1);
         tracing::debug!(chunk = %request.chunk, error = error.text, "a read was refused");
