@@ -95,7 +95,7 @@ impl LocalCluster {
         let mut arguments = vec!["master".to_owned(), "--data-dir".to_owned()];
         arguments.push(text(&config.folder.join("master"))?);
         arguments.extend(["--listen".to_owned(), format!("127.0.0.1:{}", config.port)]);
-        arguments.extend(["--http".to_owned(), "127.0.0.1:0".to_owned()]);
+        arguments.extend(["--http".to_owned(), "127.0.0.1:0".to_owned(), "--no-standby".to_owned()]);
         let mut master = Daemon::spawn("master", &arguments, config, &logs)?;
         master.wait_ready().await?;
         let address: HostPort = master.field("grpc")?.parse().map_err(|e| daemon_error(&master.name, e))?;

@@ -9,7 +9,7 @@
 //! - `probe`: whether the data ports of datanodes answer.
 //! - `repair`: lost and damaged replicas are made anew, surplus ones go; decided by `cluster`.
 //! - `recovery`, `checkpoint`: from the disk at the start, and what keeps the next start short.
-//! - `folder`, `epoch`: whose folder it is, and who leads.
+//! - `folder`, `epoch`, `standby`: whose folder it is, who leads, and who waits for that.
 //!
 //! Pure cores decide (event and time in, state and answers out); thin drivers act.
 
@@ -44,6 +44,7 @@ mod retries_test;
 #[cfg(test)]
 mod serve_test;
 mod service;
+mod standby;
 mod state;
 mod sweep;
 mod writer;
@@ -53,3 +54,4 @@ pub use distrifs_engine::io::IoMode;
 pub use error::{MasterFailure, StartError};
 pub use inspect::{RecordText, describe_record};
 pub use master::Master;
+pub use standby::{Standby, Turn};

@@ -57,7 +57,6 @@ pub struct Master {
 
 /// What the disk gave.
 struct Opened {
-    lock: LeaderLock,
     cluster_id: ClusterId,
     leadership: Leadership,
 }
@@ -69,14 +68,26 @@ impl Master {
     /// One line that names the place; nothing is left running.
     pub async fn start(config: MasterConfig) -> Result<Self, StartError> {
         config.check()?;
+        make_folder(&config.data_dir)?;
+        let lock = LeaderLock::take(&config.lock_path())?;
+        Self::start_locked(config, lock, None).await
+    }
+
+    /// As [`start`](Self::start), with a lock that was taken, and an address for http that is listened on already.
+    pub(crate) async fn start_locked(
+        config: MasterConfig,
+        lock: LeaderLock,
+        http: Option<(TcpListener, SocketAddr)>,
+    ) -> Result<Self, StartError> {
         let clock = Clock::new();
         let (config, opened) = blocking(move || open_folder(&config).map(|opened| (config, opened))).await?;
-        let Opened { lock, cluster_id, leadership } = opened;
+        let Opened { cluster_id, leadership } = opened;
         let epoch = leadership.epoch();
         let (grpc_listener, grpc) = bind(&config.listen).await?;
-        let http_listener = match &config.http {
-            Some(address) => Some(bind(address).await?),
-            None => None,
+        let http_listener = match (http, &config.http) {
+            (Some(http), _) => Some(http),
+            (None, Some(address)) => Some(bind(address).await?),
+            (None, None) => None,
         };
         let (config, recovered) =
             blocking(move || recovery::open(&config, cluster_id, epoch).map(|opened| (config, opened)))
@@ -234,8 +245,6 @@ async fn supervise(
 }
 
 fn open_folder(config: &MasterConfig) -> Result<Opened, StartError> {
-    make_folder(&config.data_dir)?;
-    let lock = LeaderLock::take(&config.lock_path())?;
     let cluster_id = match identity(&config.data_dir)? {
         Some(cluster_id) => cluster_id,
         None => {
@@ -247,7 +256,7 @@ fn open_folder(config: &MasterConfig) -> Result<Opened, StartError> {
         }
     };
     let leadership = Leadership::begin(&config.data_dir)?;
-    Ok(Opened { lock, cluster_id, leadership })
+    Ok(Opened { cluster_id, leadership })
 }
 
 fn new_state(
@@ -273,7 +282,7 @@ fn new_writer(state: &Arc<State>, log: Log, leadership: Leadership) -> (Writer, 
     Writer::new(state.clone(), log, leadership)
 }
 
-async fn bind(address: &HostPort) -> Result<(TcpListener, SocketAddr), StartError> {
+pub(crate) async fn bind(address: &HostPort) -> Result<(TcpListener, SocketAddr), StartError> {
     let refused = |source| StartError::Bind { address: address.clone(), source };
     let listener = TcpListener::bind((address.host.as_str(), address.port)).await.map_err(refused)?;
     let bound = listener.local_addr().map_err(refused)?;

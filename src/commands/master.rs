@@ -1,10 +1,11 @@
 //! `master`: the metadata daemon in the foreground.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use distrifs_master::{Master, MasterConfig};
+use distrifs_master::{Master, MasterConfig, Standby, StartError, Turn};
 use distrifs_proto::types::HostPort;
 use tokio::io::AsyncReadExt;
 
@@ -18,6 +19,8 @@ use crate::signals::EndSignals;
 #[command(
     after_help = "It prints one line when it serves: `ready master grpc=HOST:PORT http=HOST:PORT epoch=N`. \
     SIGTERM and SIGINT stop it cleanly.\n\n\
+    Where another master leads on the folder it prints `standby master http=HOST:PORT`, waits, and leads as soon as that \
+    one ends. Give clients and datanodes all of them: --master HOST:PORT,HOST:PORT.\n\n\
     Groups of users are those of the operating system, or, if the file given with --config has a table [groups], those \
     of the table, such as `staff = [\"alice\", \"bob\"]`. A user whom neither knows has only the group of its own name.\n\n\
     It takes a checkpoint whenever DISTRIFS_CHECKPOINT_LOG_BYTES of log (default 128M) have gathered.\n\n\
@@ -33,6 +36,9 @@ pub(crate) struct MasterCommand {
     /// Where health and metrics are; port 0 picks a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9001")]
     http: HostPort,
+    /// Refuse to start where another master leads, instead of waiting for its end
+    #[arg(long)]
+    no_standby: bool,
     /// Stop when standard input closes: for whoever starts it as a child
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
@@ -66,11 +72,29 @@ impl MasterCommand {
             checkpoint_log_bytes: settings.checkpoint_log_bytes.unwrap_or(defaults.checkpoint_log_bytes),
             ..defaults
         };
-        let master = Master::start(config).await.map_err(|e| CommandError::Daemon(e.to_string()))?;
-        let http = master.http_address().map_or_else(|| "none".to_owned(), |address| address.to_string());
+        let text =
+            |address: Option<SocketAddr>| address.map_or_else(|| "none".to_owned(), |it| it.to_string());
+        let failed = |error: StartError| CommandError::Daemon(error.to_string());
+        let mut signals = signals;
+        let turn = match self.no_standby {
+            true => Turn::Leads(Box::new(Master::start(config).await.map_err(failed)?)),
+            false => Standby::enter(config).await.map_err(failed)?,
+        };
+        let master = match turn {
+            Turn::Leads(master) => *master,
+            Turn::Waits(standby) => {
+                output.line(format_args!("standby master http={}", text(standby.http_address())))?;
+                output.flush()?;
+                let leads = serve(standby.lead(), signals.as_deref_mut(), self.exit_with_stdin).await;
+                // Told to stop before its turn came.
+                let Some(leads) = leads else { return Ok(()) };
+                leads.map_err(failed)?
+            }
+        };
         output.line(format_args!(
-            "ready master grpc={} http={http} epoch={}",
+            "ready master grpc={} http={} epoch={}",
             master.grpc_address(),
+            text(master.http_address()),
             master.epoch()
         ))?;
         output.flush()?;

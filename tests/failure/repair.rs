@@ -15,6 +15,7 @@ fn cluster(datanodes: usize) -> Cluster {
                 // The scrub is not to find first what the tests want found otherwise.
                 ("DISTRIFS_SCRUB_INTERVAL", "0".to_owned()),
             ],
+            ..ClusterOptions::default()
         },
     )
 }

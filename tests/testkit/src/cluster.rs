@@ -28,11 +28,13 @@ pub struct ClusterOptions {
     pub datanodes: usize,
     /// Variables of all daemons and commands, over the defaults of tests.
     pub environment: Vec<(&'static str, String)>,
+    /// Where the master listens; a free port if it does not matter.
+    pub master_port: Option<u16>,
 }
 
 impl Default for ClusterOptions {
     fn default() -> Self {
-        Self { datanodes: 3, environment: Vec::new() }
+        Self { datanodes: 3, environment: Vec::new(), master_port: None }
     }
 }
 
@@ -68,7 +70,7 @@ impl Cluster {
         let mut cluster = Self {
             datanodes: (0..options.datanodes).map(|_| None).collect(),
             master: None,
-            master_port: free_port(),
+            master_port: options.master_port.unwrap_or_else(free_port),
             binary: PathBuf::from(binary),
             environment: options.environment.clone(),
             folder,
@@ -147,6 +149,14 @@ impl Cluster {
     /// When it does not run.
     pub fn master(&mut self) -> &mut Daemon {
         self.master.as_mut().expect("the master runs")
+    }
+
+    /// Takes the master out of the cluster's care.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn take_master(&mut self) -> Daemon {
+        self.master.take().expect("the master runs")
     }
 
     /// A running datanode.

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 
 use crate::wait::{DEADLINE, wait_until};
 
@@ -15,11 +15,13 @@ use crate::wait::{DEADLINE, wait_until};
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
+    /// What it writes on its standard output.
+    lines: Mutex<mpsc::Receiver<String>>,
     ready: HashMap<String, String>,
 }
 
 impl Daemon {
-    /// Starts `command` with its standard error appended to `log`, and waits for its `ready` line.
+    /// Starts `command` with its standard error appended to `log`, and waits for its `ready` line, or that of a standby.
     ///
     /// # Errors
     /// What it wrote to its log, when it ended before.
@@ -32,18 +34,16 @@ impl Daemon {
         command.arg("--exit-with-stdin").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().expect("the daemon's process");
         let stdout = child.stdout.take().expect("a pipe");
-        let (sender, receiver) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let _ = sender.send(line);
             }
         });
-        let mut daemon = Self { child, ready: HashMap::new() };
-        match receiver.recv_timeout(DEADLINE) {
+        let mut daemon = Self { child, lines: Mutex::new(lines), ready: HashMap::new() };
+        match daemon.next_line() {
             Ok(line) => {
-                assert!(line.starts_with("ready "), "the first line is {line:?}");
-                let fields = line.split(' ').filter_map(|field| field.split_once('='));
-                daemon.ready = fields.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+                daemon.take(&line);
                 Ok(daemon)
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => {
@@ -52,6 +52,32 @@ impl Daemon {
             }
             Err(mpsc::RecvTimeoutError::Timeout) => panic!("{}: no ready line", log.display()),
         }
+    }
+
+    fn next_line(&mut self) -> Result<String, mpsc::RecvTimeoutError> {
+        self.lines.get_mut().expect("nobody panicked with it").recv_timeout(DEADLINE)
+    }
+
+    fn take(&mut self, line: &str) {
+        assert!(line.starts_with("ready ") || line.starts_with("standby "), "it says {line:?}");
+        let fields = line.split(' ').filter_map(|field| field.split_once('='));
+        self.ready = fields.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    }
+
+    /// Whether it waits for its turn.
+    #[must_use]
+    pub fn is_standby(&self) -> bool {
+        !self.ready.contains_key("epoch") && !self.ready.contains_key("data")
+    }
+
+    /// Waits until a standby leads.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn wait_ready(&mut self) {
+        let line = self.next_line().expect("it leads");
+        self.take(&line);
+        assert!(!self.is_standby(), "it waits again");
     }
 
     /// A field of its `ready` line.

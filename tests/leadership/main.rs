@@ -1,0 +1,177 @@
+//! Only one master leads; the next one takes over by itself, and what runs meanwhile goes on.
+
+use std::io::{Read, Write};
+
+use distrifs_testkit::{Cluster, ClusterOptions, Daemon, free_port, random_bytes, run, wait_until};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_distrifs");
+/// The chunk size of the testkit's clusters.
+const CHUNK: usize = 262_144;
+
+/// A cluster whose datanodes and clients know two masters, the address of the second and its log.
+struct Pair {
+    cluster: Cluster,
+    ports: [u16; 2],
+}
+
+impl Pair {
+    fn start() -> Self {
+        let ports = [free_port(), free_port()];
+        let masters = format!("127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1]);
+        let cluster = Cluster::start_with(
+            BINARY,
+            &ClusterOptions {
+                environment: vec![("DISTRIFS_MASTERS", masters)],
+                master_port: Some(ports[0]),
+                ..ClusterOptions::default()
+            },
+        );
+        Self { cluster, ports }
+    }
+
+    /// One more master on the cluster's folder.
+    fn master(&self, at: usize) -> Daemon {
+        let listen = format!("127.0.0.1:{}", self.ports[at]);
+        let command = self.cluster.master_command(&self.cluster.master_folder(), &listen);
+        Daemon::start(command, &self.cluster.folder().join(format!("master-{at}.log"))).expect("it starts")
+    }
+}
+
+fn health(address: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).expect("it listens");
+    stream.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("asked");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn a_put_and_a_get_go_on_when_the_leader_is_killed() {
+    let mut pair = Pair::start();
+    let old = random_bytes(24 * CHUNK, 1);
+    let _ = pair.cluster.run_with_stdin(&["put", "-", "/old"], &old).ok();
+    let mut next = pair.master(1);
+    assert!(next.is_standby());
+    let waiting = health(next.field("http"));
+    assert!(waiting.contains("503") && waiting.contains("standby"), "{waiting}");
+
+    let bytes = random_bytes(24 * CHUNK, 2);
+    let (before, after) = bytes.split_at(6 * CHUNK + 100);
+    let mut put = pair.cluster.spawn(&["put", "-", "/new"]);
+    let mut stdin = put.stdin.take().expect("a pipe");
+    stdin.write_all(before).expect("the client reads");
+    let mut get = pair.cluster.spawn(&["cat", "/old"]);
+    let mut stdout = get.stdout.take().expect("a pipe");
+    let mut got = vec![0; 100_000];
+    stdout.read_exact(&mut got).expect("the first bytes");
+
+    let epoch: u64 = pair.cluster.master().field("epoch").parse().expect("a number");
+    drop(pair.cluster.take_master());
+    next.wait_ready();
+    assert!(next.field("epoch").parse::<u64>().expect("a number") > epoch);
+    assert!(health(next.field("http")).contains("200 OK"));
+
+    stdin.write_all(after).expect("the client reads on");
+    drop(stdin);
+    stdout.read_to_end(&mut got).expect("the rest");
+    for (name, child) in [("put", put), ("get", get)] {
+        let output = child.wait_with_output().expect("its output");
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    assert!(got == old, "what was read");
+    assert!(pair.cluster.run(&["cat", "/new"]).ok().stdout == bytes, "what was written");
+}
+
+#[test]
+fn a_leader_that_is_told_to_stop_hands_over() {
+    let mut pair = Pair::start();
+    let _ = pair.cluster.run_with_stdin(&["put", "-", "/f"], b"bytes").ok();
+    let mut next = pair.master(1);
+    assert!(pair.cluster.take_master().terminate().success());
+    next.wait_ready();
+    assert_eq!(pair.cluster.run(&["cat", "/f"]).ok().stdout, b"bytes");
+    // The one that was told to stop comes back, waits and leads again.
+    let mut first = pair.master(0);
+    assert!(first.is_standby());
+    assert!(next.terminate().success());
+    first.wait_ready();
+    let _ = pair.cluster.run_with_stdin(&["put", "-", "/g"], b"more").ok();
+    assert_eq!(pair.cluster.run(&["cat", "/g"]).ok().stdout, b"more");
+
+    // One that waits stops when it is told to; one that shall not wait is refused.
+    let waiting = pair.master(1);
+    assert!(waiting.is_standby() && waiting.terminate().success());
+    let mut refused = pair.cluster.master_command(&pair.cluster.master_folder(), "127.0.0.1:0");
+    let refused = run(refused.arg("--no-standby"), b"").fails_with(1);
+    assert!(refused.stderr.contains("another master leads on this folder"), "{}", refused.stderr);
+}
+
+#[test]
+fn of_two_that_start_at_the_same_instant_one_leads() {
+    let mut pair = Pair::start();
+    drop(pair.cluster.take_master());
+    let masters = std::thread::scope(|scope| {
+        let starts = [0, 1].map(|at| {
+            scope.spawn({
+                let pair = &pair;
+                move || pair.master(at)
+            })
+        });
+        starts.map(|start| start.join().expect("it starts"))
+    });
+    let leaders = masters.iter().filter(|master| !master.is_standby()).count();
+    assert_eq!(leaders, 1);
+    let _ = pair.cluster.run_with_stdin(&["put", "-", "/f"], b"bytes").ok();
+    assert_eq!(pair.cluster.run(&["cat", "/f"]).ok().stdout, b"bytes");
+}
+
+#[test]
+fn what_is_acknowledged_during_take_overs_stays() {
+    const TAKE_OVERS: usize = 10;
+    let mut pair = Pair::start();
+    let mut leader = pair.cluster.take_master();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let cluster = &pair.cluster;
+    let acknowledged = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..2u64)
+            .map(|writer| {
+                let done = &done;
+                scope.spawn(move || {
+                    let mut acknowledged = Vec::new();
+                    for number in 0.. {
+                        if done.load(std::sync::atomic::Ordering::Relaxed) {
+                            break;
+                        }
+                        let path = format!("/{writer}-{number}");
+                        let bytes = random_bytes(1 + 1000 * (number as usize % 50), number);
+                        let outcome = cluster.run_with_stdin(&["put", "-", &path], &bytes);
+                        assert_eq!(outcome.status, 0, "{path}: {}", outcome.stderr);
+                        acknowledged.push((path, bytes));
+                    }
+                    acknowledged
+                })
+            })
+            .collect();
+        for turn in 0..TAKE_OVERS {
+            let mut next = pair.master((turn + 1) % 2);
+            assert!(next.is_standby());
+            let before = acknowledged_so_far(cluster);
+            // Killed, not told.
+            leader.kill_and_wait();
+            next.wait_ready();
+            wait_until("writers go on", || acknowledged_so_far(cluster) > before);
+            leader = next;
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        writers.into_iter().flat_map(|writer| writer.join().expect("it ends")).collect::<Vec<_>>()
+    });
+    assert!(acknowledged.len() >= TAKE_OVERS, "{} puts", acknowledged.len());
+    for (path, bytes) in &acknowledged {
+        assert!(pair.cluster.run(&["cat", path]).ok().stdout == *bytes, "{path}");
+    }
+    drop(leader);
+}
+
+fn acknowledged_so_far(cluster: &Cluster) -> usize {
+    cluster.run(&["ls", "/"]).ok().text().lines().count()
+}
