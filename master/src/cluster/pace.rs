@@ -1,30 +1,31 @@
 //! How fast copies were made of late, and so how long the rest will take. Pure.
 
-/// What is counted: the last minute, second by second.
-const SECONDS: u64 = 60;
+/// What is counted: the last minute, in ticks of so many milliseconds.
+const TICK_MS: u64 = 100;
+const TICKS: u64 = 60_000 / TICK_MS;
 
-/// Copies by the second in which they were made.
+/// Copies by the tick in which they were made.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// The second and its copies, at the second's place in the minute.
-    made: [(u64, u64); SECONDS as usize],
+    /// The tick and its copies, at the tick's place in the minute.
+    made: [(u64, u64); TICKS as usize],
     /// Copies that were missing when all chunks were last looked at.
     missing: u64,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { made: [(0, 0); SECONDS as usize], missing: 0 }
+        Self { made: [(0, 0); TICKS as usize], missing: 0 }
     }
 }
 
 impl Pace {
     /// A copy was made.
     pub(super) fn made(&mut self, now_ms: u64) {
-        let second = now_ms / 1000;
-        let place = &mut self.made[(second % SECONDS) as usize];
-        if place.0 != second {
-            *place = (second, 0);
+        let tick = now_ms / TICK_MS;
+        let place = &mut self.made[(tick % TICKS) as usize];
+        if place.0 != tick {
+            *place = (tick, 0);
         }
         place.1 += 1;
         self.missing = self.missing.saturating_sub(1);
@@ -42,12 +43,11 @@ impl Pace {
 
     /// Seconds until all are made at the pace of the last minute; `None`: none was made in it.
     pub(super) fn seconds_left(&self, now_ms: u64) -> Option<u64> {
-        let now = now_ms / 1000;
-        let recent =
-            self.made.iter().filter(|(second, made)| *made > 0 && now.saturating_sub(*second) < SECONDS);
+        let now = now_ms / TICK_MS;
+        let recent = self.made.iter().filter(|(tick, made)| *made > 0 && now.saturating_sub(*tick) < TICKS);
         let (first, made) =
-            recent.fold((now, 0), |(first, sum), (second, made)| (first.min(*second), sum + made));
-        (made > 0).then(|| (self.missing * (now - first + 1)).div_ceil(made))
+            recent.fold((now, 0), |(first, sum), (tick, made)| (first.min(*tick), sum + made));
+        (made > 0).then(|| (self.missing * (now - first + 1) * TICK_MS).div_ceil(made * 1000))
     }
 }
 
@@ -59,11 +59,12 @@ mod tests {
     fn the_rest_takes_as_long_as_the_last_minute_says() {
         for (name, made, now_ms, missing, expected) in [
             ("none made", &[][..], 5_000, 10, None),
+            ("ten at once", &[(5_000, 10)], 5_099, 200, Some(2)),
             ("ten in a second", &[(5_000, 10)], 5_900, 20, Some(2)),
-            ("ten in ten seconds", &[(5_000, 5), (14_000, 5)], 14_500, 7, Some(7)),
+            ("ten in ten seconds", &[(5_000, 5), (14_000, 5)], 14_900, 7, Some(7)),
             ("nothing is missing", &[(5_000, 10)], 5_900, 0, Some(0)),
             ("long ago", &[(5_000, 10)], 65_000, 20, None),
-            ("what is old does not count", &[(5_000, 100), (66_000, 1)], 66_000, 3, Some(3)),
+            ("what is old does not count", &[(5_000, 100), (66_000, 1)], 66_000, 30, Some(3)),
         ] {
             let mut pace = Pace::default();
             for (at, count) in made {
