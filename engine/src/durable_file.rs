@@ -61,12 +61,27 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
 }
 
-/// Writes over a file that is there, without needing room on the disk: for a few bytes on a disk that is full.
-/// They lie in the file's one block, mostly in one sector; whoever reads them checks a checksum all the same.
+/// As [`replace`]; where there is no place for a new file, writes over the one that is there, which needs no room on
+/// the disk. For a few bytes: they lie in the file's one block, mostly in one sector, and whoever reads them checks a
+/// checksum all the same.
 ///
 /// # Errors
-/// As the system says; which content is there is then unknown.
-pub fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
+/// As the system says; which content is there is unknown when it was the overwriting that failed.
+pub fn replace_or_overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
+    match replace(path, content) {
+        Err(error) if has_no_place(&error) => overwrite(path, content),
+        replaced => replaced,
+    }
+}
+
+/// Whether there was only no place for a new file: the disk is full, which is an ordinary state, or a directory of
+/// somebody else stands where the file would go.
+fn has_no_place(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | IsADirectory)
+}
+
+fn overwrite(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = open_plain(OpenOptions::new().write(true), path)?;
     file.write_all(content)?;
     file.set_len(content.len() as u64)?;
@@ -85,4 +100,25 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 #[must_use]
 pub fn is_temporary(name: &OsStr) -> bool {
     name.to_str().is_some_and(|n| n.ends_with(SUFFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_full_disk_or_a_taken_place_is_written_over() {
+        use rustix::io::Errno;
+        for (errno, over) in [
+            (Errno::NOSPC, true),
+            (Errno::DQUOT, true),
+            (Errno::ISDIR, true),
+            (Errno::IO, false),
+            (Errno::ACCESS, false),
+            (Errno::ROFS, false),
+        ] {
+            let error = io::Error::from_raw_os_error(errno.raw_os_error());
+            assert_eq!(has_no_place(&error), over, "{error}");
+        }
+    }
 }

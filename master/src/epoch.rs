@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use distrifs_proto::types::{Crc32c, Epoch};
 
 use crate::error::{MasterFailure, StartError};
-use crate::folder::{read_small, write_durably};
+use crate::folder::{read_small, write_durably, write_durably_in_any_room};
 
 const MAGIC: &[u8; 8] = b"DFSEPOCH";
 const VERSION: u32 = 1;
@@ -36,7 +36,7 @@ impl Leadership {
             return Err(StartError::Damaged { path, why: "missing".to_owned() });
         };
         let epoch = decode(&path, &bytes)?.next();
-        write_durably(&path, &encode(epoch))?;
+        write_durably_in_any_room(&path, &encode(epoch))?;
         Ok(Self { path, epoch })
     }
 
@@ -126,6 +126,17 @@ mod tests {
         assert_eq!(first.prove(), Err(MasterFailure::Deposed { ours: Epoch(1), found: Epoch(2) }));
         std::fs::remove_file(dir.path().join("epoch")).expect("removed");
         assert!(matches!(second.prove(), Err(MasterFailure::EpochUnreadable { .. })));
+    }
+
+    /// As on a full disk: there is no place for a new file beside the old one.
+    #[test]
+    fn a_start_leads_where_no_new_file_can_be_made() {
+        let dir = tempfile::tempdir().expect("a folder");
+        Leadership::format(dir.path()).expect("formatted");
+        std::fs::create_dir_all(dir.path().join("epoch.new/in-the-way")).expect("made");
+        let first = Leadership::begin(dir.path()).expect("leads");
+        assert_eq!((first.epoch(), first.prove()), (Epoch(1), Ok(())));
+        assert_eq!(Leadership::begin(dir.path()).expect("leads").epoch(), Epoch(2));
     }
 
     #[test]

@@ -146,6 +146,12 @@ pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StartError>
     durable_file::replace(path, bytes).map_err(|source| refused(path, "replace", source))
 }
 
+/// As [`write_durably`], for a file within one sector, which the disk writes whole or not at all: on a disk without
+/// room for a new file it is written over.
+pub(crate) fn write_durably_in_any_room(path: &Path, bytes: &[u8]) -> Result<(), StartError> {
+    durable_file::replace_or_overwrite(path, bytes).map_err(|source| refused(path, "replace", source))
+}
+
 fn sync_folder(path: &Path) -> Result<(), StartError> {
     durable_file::sync_dir(path).map_err(|source| refused(path, "sync", source))
 }

@@ -55,7 +55,10 @@ pub(crate) enum Refusal {
         place: Place,
     },
     /// No room for the log.
-    #[error("{place}: no space left for the master's log: {why}: nothing was changed")]
+    #[error(
+        "{place}: no space left for the master's log: {why}: nothing was changed; make room on that file system, it \
+         then goes on by itself"
+    )]
     LogFull {
         /// What was asked for.
         place: Place,

@@ -243,15 +243,23 @@ impl Writer {
                 *record = format::encode(&proposal.command);
             }
         }
-        let appended = self.log.append(batch.records).await;
+        let mut appended = self.log.append(batch.records).await;
+        if let Err(error @ LogError::NoSpace { .. }) = &appended {
+            let (freeing, growing) =
+                batch.proposals.into_iter().partition(|proposal| proposal.command.frees_space());
+            refuse_for_space(growing, error);
+            batch.proposals = freeing;
+            if !batch.proposals.is_empty() {
+                // Numbers of chunks are handed out by the others alone.
+                let records = batch.proposals.iter().map(|proposal| format::encode(&proposal.command));
+                appended = self.log.append_from_reserve(records.collect()).await;
+            }
+        }
         self.state.set_log_stats(self.log.stats());
         let range = match appended {
             Ok(range) => range,
             Err(error @ LogError::NoSpace { .. }) => {
-                for proposal in batch.proposals {
-                    let (place, why) = (proposal.command.place(), error.to_string());
-                    answer_with(proposal.outcome, Err(Refusal::LogFull { place, why }));
-                }
+                refuse_for_space(batch.proposals, &error);
                 return Ok(());
             }
             Err(error) => return Err(give_up(batch.proposals, error.to_string())),
@@ -289,6 +297,13 @@ impl Writer {
             let place = proposal.command.place();
             answer_with(proposal.outcome, Err(Refusal::Stopping { place }));
         }
+    }
+}
+
+fn refuse_for_space(proposals: Vec<Proposal>, error: &LogError) {
+    for proposal in proposals {
+        let (place, why) = (proposal.command.place(), error.to_string());
+        answer_with(proposal.outcome, Err(Refusal::LogFull { place, why }));
     }
 }
 

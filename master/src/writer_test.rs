@@ -30,12 +30,18 @@ fn mkdir(index: u128) -> Command {
 
 /// A writer that is not running yet, its log and state, in a folder of its own.
 fn writer(dir: &Path) -> (Writer, Proposer, Log, Arc<State>) {
+    writer_with(dir, |_| {})
+}
+
+fn writer_with(dir: &Path, change: impl FnOnce(&mut LogOptions)) -> (Writer, Proposer, Log, Arc<State>) {
     let wal = dir.join("wal");
     std::fs::create_dir(&wal).expect("made");
     Leadership::format(dir).expect("formatted");
     let leadership = Leadership::begin(dir).expect("leads");
     let recovered = recover(&wal, ClusterId(1), Lsn(0), &mut |_, _, _| Ok(())).expect("empty");
-    let log = Log::start(LogOptions::new(wal, ClusterId(1), Epoch(1)), recovered).expect("starts");
+    let mut options = LogOptions::new(wal, ClusterId(1), Epoch(1));
+    change(&mut options);
+    let log = Log::start(options, recovered).expect("starts");
     let timing = Timing { heartbeat_interval_ms: 1, heartbeat_timeout_ms: 2, return_ms: 0 };
     let (cluster, namespace) = (Cluster::new(timing, 0), Namespace::new("op"));
     let config = MasterConfig::new(dir, "op");
@@ -104,4 +110,39 @@ async fn a_change_that_no_log_takes_is_refused_alone() {
     assert!(matches!(huge, Err(Refusal::TooLarge { .. })), "{huge:?}");
     assert_eq!(proposer.propose(mkdir(2)).await, Ok(Answer::Done));
     assert_eq!((state.durable().0, running.is_finished()), (1, false));
+}
+
+#[tokio::test]
+async fn what_frees_space_is_done_when_the_log_has_no_room_for_more() {
+    let dir = tempfile::tempdir().expect("a folder");
+    // Two segments of 15 groups and no third one: the last quarter is kept back.
+    let (writer, proposer, log, state) = writer_with(dir.path(), |options| {
+        (options.segment_bytes, options.segments_max) = (16 * 4096, 3);
+    });
+    let (_stop, stopped) = watch::channel(false);
+    let running = tokio::spawn(writer.run_beside_the_log(stopped));
+    let remove = |index| {
+        let Operation::Mkdir { path, .. } = mkdir(index).operation else { unreachable!() };
+        let operation = Operation::Remove { path, recursive: true };
+        proposer.propose(Command { operation, request: Some(RequestId(1000 + index)), ..mkdir(index) })
+    };
+    let mut made = 0;
+    let refused = loop {
+        match proposer.propose(mkdir(made)).await {
+            Ok(_) => made += 1,
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(matches!(refused, Refusal::LogFull { .. }), "{refused:?}");
+    assert_eq!(log.stats().groups, 15 + 15 - 4);
+    let (removed, grown) = tokio::join!(remove(0), proposer.propose(mkdir(99)));
+    assert_eq!(removed, Ok(Answer::Done));
+    assert!(matches!(grown, Err(Refusal::LogFull { .. })), "{grown:?}");
+    for index in 1..4 {
+        assert_eq!(remove(index).await, Ok(Answer::Done));
+    }
+    let end = remove(4).await;
+    assert!(matches!(end, Err(Refusal::LogFull { .. })), "{end:?}");
+    let kept = state.namespace().counts().directories;
+    assert_eq!((u128::from(kept), running.is_finished()), (1 + made - 4, false));
 }

@@ -43,7 +43,8 @@ pub struct Log {
 impl Log {
     /// Continues a recovered log: makes its first segment when there is none, and starts the log's thread.
     ///
-    /// It blocks for as long as that takes.
+    /// It blocks for as long as that takes. On a full disk a log that has a segment in use goes on in that one; where
+    /// there is none, this is refused.
     ///
     /// # Errors
     /// [`LogError::BadOptions`], [`LogError::StaleEpoch`], [`LogError::NoUring`], [`LogError::NoSpace`] or
@@ -77,24 +78,28 @@ impl Log {
         check(options, &recovered)?;
         let wanted = options.segment_bytes;
         let last = recovered.tail.active.map_or(0, |active| active.sequence);
-        let unused = match recovered.tail.unused {
-            Some((sequence, bytes)) if bytes == wanted => (sequence, bytes),
+        let (next_sequence, unused) = match recovered.tail.unused {
+            Some((sequence, bytes)) if bytes == wanted => (sequence, Some(bytes)),
             _ => {
                 let sequence = last + 1;
-                let path = || folder.file(&segment_name(sequence));
-                prepare_segment(&folder, sequence, wanted).map_err(|error| {
-                    let cause = Arc::new(error);
-                    match is_no_space(&cause) {
-                        true => LogError::NoSpace { segment: path(), cause },
-                        false => LogError::Io { path: path(), doing: "make the segment", cause },
+                let segment = folder.file(&segment_name(sequence));
+                match prepare_segment(&folder, sequence, wanted).map_err(Arc::new) {
+                    Ok(()) => (sequence, Some(wanted)),
+                    // What was logged can be served, and the rest of the segment in use is there.
+                    Err(cause) if is_no_space(&cause) && recovered.tail.active.is_some() => {
+                        tracing::warn!(segment = %segment.display(), %cause, "the next log segment waits for room");
+                        (sequence, None)
                     }
-                })?;
-                (sequence, wanted)
+                    Err(cause) if is_no_space(&cause) => return Err(LogError::NoSpace { segment, cause }),
+                    Err(cause) => {
+                        return Err(LogError::Io { path: segment, doing: "make the segment", cause });
+                    }
+                }
             }
         };
         let counters = Arc::new(Counters::default());
         counters.begins_with(recovered.first_lsn);
-        counters.made(unused.1);
+        unused.into_iter().for_each(|bytes| counters.made(bytes));
         recovered.tail.kept.iter().for_each(|segment| counters.made(segment.bytes));
         let (requests, queue) = mpsc::channel(QUEUE_APPENDS_MAX);
         let path = folder.path().to_owned();
@@ -108,6 +113,7 @@ impl Log {
             segments_max: options.segments_max,
             kept: recovered.tail.kept.into(),
             active: recovered.tail.active,
+            next_sequence,
             unused,
             salt,
             lock: recovered.lock,
@@ -134,6 +140,19 @@ impl Log {
     /// # Errors
     /// After [`LogError::Poisoned`] the outcome is unknown; after any other error nothing was written.
     pub async fn append(&self, records: Vec<Bytes>) -> Result<Range<Lsn>, LogError> {
+        self.enqueue(records, false).await
+    }
+
+    /// As [`append`](Self::append), for records that free space in the end: they may also take what the log keeps
+    /// back of its last segment when the disk has no room for another.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub async fn append_from_reserve(&self, records: Vec<Bytes>) -> Result<Range<Lsn>, LogError> {
+        self.enqueue(records, true).await
+    }
+
+    async fn enqueue(&self, records: Vec<Bytes>, from_reserve: bool) -> Result<Range<Lsn>, LogError> {
         if records.is_empty() {
             return Err(LogError::Empty);
         }
@@ -145,7 +164,7 @@ impl Log {
         let share = u32::try_from(found).expect("the queue's bound is below 4 GiB: see limits");
         let share = self.room.clone().acquire_many_owned(share).await.map_err(|_| LogError::Closed)?;
         let (answer, answered) = oneshot::channel();
-        let append = Append { records, bytes: found, answer, _share: share };
+        let append = Append { records, bytes: found, from_reserve, answer, _share: share };
         self.requests.send(Request::Append(append)).await.map_err(|_| LogError::Closed)?;
         answered.await.unwrap_or_else(|_| Err(thread_died()))
     }

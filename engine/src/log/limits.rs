@@ -45,6 +45,13 @@ pub(crate) fn append_bytes_max(segment_bytes: u64) -> usize {
     group_capacity(blocks).min(GROUP_BYTES_MAX)
 }
 
+/// What is kept back at the end of a segment while the next one is missing, for what frees space: on a full disk it
+/// must go on (R21), and it needs the log, too.
+pub(crate) fn reserve_bytes(segment_bytes: u64) -> u64 {
+    let block = BLOCK_BYTES as u64;
+    segment_bytes / 4 / block * block
+}
+
 /// What these records need, encoded.
 pub(crate) fn encoded_bytes(records: &[bytes::Bytes]) -> usize {
     records.iter().map(|record| record.len() + RECORD_HEADER_BYTES).sum()

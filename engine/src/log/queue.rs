@@ -18,6 +18,8 @@ pub(super) struct Append {
     pub(super) records: Vec<Bytes>,
     /// Encoded bytes of the records.
     pub(super) bytes: usize,
+    /// Whether it may take what is kept back for the case that the disk is full.
+    pub(super) from_reserve: bool,
     pub(super) answer: oneshot::Sender<Answer>,
     /// Its share of the queue, given back when it is answered.
     pub(super) _share: OwnedSemaphorePermit,

@@ -18,7 +18,7 @@ use super::format::{
     BLOCK_BYTES, GroupHeader, SECTOR_BYTES, SegmentHeader, Witness, encode_group, group_blocks, segment_name,
     spread,
 };
-use super::limits::append_bytes_max;
+use super::limits::{append_bytes_max, reserve_bytes};
 use super::prepare::{prepare_segment, write_witness};
 use super::queue::{Append, Release, Request};
 use super::recovery::{ActiveSegment, Position};
@@ -42,8 +42,9 @@ pub(super) struct Start {
     /// The segments that were in use, oldest first; the last is the active one.
     pub(super) kept: VecDeque<KeptSegment>,
     pub(super) active: Option<ActiveSegment>,
-    /// The segment that is ready: sequence and size.
-    pub(super) unused: (u64, u64),
+    /// The sequence of the next segment, and its size when it is ready.
+    pub(super) next_sequence: u64,
+    pub(super) unused: Option<u64>,
     pub(super) salt: fn() -> u64,
     pub(super) lock: Option<FolderLock>,
     pub(super) counters: Arc<Counters>,
@@ -123,8 +124,8 @@ impl Writer {
             held: None,
             position: start.position,
             open,
-            next: Next::Ready(start.unused.1),
-            next_sequence: start.unused.0,
+            next: start.unused.map_or(Next::None, Next::Ready),
+            next_sequence: start.next_sequence,
             left: Vec::new(),
             releasing: None,
             poison: None,
@@ -265,12 +266,17 @@ impl Writer {
     /// Writes this append with all that wait behind it, as far as they fit.
     async fn append(&mut self, first: Append) {
         let mut batch = Batch::new(append_bytes_max(self.start.segment_bytes));
+        let from_reserve = first.from_reserve;
         let fits = batch.take(first.bytes, first.records.len());
         debug_assert!(fits, "the caller's side refuses what does not fit");
         let mut appends = vec![first];
         while let Ok(request) = self.requests.try_recv() {
             match request {
-                Request::Append(append) if batch.take(append.bytes, append.records.len()) => {
+                // Of one kind: an append that may not take the reserve must not have the others refused.
+                Request::Append(append)
+                    if append.from_reserve == from_reserve
+                        && batch.take(append.bytes, append.records.len()) =>
+                {
                     appends.push(append);
                 }
                 other => {
@@ -279,7 +285,7 @@ impl Writer {
                 }
             }
         }
-        match self.commit(&appends, batch).await {
+        match self.commit(&appends, batch, from_reserve).await {
             Ok(()) => {
                 let mut next = self.position.next_lsn.0 - batch.records() as u64;
                 for append in appends {
@@ -297,15 +303,21 @@ impl Writer {
     }
 
     /// Writes one group. When this returns `Ok` it is durable, and the position is behind it.
-    async fn commit(&mut self, appends: &[Append], batch: Batch) -> Result<(), LogError> {
+    async fn commit(&mut self, appends: &[Append], batch: Batch, from_reserve: bool) -> Result<(), LogError> {
         if let Some(poison) = &self.poison {
             return Err(poison.clone().into());
         }
         let len = group_blocks(batch.bytes()) * BLOCK_BYTES;
-        let fits = |open: &Open| open.segment.end + len as u64 <= open.segment.bytes;
-        if !self.open.as_ref().is_some_and(fits)
-            && let Err(error) = self.switch().await
-        {
+        let room = self.open.as_ref().map(|open| (open.segment.end + len as u64, open.segment.bytes));
+        let made_room = match room {
+            Some((end, bytes)) if end + reserve_bytes(bytes) <= bytes || (from_reserve && end <= bytes) => {
+                Ok(())
+            }
+            // Not into the reserve as long as no segment follows.
+            Some((end, bytes)) if end <= bytes => self.ready().await.map(drop),
+            _ => self.switch().await,
+        };
+        if let Err(error) = made_room {
             if let LogError::NoSpace { .. } = error {
                 self.start.counters.no_space(appends.len());
             }

@@ -168,20 +168,10 @@ impl Folder {
         let path = self.root.join(WITNESS_FILE);
         let body = format!("{WITNESS_MAGIC} {LAYOUT_VERSION}\nepoch {}\nlsn {}\n", seen.epoch, seen.lsn);
         let content = close(&body);
-        let written = match durable_file::replace(&path, content.as_bytes()) {
-            // The orders that this is written for may be to delete.
-            Err(error) if has_no_place(&error) => durable_file::overwrite(&path, content.as_bytes()),
-            written => written,
-        };
-        written.map_err(|e| StoreError::io("write", &path, e))
+        // On a full disk as well: the orders that this is written for may be to delete.
+        durable_file::replace_or_overwrite(&path, content.as_bytes())
+            .map_err(|e| StoreError::io("write", &path, e))
     }
-}
-
-/// Whether there was only no place for a new file: the disk is full, which is an ordinary state, or a directory of
-/// somebody else stands where the file would go.
-fn has_no_place(error: &io::Error) -> bool {
-    use io::ErrorKind::{IsADirectory, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | IsADirectory)
 }
 
 fn refuse(path: &Path, why: String) -> StoreError {
@@ -462,22 +452,6 @@ mod tests {
         folder.set_witness(seen).unwrap_err();
         folder.witness().unwrap_err();
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
-    }
-
-    #[test]
-    fn only_a_full_disk_or_a_taken_place_is_written_over() {
-        use rustix::io::Errno;
-        for (errno, over) in [
-            (Errno::NOSPC, true),
-            (Errno::DQUOT, true),
-            (Errno::ISDIR, true),
-            (Errno::IO, false),
-            (Errno::ACCESS, false),
-            (Errno::ROFS, false),
-        ] {
-            let error = io::Error::from_raw_os_error(errno.raw_os_error());
-            assert_eq!(has_no_place(&error), over, "{error}");
-        }
     }
 
     #[test]

@@ -256,6 +256,17 @@ impl Command {
         }
     }
 
+    /// Whether it frees space, on datanodes or in what the master holds: such goes on when the disk is full (R21).
+    pub(crate) fn frees_space(&self) -> bool {
+        matches!(
+            self.operation,
+            Operation::Remove { .. }
+                | Operation::Abandon { .. }
+                | Operation::ExpireLeases { .. }
+                | Operation::ForgetTombstones { .. }
+        )
+    }
+
     /// Whether `answer` is one that this kind of command gives.
     pub(crate) fn fits(&self, answer: &Answer) -> bool {
         match (&self.operation, answer) {

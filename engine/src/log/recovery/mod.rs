@@ -13,7 +13,7 @@ use std::path::Path;
 
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
-use super::error::{Corruption, RecoverError, ReplayError};
+use super::error::{Corruption, RecoverError, ReplayError, is_no_space};
 use super::format::{
     BLOCK_BYTES, BadHeader, SECTOR_BYTES, TEMPORARY_SUFFIX, VERSION, WITNESS_NAME, Witness, is_zero,
     segment_name, segment_sequence,
@@ -117,7 +117,13 @@ pub(crate) fn recover_folder(
         let name = segment_name(active.sequence);
         folder.sync(&name).map_err(failed(folder, &name, "sync"))?;
         if witness != Some(end) {
-            write_witness(folder, &end).map_err(failed(folder, WITNESS_NAME, "write"))?;
+            match write_witness(folder, &end) {
+                // The one before stays true, it only says less; a full disk is no reason not to serve.
+                Err(error) if is_no_space(&error) => {
+                    tracing::warn!(%error, folder = %folder.path().display(), "no room for the log's new witness");
+                }
+                written => written.map_err(failed(folder, WITNESS_NAME, "write"))?,
+            }
         }
     }
     Ok(Recovered {

@@ -5,6 +5,7 @@ use distrifs_proto::types::{Epoch, Lsn};
 use tokio::sync::Semaphore;
 
 use super::super::error::LogError;
+use super::super::format::BLOCK_BYTES;
 use super::super::limits::{GROUP_BYTES_MAX, GROUP_RECORDS_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
 use super::{block_on, fresh, record, recover_sim, start_sim, submit};
 use crate::folder::{Fault, SimDisk};
@@ -85,6 +86,47 @@ fn an_append_is_not_refused_for_a_want_of_space_that_has_passed() {
     disk.set(Fault::NoSpace, false);
     block_on(log.append(vec![record(2, 10)])).expect("there is room");
     assert_eq!(log.stats().no_space, 0);
+}
+
+/// The last quarter of the last segment is for what frees space (R21), before and after a start on the full disk.
+#[test]
+fn what_frees_space_goes_on_for_a_while_on_a_full_disk() {
+    const BLOCKS: usize = 17;
+    let (disk, log) = fresh(1, (BLOCKS * BLOCK_BYTES) as u64);
+    let one = |i| vec![record(i, 3000)];
+    let mut kept = 0;
+    block_on(async {
+        disk.set(Fault::NoSpace, true);
+        while log.append(one(kept)).await.is_ok() {
+            kept += 1;
+        }
+        assert_eq!(kept, BLOCKS - 1 - BLOCKS / 4, "a header, the groups, and what is kept back");
+        // Beside one that is refused.
+        let (refused, taken) = tokio::join!(log.append(one(50)), log.append_from_reserve(one(kept)));
+        assert!(matches!(refused, Err(LogError::NoSpace { .. })));
+        taken.expect("kept back for it");
+        kept += 1;
+        log.close().await.expect_err("the witness has no room");
+    });
+    let (_, recovered) = recover_sim(&disk);
+    let log =
+        start_sim(&disk, recovered.expect("a log"), 2, (BLOCKS * BLOCK_BYTES) as u64).expect("it goes on");
+    block_on(async {
+        assert!(matches!(log.append(one(50)).await, Err(LogError::NoSpace { .. })));
+        while log.append_from_reserve(one(kept)).await.is_ok() {
+            kept += 1;
+        }
+        assert_eq!(kept, BLOCKS - 1, "to the last block");
+        disk.set(Fault::NoSpace, false);
+        log.append(one(kept)).await.expect("room again");
+        log.close().await.expect("a clean end");
+    });
+    let (found, recovered) = recover_sim(&disk);
+    assert_eq!(recovered.expect("a log").last_lsn(), Lsn(BLOCKS as u64));
+    assert!(
+        found.iter().enumerate().all(|(i, (_, _, bytes))| *bytes == record(i, 3000)),
+        "all, and no other"
+    );
 }
 
 #[test]
