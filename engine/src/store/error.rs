@@ -5,6 +5,24 @@ use std::path::{Path, PathBuf};
 
 use distrifs_proto::ErrorCode;
 use distrifs_proto::types::{ChunkId, GenerationStamp};
+use rustix::io::Errno;
+
+/// What a disk or its file system says when it is at fault. The block layer has a word for each cause, which direct I/O
+/// gets to see; ext4, xfs and btrfs have two for metadata that makes no sense.
+const DISK_FAILURES: [Errno; 10] = [
+    Errno::IO,
+    Errno::ROFS,
+    Errno::NODEV,
+    // A bad sector, a bad target, a lost path, a command without an answer, a failed integrity check.
+    Errno::NODATA,
+    Errno::REMOTEIO,
+    Errno::NOLINK,
+    Errno::TIMEDOUT,
+    Errno::ILSEQ,
+    // EFSCORRUPTED and EFSBADCRC.
+    Errno::UCLEAN,
+    Errno::BADMSG,
+];
 
 /// A failure of the chunk store.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +106,7 @@ pub enum StoreError {
 
 impl StoreError {
     pub(super) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {
-        if source.kind() == io::ErrorKind::StorageFull {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             return Self::NoSpace { path: path.to_owned() };
         }
         Self::Io { what, path: path.to_owned(), source }
@@ -124,13 +142,36 @@ impl StoreError {
             Self::SyncFailed { .. } => true,
             // Not for want of descriptors or memory: that says nothing about the disk.
             Self::Io { source, .. } => {
-                let errno = rustix::io::Errno::from_io_error(source);
-                matches!(
-                    errno,
-                    Some(rustix::io::Errno::IO | rustix::io::Errno::ROFS | rustix::io::Errno::NODEV)
-                )
+                Errno::from_io_error(source).is_some_and(|errno| DISK_FAILURES.contains(&errno))
             }
             _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_against_the_folder() {
+        for (errno, code, suspects) in [
+            (Errno::IO, ErrorCode::Disk, true),
+            (Errno::ROFS, ErrorCode::Disk, true),
+            // A bad sector, as direct I/O sees it.
+            (Errno::NODATA, ErrorCode::Disk, true),
+            (Errno::UCLEAN, ErrorCode::Disk, true),
+            (Errno::BADMSG, ErrorCode::Disk, true),
+            (Errno::MFILE, ErrorCode::Disk, false),
+            // A socket that somebody put in the place of a chunk.
+            (Errno::NXIO, ErrorCode::Disk, false),
+            (Errno::NOMEM, ErrorCode::Disk, false),
+            (Errno::ACCESS, ErrorCode::Disk, false),
+            (Errno::NOSPC, ErrorCode::NoSpace, false),
+            (Errno::DQUOT, ErrorCode::NoSpace, false),
+        ] {
+            let error = StoreError::io("write", Path::new("chunk"), errno.into());
+            assert_eq!((error.code(), error.suspects_folder()), (code, suspects), "{error}");
         }
     }
 }
