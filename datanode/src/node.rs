@@ -117,9 +117,14 @@ impl Disk {
         self.commit_us.load(Ordering::Relaxed)
     }
 
-    fn has_room(&self, bytes: u64) -> bool {
+    /// What new chunks may take: the reserve is not told to the master as free, or it would plan with it.
+    pub(crate) fn room_for_chunks(&self) -> u64 {
         let (capacity, available) = self.room();
-        available.saturating_sub(bytes) > (capacity / 50).min(DISK_RESERVE_BYTES_MAX)
+        available.saturating_sub((capacity / 50).min(DISK_RESERVE_BYTES_MAX))
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        self.room_for_chunks() >= bytes.max(1)
     }
 }
 
@@ -165,6 +170,7 @@ mod tests {
         assert_eq!(node.disk_for(100), Some(1));
         node.disks[1].suspect();
         assert_eq!(node.disk_for(100), Some(2));
-        assert_eq!(node.disk_for(690), None, "the reserve is left");
+        assert_eq!(node.disks[2].room_for_chunks(), 680);
+        assert_eq!((node.disk_for(680), node.disk_for(681)), (Some(2), None), "the reserve is left");
     }
 }

@@ -240,13 +240,19 @@ impl Control {
         Ok(())
     }
 
-    /// Does this to every folder. A broken disk takes its folder out, not the node, unless no other took it.
+    /// Does this to every folder. A broken disk takes its folder out, not the node, unless no other took it; it is
+    /// asked again only then.
     fn on_every_folder(
         &mut self,
         act: impl Fn(&mut Folder) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let (mut done, mut failure) = (0, None);
-        for (disk, folder) in self.node.disks.iter().zip(&mut self.folders) {
+        let mut pairs: Vec<_> = self.node.disks.iter().zip(&mut self.folders).collect();
+        pairs.sort_by_key(|(disk, _)| !disk.is_healthy());
+        for (disk, folder) in pairs {
+            if done > 0 && !disk.is_healthy() {
+                break;
+            }
             match act(folder) {
                 Ok(()) => done += 1,
                 Err(error @ StoreError::Folder { .. }) => return Err(error),

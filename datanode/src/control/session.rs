@@ -351,11 +351,10 @@ impl Control {
         let volume = self.volume();
         let scrub = self.scrub.status(self.started.elapsed(), volume);
         let dir = |(i, (disk, folder)): (usize, (&crate::node::Disk, &distrifs_engine::store::Folder))| {
-            let (capacity_bytes, free_bytes) = disk.room();
             v1::DataDir {
                 path: folder.root().to_string_lossy().into_owned(),
-                capacity_bytes,
-                free_bytes,
+                capacity_bytes: disk.room().0,
+                free_bytes: disk.room_for_chunks(),
                 used_bytes: self.inventory.used_bytes(i),
                 healthy: disk.is_healthy(),
                 commit_us: disk.commit_us(),
