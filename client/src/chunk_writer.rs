@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{Header, Hop, Op, PAYLOAD_START, WriteOpen, patience, verify};
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::FRAME_CONTROL_BYTES_MAX;
@@ -35,8 +36,8 @@ pub(crate) struct OpenFile {
     pub(crate) file_id: FileId,
     pub(crate) replication: u32,
     pub(crate) trace_id: u64,
-    /// Nodes seen to fail during this put: no later chunk should wait for them again.
-    excluded: Mutex<Vec<NodeId>>,
+    /// Nodes seen to fail during this put, and how: no later chunk should wait for them again.
+    excluded: Mutex<Vec<(NodeId, ErrorCode)>>,
 }
 
 impl OpenFile {
@@ -45,19 +46,21 @@ impl OpenFile {
         Self { path: path.to_owned(), file_id, replication, trace_id: rand::random(), excluded }
     }
 
-    fn exclude(&self, node: NodeId) {
+    fn exclude(&self, node: NodeId, code: ErrorCode) {
         let mut excluded = self.excluded.lock().unwrap_or_else(PoisonError::into_inner);
-        if excluded.contains(&node) {
+        if let Some(before) = excluded.iter_mut().find(|(it, _)| *it == node) {
+            before.1 = code;
             return;
         }
         if excluded.len() == EXCLUDED_MAX {
             excluded.remove(0);
         }
-        excluded.push(node);
+        excluded.push((node, code));
     }
 
-    fn excluded(&self) -> Vec<u64> {
-        self.excluded.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|node| node.0).collect()
+    fn excluded(&self) -> (Vec<u64>, Vec<u32>) {
+        let excluded = self.excluded.lock().unwrap_or_else(PoisonError::into_inner);
+        excluded.iter().map(|(node, code)| (node.0, u32::from(code.number()))).unzip()
     }
 
     /// A message of the master that makes no sense.
@@ -113,7 +116,7 @@ pub(crate) async fn write_chunk(
         };
         tracing::debug!(path = file.path, index, chunk = %plan.chunk, ?failure, "a pipeline failed");
         if let Some(node) = failure.blame {
-            file.exclude(node);
+            file.exclude(node, failure.code);
         }
         match attempts.on_failure(&failure, Instant::now()) {
             Next::GiveUp { tries } => {
@@ -131,11 +134,13 @@ pub(crate) async fn write_chunk(
 }
 
 async fn allocate(context: &Context, file: &OpenFile, failed: Option<&Plan>) -> Result<Plan> {
+    let (exclude, exclude_codes) = file.excluded();
     let message = v1::AllocateChunkRequest {
         request_id: new_request_id(),
         file_id: file.file_id.0,
-        exclude: file.excluded(),
+        exclude,
         abandon_chunk: failed.map(|plan| plan.chunk.0),
+        exclude_codes,
     };
     let reply = context.master.allocate_chunk(&file.path, message).await?;
     Plan::check(reply.plan, reply.epoch, file.replication).map_err(|what| file.malformed(what))

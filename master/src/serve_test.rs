@@ -407,6 +407,8 @@ async fn fewer_nodes_than_copies_is_refused_without_trace() {
         file_id: created.file_id,
         exclude: vec![1],
         abandon_chunk: created.first_chunk.map(|plan| plan.chunk_id),
+        // More than there are nodes, and none that is known.
+        exclude_codes: vec![u32::MAX; 3],
     };
     let plan = op.api().allocate_chunk(op.ask(allocate)).await.expect("the excluded is better than none");
     let mut chunk = written(&plan.into_inner().plan.expect("a plan"), b"x");

@@ -23,6 +23,8 @@ pub(crate) struct State {
     pub(crate) abandoned: Vec<u64>,
     /// `(exclude, abandon_chunk)` of each plan asked for.
     pub(crate) plans: Vec<(Vec<u64>, Option<u64>)>,
+    /// How each of the excluded failed, of the last plan asked for.
+    pub(crate) exclude_codes: Vec<u32>,
     pub(crate) renewals: usize,
     /// `(node, code)`.
     pub(crate) reports: Vec<(u64, u32)>,
@@ -156,6 +158,7 @@ impl ClientService for FakeMaster {
         let request = request.into_inner();
         let mut state = self.state.lock().unwrap();
         state.plans.push((request.exclude.clone(), request.abandon_chunk));
+        state.exclude_codes = request.exclude_codes;
         let plan = state.plan(&request.exclude)?;
         Ok(Response::new(v1::AllocateChunkReply { epoch: 1, plan: Some(plan) }))
     }

@@ -60,6 +60,8 @@ async fn a_chunk_whose_hop_fails_goes_to_other_nodes() {
             assert_eq!(progress.0.load(Ordering::Relaxed), 3000, "replayed bytes count once");
             let plans = cluster.master.state.lock().unwrap().plans.clone();
             assert_eq!(plans, [(vec![excluded], Some(101))], "{blamed} was blamed");
+            let codes = cluster.master.state.lock().unwrap().exclude_codes.clone();
+            assert_eq!(codes, [u32::from(ErrorCode::HopFailed.number())], "the master is told how it failed");
         }
     }
 }

@@ -30,6 +30,7 @@ mod trust;
 
 use std::collections::HashMap;
 
+use distrifs_proto::ErrorCode;
 use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, Lsn, NodeId};
 
 pub(crate) use gc::{Ages, GcStep};
@@ -46,7 +47,7 @@ pub(crate) use repair::{Candidate, CopyFailure, RepairOrder};
 use replicas::Replicas;
 pub(crate) use report::Verdict;
 use trust::Trust;
-pub(crate) use trust::{WEIGHT_READ, WEIGHT_WRITE};
+pub(crate) use trust::WEIGHT_READ;
 
 /// Datanodes that are remembered at once.
 pub(crate) const NODES_MAX: usize = 4096;
@@ -156,7 +157,7 @@ impl Cluster {
             view.state = self.state_of(now_ms, node);
             view.why_suspect = match (view.state, self.distrusted(now_ms, node)) {
                 (NodeState::Suspect, Some(rest)) => {
-                    format!("its data port did not answer, last {} s ago", rest / 1000)
+                    format!("its data port did not answer or its disk failed, last {} s ago", rest / 1000)
                 }
                 (NodeState::Suspect, None) if node.session.is_none() => "its session ended".to_owned(),
                 (NodeState::Suspect, None) => "its heartbeat is late".to_owned(),
@@ -186,6 +187,21 @@ impl Cluster {
     pub(crate) fn complain(&mut self, now_ms: u64, node: NodeId, weight: u32) {
         if self.by_id.contains_key(&node) {
             self.trust.complain(now_ms, node, weight);
+        }
+    }
+
+    /// A client's pipeline failed at a node, which said so with this code or did not answer. A full disk is an ordinary
+    /// state, which the node tells itself, and so is a folder that it has taken out: neither is a reason to leave out
+    /// the node.
+    pub(crate) fn write_failed(&mut self, now_ms: u64, node: NodeId, code: Option<ErrorCode>) {
+        let lost_a_folder = || {
+            let load = self.by_id.get(&node).and_then(|at| self.nodes[*at as usize].load.as_ref());
+            load.is_some_and(|load| load.dirs.iter().any(|dir| !dir.healthy))
+        };
+        match code {
+            Some(ErrorCode::NoSpace) => {}
+            Some(ErrorCode::Disk) if lost_a_folder() => {}
+            _ => self.complain(now_ms, node, trust::WEIGHT_WRITE),
         }
     }
 

@@ -309,7 +309,14 @@ impl Cluster {
     /// A heartbeat.
     pub(crate) fn heartbeat(&mut self, now_ms: u64, session: SessionId, load: Load) {
         if let Some((_, node)) = self.node_of(session) {
+            let broken = |load: &Load| load.dirs.iter().filter(|dir| !dir.healthy).count();
+            let found_broken = broken(&load) > node.load.as_ref().map_or(0, broken);
+            let id = node.id;
             (node.heard_ms, node.load, node.assigned) = (now_ms, Some(load), 0);
+            if found_broken {
+                // What was said of the node was of that folder, which takes nothing more.
+                self.trust.forget(id);
+            }
         }
     }
 }

@@ -4,8 +4,8 @@ use distrifs_proto::ErrorCode;
 use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, Lsn, NodeId};
 
 use super::{
-    Candidate, Cluster, CopyFailure, Dir, Leader, Load, Registration, RepairOrder, Replica, SessionId,
-    Timing, Verdict, WEIGHT_WRITE,
+    Candidate, Cluster, CopyFailure, Dir, Leader, Load, NodeState, Registration, RepairOrder, Replica,
+    SessionId, Timing, Verdict,
 };
 use crate::namespace::Chunk;
 
@@ -275,27 +275,53 @@ fn what_readers_say_is_checked_at_the_node_and_counts_then() {
     assert!(!views[1].blamed, "found sound");
 }
 
+/// Writes fail at a node with one folder that has room, and one that is broken or not (yet).
+#[test]
+fn a_full_disk_or_a_lost_folder_does_not_make_its_node_suspect() {
+    use ErrorCode::{Disk, HopFailed, NoSpace};
+    for (name, broken_before, code, broken_after, suspect) in [
+        ("full", false, Some(NoSpace), false, false),
+        ("its disk failed, and it does not know of it", false, Some(Disk), false, true),
+        ("its disk failed, as it tells then", false, Some(Disk), true, false),
+        ("its disk failed, as it told before", true, Some(Disk), true, false),
+        ("it was not reached", true, Some(HopFailed), true, true),
+        ("an earlier client", false, None, false, true),
+    ] {
+        let mut world = World::new(&[("a", "good"), ("b", "good"), ("c", "")]);
+        let beat = |world: &mut World, broken: bool| {
+            let dir = |healthy| Dir { healthy, free_bytes: 1 << 20, ..Dir::default() };
+            let load = Load { dirs: vec![dir(true), dir(!broken)], ..Load::default() };
+            world.cluster.heartbeat(NOW, world.session(1), load);
+        };
+        beat(&mut world, broken_before);
+        world.cluster.write_failed(NOW, NodeId(1), code);
+        beat(&mut world, broken_after);
+        let view = &world.cluster.views(NOW)[0];
+        assert_eq!(view.state == NodeState::Suspect, suspect, "{name}: {}", view.why_suspect);
+    }
+}
+
 #[test]
 fn a_node_that_others_cannot_reach_is_no_source_and_no_target() {
     let mut world = World::new(&[("a", "good"), ("b", "good"), ("c", ""), ("d", "")]);
     for node in [1, 3] {
-        world.cluster.complain(NOW, NodeId(node), WEIGHT_WRITE);
+        world.cluster.write_failed(NOW, NodeId(node), None);
     }
     assert_eq!(world.orders(NOW, 3, 1).len(), 1, "two of four: nobody is left out");
     let mut world = World::new(&[("a", "good"), ("b", "good"), ("c", ""), ("d", "")]);
-    world.cluster.complain(NOW, NodeId(3), WEIGHT_WRITE);
+    world.cluster.write_failed(NOW, NodeId(3), None);
     assert_eq!(world.orders(NOW, 3, 1), ["copy 1>4"]);
     assert!(world.cluster.views(NOW)[2].why_suspect.contains("did not answer"));
     let mut world = World::new(&[("a", "good"), ("b", "good"), ("c", "")]);
-    world.cluster.complain(NOW, NodeId(1), WEIGHT_WRITE);
+    world.cluster.write_failed(NOW, NodeId(1), None);
     assert_eq!(world.orders(NOW, 3, 1), ["copy 2>3"]);
     // Where nobody else has it, a slow source is better than none.
     let mut world = World::new(&[("a", "good"), ("b", ""), ("c", "")]);
-    world.cluster.complain(NOW, NodeId(1), WEIGHT_WRITE);
+    world.cluster.write_failed(NOW, NodeId(1), None);
     assert_eq!(world.orders(NOW, 2, 1).len(), 1);
     // Its surplus replica is the one that goes, and it needs no look at it.
     let mut world = World::new(&[("a", "good"), ("b", "good"), ("b", "good")]);
-    world.cluster.complain(NOW, NodeId(1), WEIGHT_WRITE);
+    world.cluster.write_failed(NOW, NodeId(1), None);
     assert_eq!(world.orders(NOW, 2, 1), ["verify 2", "verify 3"]);
     for node in [2, 3] {
         world.cluster.verified(NOW, world.session(node), &[replica("good")]);

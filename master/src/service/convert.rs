@@ -149,14 +149,19 @@ pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
     }
 }
 
+/// Of the folders that serve: a broken one holds nothing and takes nothing.
+fn sum(view: &NodeView, of: impl Fn(&Dir) -> u64) -> u64 {
+    view.load.dirs.iter().filter(|dir| dir.healthy).map(of).fold(0, u64::saturating_add)
+}
+
 pub(super) fn used(view: &NodeView) -> u64 {
-    view.load.dirs.iter().map(|dir| dir.used_bytes).fold(0, u64::saturating_add)
+    sum(view, |dir| dir.used_bytes)
 }
 
 pub(super) fn free(view: &NodeView) -> u64 {
-    view.load.dirs.iter().map(|dir| dir.free_bytes).fold(0, u64::saturating_add)
+    sum(view, |dir| dir.free_bytes)
 }
 
 pub(super) fn capacity(view: &NodeView) -> u64 {
-    view.load.dirs.iter().map(|dir| dir.capacity_bytes).fold(0, u64::saturating_add)
+    sum(view, |dir| dir.capacity_bytes)
 }

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use distrifs_proto::ErrorCode;
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::FILE_CHUNKS_MAX;
 use distrifs_proto::types::{ChunkId, FileId, NodeId, RequestId};
 use tonic::Status;
 
 use super::{Api, convert, invalid, mismatch, mode, path, request_id};
-use crate::cluster::{Endpoint, Replica, WEIGHT_WRITE, Wanted};
+use crate::cluster::{Endpoint, Replica, Wanted};
 use crate::namespace::{Answer, Command, DIRECTORY_MODE, FILE_MODE, FIRST_GENERATION, NsPath, Operation};
 use crate::permission::Caller;
 use crate::refusal::Refusal;
@@ -193,7 +194,9 @@ impl Api {
         if abandon.is_some() {
             // A pipeline failed at them a moment ago, or they failed this file before.
             let (mut cluster, now_ms) = (self.state.cluster(), self.state.clock.now_ms());
-            exclude.iter().for_each(|node| cluster.complain(now_ms, *node, WEIGHT_WRITE));
+            let code = |code: &u32| u16::try_from(*code).ok().and_then(ErrorCode::from_number);
+            let codes = ask.exclude_codes.iter().map(code).chain(std::iter::repeat(None));
+            exclude.iter().zip(codes).for_each(|(node, code)| cluster.write_failed(now_ms, *node, code));
         }
         let operation = Operation::AllocateChunk { file, chunk: TO_BE_ASSIGNED, abandon };
         let writing = self.state.namespace().writing(&caller, file).map_err(Refusal::Namespace)?;
