@@ -49,6 +49,7 @@ fn metrics(node: &Node, io_body: &str) -> String {
         ("replicas_checked_total", "counter", &c.scrub_replicas),
         ("replicas_found_corrupt_total", "counter", &c.scrub_corrupt),
         ("scrub_oldest_unchecked_seconds", "gauge", &c.scrub_oldest_seconds),
+        ("scrub_pass_permille", "gauge", &c.scrub_pass_permille),
         ("data_folders_left_out", "gauge", &c.folders_left_out),
         ("chunks_in_quarantine", "gauge", &c.chunks_in_quarantine),
     ] {

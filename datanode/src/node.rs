@@ -53,6 +53,7 @@ pub(crate) struct Counters {
     pub(crate) scrub_replicas: AtomicU64,
     pub(crate) scrub_corrupt: AtomicU64,
     pub(crate) scrub_oldest_seconds: AtomicU64,
+    pub(crate) scrub_pass_permille: AtomicU64,
     pub(crate) folders_left_out: AtomicU64,
     pub(crate) chunks_in_quarantine: AtomicU64,
 }

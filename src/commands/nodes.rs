@@ -1,5 +1,7 @@
 //! `nodes`: the datanodes as the master sees them.
 
+use std::time::Duration;
+
 use clap::Args;
 use distrifs_client::{DataDir, NodeState, NodeStatus};
 use serde::Serialize;
@@ -10,7 +12,10 @@ use crate::output::{Output, Table, human_bytes};
 
 /// Show the datanodes.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  distrifs nodes --json | jq 'select(.state != \"live\")'")]
+#[command(
+    after_help = "scrubbed: how much of its chunks the running pass of the scrub has read whole; oldest: for how long \
+    the one has gone unread that was read longest ago, or since the start; corrupt: damaged ones that were found.\n\nExample:\n  distrifs nodes --json | jq 'select(.state != \"live\")'"
+)]
 pub(crate) struct Nodes {}
 
 /// The stable keys of `--json`.
@@ -54,8 +59,11 @@ impl Nodes {
         if output.json() {
             return nodes.iter().try_for_each(|node| output.object(&Row::new(node)));
         }
-        let mut table = Table::new(&[3, 4, 5, 7, 8]);
-        let heads = ["id", "address", "state", "chunks", "used", "free", "io", "heard", "scrubbed", "rack"];
+        let mut table = Table::new(&[3, 4, 5, 7, 8, 9, 10]);
+        let heads = [
+            "id", "address", "state", "chunks", "used", "free", "io", "heard", "scrubbed", "oldest",
+            "corrupt", "rack",
+        ];
         table.row(heads.map(str::to_owned));
         for node in &nodes {
             table.row([
@@ -68,6 +76,8 @@ impl Nodes {
                 node.io_body.clone(),
                 format!("{:.1} s ago", node.since_heartbeat.as_secs_f64()),
                 format!("{:.1} %", f64::from(node.scrub.pass_permille) / 10.0),
+                human_age(node.scrub.oldest_unchecked),
+                node.scrub.found_corrupt.to_string(),
                 node.rack.clone(),
             ]);
         }
@@ -110,6 +120,16 @@ fn dir(dir: &DataDir) -> Dir<'_> {
     }
 }
 
+/// How long ago, to two digits or so.
+fn human_age(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..=119 => format!("{seconds} s"),
+        seconds @ 120..=7199 => format!("{} min", seconds / 60),
+        seconds @ 7200..=172_799 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// The stable name of a state.
 pub(super) fn state_name(state: NodeState) -> &'static str {
     match state {
@@ -117,5 +137,17 @@ pub(super) fn state_name(state: NodeState) -> &'static str {
         NodeState::Suspect => "suspect",
         NodeState::Dead => "dead",
         NodeState::Unknown => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        for (seconds, text) in [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (259_200, "3 d")] {
+            assert_eq!(human_age(Duration::from_secs(seconds)), text);
+        }
     }
 }

@@ -8,6 +8,7 @@ mod session;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use distrifs_engine::store::{Folder, StoreError, Witness};
@@ -190,10 +191,9 @@ impl Control {
         let inventory = &self.inventory;
         let next = self.scrub.next(now, quiet, volume, |after| inventory.next(after));
         let status = self.scrub.status(now, volume);
-        self.node
-            .counters
-            .scrub_oldest_seconds
-            .store(status.oldest_unchecked.as_secs(), std::sync::atomic::Ordering::Relaxed);
+        let counters = &self.node.counters;
+        counters.scrub_oldest_seconds.store(status.oldest_unchecked.as_secs(), Ordering::Relaxed);
+        counters.scrub_pass_permille.store(u64::from(status.pass_permille), Ordering::Relaxed);
         if let Some((chunk, pace)) = next
             && !self.check(chunk, Some(pace))
         {
