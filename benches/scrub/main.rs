@@ -13,8 +13,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use cluster::{Cluster, forget_cached};
+use cluster::{checked_bytes, forget_cached};
 use distrifs_client::Client;
+use distrifs_testkit::Local;
 use load::{Files, Load, PUTS, PUTS_IN_FLIGHT, READS_IN_FLIGHT};
 
 const MIB: u64 = 1 << 20;
@@ -66,18 +67,18 @@ fn options() -> anyhow::Result<Options> {
 
 async fn run(options: &Options) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let cluster = Cluster::start(folder.path(), "0")?;
-    options.files.put(&cluster.client()?).await?;
-    cluster.stop()?;
+    let cluster = cluster::start(folder.path(), "0");
+    options.files.put(&cluster::client(&cluster)?).await?;
+    cluster.stop();
     // By load, phase and round.
     let mut samples = LOADS.map(|_| PHASES.map(|_| Vec::new()));
     for round in 0..options.rounds {
         for (phase, (interval, _)) in PHASES.iter().enumerate() {
-            let cluster = Cluster::start(folder.path(), interval)?;
+            let cluster = cluster::start(folder.path(), interval);
             for (at, load) in LOADS.into_iter().enumerate() {
                 samples[at][phase].push(measure(&cluster, folder.path(), load, options, round).await?);
             }
-            cluster.stop()?;
+            cluster.stop();
         }
     }
     report(options, &samples);
@@ -85,20 +86,20 @@ async fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 async fn measure(
-    cluster: &Cluster,
+    cluster: &Local,
     folder: &Path,
     load: Load,
     options: &Options,
     round: usize,
 ) -> anyhow::Result<Sample> {
-    let client = cluster.client()?;
+    let client = cluster::client(cluster)?;
     forget_cached(folder)?;
     if load == Load::Puts {
         client.mkdir(PUTS, true, 0o755).await?;
     }
-    let (began, before) = (Instant::now(), cluster.checked_bytes()?);
+    let (began, before) = (Instant::now(), checked_bytes(cluster)?);
     let latencies = load.run(&client, options.files, round as u64, options.length).await?;
-    let checked = cluster.checked_bytes()? - before;
+    let checked = checked_bytes(cluster)? - before;
     let scrub = checked as f64 / MIB as f64 / began.elapsed().as_secs_f64();
     if load == Load::Puts {
         client.remove(PUTS, true).await?;

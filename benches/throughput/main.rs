@@ -13,8 +13,9 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use cluster::Cluster;
+use cluster::{cache_replicas, peak_memory};
 use cpu::CpuSeconds;
+use distrifs_testkit::Local;
 
 const REPLICAS: usize = 3;
 const MIB: u64 = 1 << 20;
@@ -56,7 +57,9 @@ fn run(bytes: u64, rounds: usize) -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let source = folder.path().join("source");
     write_source(&source, bytes)?;
-    let cluster = Cluster::start(&folder.path().join("cluster"))?;
+    let data_dir = folder.path().join("cluster");
+    let cluster = Local::start(env!("CARGO_BIN_EXE_distrifs"), &data_dir, &[]);
+    let pids = cluster.pids();
     let (mut chain, mut put, mut read, mut get) = (vec![], vec![], vec![], vec![]);
     for round in 0..rounds {
         let pumped = folder.path().join(format!("pump-{round}"));
@@ -64,17 +67,17 @@ fn run(bytes: u64, rounds: usize) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&pumped)?;
 
         let remote = format!("/file-{round}");
-        put.push(measure(cluster.pids(), || {
-            timed(cluster.client(&["put", "-q", &source.to_string_lossy(), &remote]))
+        put.push(measure(&pids, || {
+            timed(cluster.command(&["put", "-q", &source.to_string_lossy(), &remote]))
         })?);
         // Chunks are written past the page cache: bring all replicas into it, whichever will be read.
-        cluster.cache_replicas()?;
+        cache_replicas(&data_dir)?;
         read.push(measure(&[], || pump::cached_read(&source))?);
-        get.push(measure(cluster.pids(), || timed(cluster.client(&["get", "-q", &remote, "-"])))?);
-        ensure!(cluster.client(&["rm", &remote]).status()?.success(), "rm {remote}");
+        get.push(measure(&pids, || timed(cluster.command(&["get", "-q", &remote, "-"])))?);
+        ensure!(cluster.command(&["rm", &remote]).status()?.success(), "rm {remote}");
     }
-    let memory = cluster.peak_memory()?;
-    cluster.stop()?;
+    let memory = peak_memory(&pids)?;
+    cluster.stop();
 
     println!("{} MiB, {REPLICAS} replicas, median of {rounds}", bytes / MIB);
     println!("{:<34} {:>8} {:>14}", "", "MiB/s", "CPU-s per GiB");
