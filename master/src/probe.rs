@@ -1,12 +1,16 @@
 //! Asks the data port of each datanode for a sign of life: a heartbeat says that its control plane lives, not that its
 //! data can be had (gray failure; Huang et al., HotOS 2017). What comes of it is evidence as the complaints of clients
-//! are: a port that hangs is noticed within [`INTERVAL`] and twice [`PATIENCE`], whether or not anybody uses it.
+//! are: a port that hangs is noticed within [`INTERVAL`] and twice [`PATIENCE`], whether or not anybody uses it. When half
+//! of them do not answer it is the network, or this master, that is slow: then nobody is complained of.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use distrifs_proto::frame::{HEADER_BYTES, Header, Hello, Op, control_frame};
+use distrifs_proto::types::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -16,54 +20,85 @@ use tokio::time::{MissedTickBehavior, timeout};
 use crate::cluster::{Endpoint, WEIGHT_READ};
 use crate::state::State;
 
-/// Between two rounds.
-const INTERVAL: Duration = Duration::from_secs(2);
+/// Between two signs of life of a node.
+const INTERVAL: Duration = Duration::from_millis(1500);
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_millis(2500);
-/// Nodes that are asked at once.
+const PATIENCE: Duration = Duration::from_millis(3500);
+/// So often a node is asked before it is distrusted.
+const TRIES: u32 = 2;
+/// Nodes that are asked at once; the others have their turn a little later.
 const PROBES_MAX: usize = 64;
 
 /// Probes until `stop` turns true.
 pub(crate) async fn run(state: Arc<State>, mut stop: watch::Receiver<bool>) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut probes = JoinSet::new();
+    let mut asked = HashSet::new();
+    // Nodes that have not answered the try before.
+    let silent = Arc::new(AtomicUsize::new(0));
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
+            Some(probe) = probes.join_next() => {
+                // One that panicked is not asked again by this master.
+                if let Ok(node) = probe {
+                    asked.remove(&node);
+                }
+                continue;
+            }
             _ = ticks.tick() => {}
         }
-        let nodes = state.cluster().heard(state.clock.now_ms());
-        let mut probes = JoinSet::new();
-        for node in nodes {
-            if probes.len() >= PROBES_MAX {
-                probes.join_next().await;
+        let heard = state.cluster().heard(state.clock.now_ms());
+        let nodes = heard.len();
+        for node in heard {
+            if asked.contains(&node.node) {
+                continue;
             }
-            probes.spawn(probe(state.clone(), node));
-        }
-        // Dropped, and with it what is under way, when the master stops.
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => return,
-            () = async { while probes.join_next().await.is_some() {} } => {}
+            if probes.len() >= PROBES_MAX {
+                let ended: Option<Result<NodeId, _>> = probes.join_next().await;
+                if let Some(Ok(node)) = ended {
+                    asked.remove(&node);
+                }
+            }
+            asked.insert(node.node);
+            probes.spawn(probe(state.clone(), node, nodes, silent.clone()));
         }
     }
 }
 
-/// Asks twice before the node is distrusted.
-async fn probe(state: Arc<State>, at: Endpoint) {
-    for _ in 0..2 {
+/// Asks one of so many nodes, and complains of it when it stays silent and the others do not.
+async fn probe(state: Arc<State>, at: Endpoint, nodes: usize, silent: Arc<AtomicUsize>) -> NodeId {
+    for turn in 0..TRIES {
         let answer = timeout(PATIENCE, ask(&at)).await;
         let why = match answer {
-            Ok(Ok(())) => return,
+            Ok(Ok(())) => {
+                if turn > 0 {
+                    silent.fetch_sub(1, Ordering::Relaxed);
+                }
+                return at.node;
+            }
             Ok(Err(error)) => error.to_string(),
             Err(elapsed) => elapsed.to_string(),
         };
-        // One whose heartbeats have stopped as well is judged by these.
-        if !state.cluster().heard(state.clock.now_ms()).contains(&at) {
-            return;
+        if turn == 0 {
+            silent.fetch_add(1, Ordering::Relaxed);
         }
-        tracing::warn!(node = %at.node, address = at.address, why, "its data port gives no sign of life");
-        state.cluster().complain(state.clock.now_ms(), at.node, WEIGHT_READ);
+        let mut cluster = state.cluster();
+        // One whose heartbeats have stopped as well is judged by these.
+        let heard = cluster.heard(state.clock.now_ms()).contains(&at);
+        if heard && are_few(silent.load(Ordering::Relaxed), nodes) {
+            tracing::warn!(node = %at.node, address = at.address, why, "its data port gives no sign of life");
+            cluster.complain(state.clock.now_ms(), at.node, WEIGHT_READ);
+        }
     }
+    silent.fetch_sub(1, Ordering::Relaxed);
+    at.node
+}
+
+/// Whether so many silent ones are a fault of theirs; one always is.
+fn are_few(silent: usize, nodes: usize) -> bool {
+    silent <= 1 || silent * 2 < nodes
 }
 
 async fn ask(at: &Endpoint) -> io::Result<()> {
@@ -78,5 +113,25 @@ async fn ask(at: &Endpoint) -> io::Result<()> {
     match Header::decode(&answer).map_err(io::Error::other)? {
         Header { op: Op::Pong, request_id: 1, .. } => Ok(()),
         other => Err(io::Error::other(format!("answered {:?} to a ping", other.op))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_half_are_silent_it_is_not_they() {
+        for (silent, nodes, expected) in [
+            (1, 1, true),
+            (1, 3, true),
+            (2, 3, false),
+            (2, 4, false),
+            (2, 5, true),
+            (3, 5, false),
+            (3, 7, true),
+        ] {
+            assert_eq!(are_few(silent, nodes), expected, "{silent} of {nodes}");
+        }
     }
 }

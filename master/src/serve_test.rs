@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use distrifs_proto::ErrorCode;
+use distrifs_proto::frame::{Header, Op};
 use distrifs_proto::grpc::v1::admin_service_client::AdminServiceClient;
 use distrifs_proto::grpc::v1::client_service_client::ClientServiceClient;
 use distrifs_proto::grpc::v1::datanode_service_client::DatanodeServiceClient;
@@ -12,6 +13,7 @@ use distrifs_proto::grpc::v1::to_datanode;
 use distrifs_proto::grpc::{USER_KEY, code_of, text_of, v1};
 use distrifs_proto::types::{Crc32c, HostPort, RequestId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -153,11 +155,14 @@ impl Node {
         let (out, receiver) = mpsc::channel(64);
         let (inbox, messages) = mpsc::channel(1024);
         let (cluster_id_high, cluster_id_low) = master.cluster_id().to_halves();
+        let data_port = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let data_address = data_port.local_addr().expect("bound").to_string();
+        tokio::spawn(give_signs_of_life(data_port));
         let register = v1::Register {
             cluster_id_high,
             cluster_id_low,
             node_id,
-            data_address: format!("127.0.0.1:{node_id}"),
+            data_address,
             lsn_seen: seen,
             ..v1::Register::default()
         };
@@ -209,6 +214,17 @@ impl Node {
                 return (message.epoch, *first);
             }
         }
+    }
+}
+
+/// A data port that answers pings, and nothing else.
+async fn give_signs_of_life(port: TcpListener) {
+    while let Ok((mut stream, _)) = port.accept().await {
+        tokio::spawn(async move {
+            // Whoever asks may have gone.
+            let _ = stream.write_all(&Header::new(Op::Pong, 1).encode()).await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
     }
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 /// How often a hop says that it is at work on a chunk, from its opening until it is acknowledged, whatever its disk does.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// A hop that says nothing for so many intervals is not at work.
-const SILENT_INTERVALS: u32 = 5;
+const SILENT_INTERVALS: u32 = 3;
 
-/// The patience with a hop that has `hops_behind` further ones behind it: five times [`PROGRESS_INTERVAL`], or
+/// The patience with a hop that has `hops_behind` further ones behind it: three times [`PROGRESS_INTERVAL`], or
 /// `timeout` where that is less, and a quarter of it more for each of them. A hop that is silent because of the one
 /// behind it then speaks up, naming that one, before it is blamed itself.
 #[must_use]
@@ -23,7 +23,7 @@ mod tests {
 
     #[test]
     fn whoever_is_nearer_to_the_client_waits_longer() {
-        for (timeout_ms, expected_ms) in [(12_000, [5000, 6250, 7500]), (2000, [2000, 2500, 3000])] {
+        for (timeout_ms, expected_ms) in [(12_000, [3000, 3750, 4500]), (2000, [2000, 2500, 3000])] {
             let timeout = Duration::from_millis(timeout_ms);
             let of_three: Vec<u128> = (0..3).map(|behind| patience(timeout, behind).as_millis()).collect();
             assert_eq!(of_three, expected_ms);
