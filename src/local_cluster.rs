@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use distrifs_proto::types::HostPort;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
 
 use crate::error::CommandError;
 
@@ -22,6 +22,8 @@ use crate::error::CommandError;
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a daemon may take to stop before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
+/// Lines of a daemon that nobody has heard yet.
+const SAID_MAX: usize = 4;
 /// Between two looks at a child that is to end.
 const POLL: Duration = Duration::from_millis(20);
 /// How much of a log is looked at for the reason of a failed start.
@@ -46,13 +48,15 @@ pub(crate) struct LocalClusterConfig {
     pub(crate) settings: Option<PathBuf>,
     /// For each datanode, if it is not to be reached directly.
     pub(crate) links: Vec<Links>,
+    /// Whether a second master waits for its turn.
+    pub(crate) standby: bool,
 }
 
 /// What stands between a datanode and the others.
 #[derive(Debug, Clone)]
 pub(crate) struct Links {
-    /// Where it finds the master.
-    pub(crate) master: HostPort,
+    /// Where it finds the masters.
+    pub(crate) masters: Vec<HostPort>,
     /// Where the others find it.
     pub(crate) advertise: HostPort,
 }
@@ -66,6 +70,8 @@ pub(crate) struct Daemon {
     log: PathBuf,
     /// Where in its log this start begins.
     log_from: u64,
+    /// What it says on its standard output of the place it has.
+    said: mpsc::Receiver<String>,
     ready: HashMap<String, String>,
     /// What it was started with.
     arguments: Vec<String>,
@@ -75,8 +81,10 @@ pub(crate) struct Daemon {
 pub(crate) struct LocalCluster {
     // Dropped in this order: datanodes first.
     datanodes: Vec<Daemon>,
+    standby: Option<Daemon>,
     master: Daemon,
     address: HostPort,
+    addresses: Vec<HostPort>,
 }
 
 /// Who ended by itself, and why.
@@ -92,13 +100,30 @@ impl LocalCluster {
     pub(crate) async fn start(config: &LocalClusterConfig) -> Result<Self, CommandError> {
         let logs = config.folder.join("logs");
         std::fs::create_dir_all(&logs).map_err(|e| CommandError::local(&logs, "create the folder", e))?;
-        let mut arguments = vec!["master".to_owned(), "--data-dir".to_owned()];
-        arguments.push(text(&config.folder.join("master"))?);
-        arguments.extend(["--listen".to_owned(), format!("127.0.0.1:{}", config.port)]);
-        arguments.extend(["--http".to_owned(), "127.0.0.1:0".to_owned(), "--no-standby".to_owned()]);
+        let master_arguments = |listen: String| -> Result<Vec<String>, CommandError> {
+            let mut arguments = vec!["master".to_owned(), "--data-dir".to_owned()];
+            arguments.push(text(&config.folder.join("master"))?);
+            arguments.extend(["--listen".to_owned(), listen]);
+            arguments.extend(["--http".to_owned(), "127.0.0.1:0".to_owned()]);
+            arguments.extend((!config.standby).then(|| "--no-standby".to_owned()));
+            Ok(arguments)
+        };
+        let arguments = master_arguments(format!("127.0.0.1:{}", config.port))?;
         let mut master = Daemon::spawn("master", &arguments, config, &logs)?;
         master.wait_ready().await?;
         let address: HostPort = master.field("grpc")?.parse().map_err(|e| daemon_error(&master.name, e))?;
+        // From now on it is found there, also after another start.
+        master.arguments = master_arguments(address.to_string())?;
+        let mut addresses = vec![address.clone()];
+        let mut standby = None;
+        if config.standby {
+            let listen = free_address().map_err(|e| daemon_error("standby", e))?;
+            let arguments = master_arguments(listen.to_string())?;
+            let mut daemon = Daemon::spawn("master-2", &arguments, config, &logs)?;
+            daemon.wait_standby().await?;
+            addresses.push(listen);
+            standby = Some(daemon);
+        }
 
         let mut starting = Vec::new();
         for number in 1..=config.datanodes {
@@ -106,8 +131,9 @@ impl LocalCluster {
             let mut arguments = vec!["datanode".to_owned(), "--data-dir".to_owned()];
             arguments.push(text(&config.folder.join(&name))?);
             let links = config.links.get(number as usize - 1);
-            let master = links.map_or(&address, |links| &links.master);
-            arguments.extend(["--master".to_owned(), master.to_string()]);
+            let masters = links.map_or(&addresses, |links| &links.masters);
+            let masters: Vec<String> = masters.iter().map(ToString::to_string).collect();
+            arguments.extend(["--master".to_owned(), masters.join(",")]);
             if let Some(links) = links {
                 arguments.extend(["--advertise".to_owned(), links.advertise.to_string()]);
             }
@@ -121,7 +147,12 @@ impl LocalCluster {
             daemon.wait_ready().await?;
             datanodes.push(daemon);
         }
-        Ok(Self { datanodes, master, address })
+        Ok(Self { datanodes, standby, master, address, addresses })
+    }
+
+    /// Where masters may lead.
+    pub(crate) fn addresses(&self) -> &[HostPort] {
+        &self.addresses
     }
 
     /// Where the master's control plane is.
@@ -165,17 +196,17 @@ impl LocalCluster {
         let _ = kill_process(self.datanodes[at].process(), signal);
     }
 
-    /// Kills the master as a power cut would and starts it again at the same address.
-    pub(crate) async fn restart_master(&mut self, config: &LocalClusterConfig) -> Result<(), CommandError> {
+    /// Kills the master as a power cut would. Where one waits, that one leads then; the one that was killed is started
+    /// again, at its address.
+    pub(crate) async fn replace_master(&mut self, config: &LocalClusterConfig) -> Result<(), CommandError> {
         self.master.kill();
-        let address = self.address.to_string();
-        let arguments = &mut self.master.arguments;
-        if let Some(at) = arguments.iter().position(|argument| argument == "--listen")
-            && let Some(listen) = arguments.get_mut(at + 1)
-        {
-            *listen = address;
-        }
-        self.master.start_again(config).await
+        let Some(mut next) = self.standby.take() else { return self.master.start_again(config).await };
+        next.wait_ready().await?;
+        let mut killed = std::mem::replace(&mut self.master, next);
+        killed.spawn_again(config)?;
+        killed.wait_standby().await?;
+        self.standby = Some(killed);
+        Ok(())
     }
 
     /// Takes a datanode out and kills it as a power cut would: SIGKILL.
@@ -209,8 +240,10 @@ impl LocalCluster {
         for daemon in &mut self.datanodes {
             daemon.wait_stopped().await;
         }
-        self.master.ask_to_stop();
-        self.master.wait_stopped().await;
+        for master in self.standby.iter_mut().chain(std::iter::once(&mut self.master)) {
+            master.ask_to_stop();
+            master.wait_stopped().await;
+        }
     }
 }
 
@@ -242,34 +275,41 @@ impl Daemon {
             .spawn()
             .map_err(|e| daemon_error(name, e))?;
         let stdin = child.stdin.take();
+        let (say, said) = mpsc::channel(SAID_MAX);
+        if let Some(stdout) = child.stdout.take() {
+            // A thread of its own: the pipe is drained for the daemon's whole life, so that it never blocks on it.
+            std::thread::spawn(move || {
+                let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+                for line in lines.filter(|line| line.starts_with("ready ") || line.starts_with("standby ")) {
+                    // Nobody listens any more when it was started again.
+                    let _ = say.blocking_send(line);
+                }
+            });
+        }
         let (name, arguments) = (name.to_owned(), arguments.to_vec());
-        Ok(Self { name, child, stdin, log, log_from, ready: HashMap::new(), arguments })
+        Ok(Self { name, child, stdin, log, log_from, said, ready: HashMap::new(), arguments })
     }
 
     /// Waits for the `ready` line and keeps its fields.
     async fn wait_ready(&mut self) -> Result<(), CommandError> {
-        let Some(stdout) = self.child.stdout.take() else {
-            return Err(daemon_error(&self.name, "no standard output"));
-        };
-        let (sender, receiver) = oneshot::channel();
-        // A thread of its own: the pipe is drained for the daemon's whole life, so that it never blocks on it.
-        std::thread::spawn(move || {
-            let mut lines = BufReader::new(stdout).lines().map_while(Result::ok);
-            if let Some(line) = lines.find(|line| line.starts_with("ready ")) {
-                let _ = sender.send(line);
+        while !self.wait_place().await?.starts_with("ready ") {}
+        Ok(())
+    }
+
+    /// Waits until a master waits, or leads already.
+    async fn wait_standby(&mut self) -> Result<(), CommandError> {
+        self.wait_place().await.map(drop)
+    }
+
+    /// What it says next of the place it has.
+    async fn wait_place(&mut self) -> Result<String, CommandError> {
+        match tokio::time::timeout(READY_DEADLINE, self.said.recv()).await {
+            Ok(Some(line)) => {
+                let fields = line.split(' ').filter_map(|field| field.split_once('='));
+                self.ready = fields.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+                Ok(line)
             }
-            lines.for_each(drop);
-        });
-        match tokio::time::timeout(READY_DEADLINE, receiver).await {
-            Ok(Ok(line)) => {
-                self.ready = line
-                    .split(' ')
-                    .filter_map(|field| field.split_once('='))
-                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                    .collect();
-                Ok(())
-            }
-            Ok(Err(_)) => {
+            Ok(None) => {
                 self.wait_stopped().await;
                 Err(self.last_words())
             }
@@ -278,10 +318,16 @@ impl Daemon {
     }
 
     /// Starts it once more, with the arguments it had.
-    async fn start_again(&mut self, config: &LocalClusterConfig) -> Result<(), CommandError> {
+    fn spawn_again(&mut self, config: &LocalClusterConfig) -> Result<(), CommandError> {
         self.kill();
         let (name, arguments) = (self.name.clone(), self.arguments.clone());
         *self = Self::spawn(&name, &arguments, config, &config.folder.join("logs"))?;
+        Ok(())
+    }
+
+    /// The same, until it serves.
+    async fn start_again(&mut self, config: &LocalClusterConfig) -> Result<(), CommandError> {
+        self.spawn_again(config)?;
         self.wait_ready().await
     }
 
@@ -369,6 +415,12 @@ fn open_log(path: &Path) -> io::Result<(File, u64)> {
     }
     let length = file.metadata()?.len();
     Ok((file, length))
+}
+
+/// Where nobody listens now. Somebody may before it is used: then the one that was to listen there says so.
+fn free_address() -> io::Result<HostPort> {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    Ok(HostPort { host: "127.0.0.1".to_owned(), port })
 }
 
 fn read_tail(path: &Path, from: u64) -> io::Result<Vec<u8>> {

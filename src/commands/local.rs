@@ -63,6 +63,7 @@ impl Local {
             without: &[],
             settings: context.options.config.clone(),
             links: Vec::new(),
+            standby: false,
         };
         let mut cluster = tokio::select! {
             started = LocalCluster::start(&config) => started?,

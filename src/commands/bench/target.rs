@@ -45,6 +45,7 @@ impl Target {
             without: &["DISTRIFS_MASTER_WAL", "DISTRIFS_MASTER_LOCK_PATH"],
             settings: None,
             links: Vec::new(),
+            standby: false,
         };
         let cluster = LocalCluster::start(&config).await?;
         let address = cluster.address().clone();

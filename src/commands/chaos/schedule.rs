@@ -37,8 +37,8 @@ pub(super) enum Fault {
     Flip(u64),
     /// The files of a replica are gone; the number chooses which.
     Lose(u64),
-    /// SIGKILL for the master, and a start at once.
-    RestartMaster,
+    /// SIGKILL for the master that leads; the one that waits takes over, and the killed one is started again to wait.
+    KillMaster,
 }
 
 impl Fault {
@@ -95,7 +95,7 @@ impl Schedule {
             6 if free => self.begin(node, Away::Cut),
             7 if free => self.begin(node, Away::Mute),
             8..=9 if free && node < self.small => self.begin(node, Away::Full),
-            10 => Fault::RestartMaster,
+            10 => Fault::KillMaster,
             11 => Fault::Lose(self.random.next()),
             _ => Fault::Flip(self.random.next()),
         };
@@ -157,7 +157,7 @@ mod tests {
                     Fault::Restart(node) | Fault::Resume(node) | Fault::Mend(node) | Fault::Empty(node) => {
                         assert!(std::mem::replace(&mut away[node], false), "it was not away");
                     }
-                    Fault::Flip(_) | Fault::Lose(_) | Fault::RestartMaster => {}
+                    Fault::Flip(_) | Fault::Lose(_) | Fault::KillMaster => {}
                 }
                 assert!(away.iter().filter(|away| **away).count() <= AWAY_MAX);
             }

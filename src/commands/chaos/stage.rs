@@ -13,9 +13,13 @@ use super::small_disks::SmallDisks;
 use crate::error::CommandError;
 use crate::local_cluster::{Links, LocalCluster, LocalClusterConfig};
 
+/// One leads, one waits.
+const MASTERS: usize = 2;
+
 /// The ways of a datanode to the others: what its name stands for there.
 struct Ways {
-    control: Relay,
+    /// To each master.
+    control: Vec<Relay>,
     data: Relay,
 }
 
@@ -37,9 +41,11 @@ impl Stage {
         let disks = SmallDisks::mount(folder);
         let mut ways = Vec::new();
         for _ in 0..datanodes {
-            let (control, data) =
-                (Relay::start().await.map_err(failed)?, Relay::start().await.map_err(failed)?);
-            ways.push(Ways { control, data });
+            let mut control = Vec::new();
+            for _ in 0..MASTERS {
+                control.push(Relay::start().await.map_err(failed)?);
+            }
+            ways.push(Ways { control, data: Relay::start().await.map_err(failed)? });
         }
         let quick = [
             ("DISTRIFS_REPLICATION_FACTOR", "3"),
@@ -54,7 +60,7 @@ impl Stage {
             ("DISTRIFS_SCRUB_INTERVAL", "5"),
         ];
         let link = |way: &Ways| Links {
-            master: way.control.address().clone(),
+            masters: way.control.iter().map(|relay| relay.address().clone()).collect(),
             advertise: way.data.address().clone(),
         };
         let config = LocalClusterConfig {
@@ -65,19 +71,22 @@ impl Stage {
             without: &["DISTRIFS_MASTER_WAL", "DISTRIFS_MASTER_LOCK_PATH"],
             settings: None,
             links: ways.iter().map(link).collect(),
+            standby: true,
         };
         let cluster = LocalCluster::start(&config).await?;
         let stage = Self { cluster, config, ways, disks, damaged: HashSet::new(), faults: BTreeMap::new() };
         for (at, way) in stage.ways.iter().enumerate() {
-            way.control.lead_to(stage.cluster.address().clone());
+            for (relay, address) in way.control.iter().zip(stage.cluster.addresses()) {
+                relay.lead_to(address.clone());
+            }
             stage.lead_to_datanode(at)?;
         }
         Ok(stage)
     }
 
-    /// Where the master's control plane is.
-    pub(super) fn master(&self) -> &HostPort {
-        self.cluster.address()
+    /// Where masters may lead.
+    pub(super) fn masters(&self) -> &[HostPort] {
+        self.cluster.addresses()
     }
 
     /// Faults by kind.
@@ -150,7 +159,7 @@ impl Stage {
                 let cut = !matches!(fault, Fault::Mend(_));
                 self.ways[node].data.cut(cut);
                 if !matches!(fault, Fault::Mute(_)) {
-                    self.ways[node].control.cut(cut);
+                    self.ways[node].control.iter().for_each(|relay| relay.cut(cut));
                 }
                 match fault {
                     Fault::Cut(_) => "cut",
@@ -173,9 +182,9 @@ impl Stage {
                 }
                 if flips { "flip" } else { "lose" }
             }
-            Fault::RestartMaster => {
-                self.cluster.restart_master(&self.config).await?;
-                "restart-master"
+            Fault::KillMaster => {
+                self.cluster.replace_master(&self.config).await?;
+                "kill-master"
             }
         };
         *self.faults.entry(name).or_default() += 1;

@@ -144,6 +144,7 @@ impl Demo {
             without: &["DISTRIFS_MASTER_WAL", "DISTRIFS_MASTER_LOCK_PATH"],
             settings: None,
             links: Vec::new(),
+            standby: false,
         };
         let cluster = LocalCluster::start(&config).await?;
         let settings = &context.settings;
