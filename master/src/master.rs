@@ -5,9 +5,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use distrifs_engine::log::Log;
+use distrifs_engine::log::{Log, RecoverError};
 use distrifs_proto::grpc::v1;
 use distrifs_proto::grpc::v1::admin_service_server::AdminServiceServer;
 use distrifs_proto::grpc::v1::client_service_server::ClientServiceServer;
@@ -36,6 +36,9 @@ use crate::{checkpoint, http, probe, recovery, repair, sweep};
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// For how long after a restart the nodes of the time before are waited for before tombstones are forgotten.
 const RETURN_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long the last write of a leader that is gone may take to come to rest, and how often that is looked at.
+const LOG_REST_MAX: Duration = Duration::from_secs(10);
+const LOG_REST_LOOK: Duration = Duration::from_millis(20);
 /// Requests in flight on one connection.
 const STREAMS_MAX: u32 = 4096;
 /// How often an idle connection is asked whether it is alive, and how long it may think.
@@ -89,9 +92,11 @@ impl Master {
             (None, Some(address)) => Some(bind(address).await?),
             (None, None) => None,
         };
-        let (config, recovered) =
-            blocking(move || recovery::open(&config, cluster_id, epoch).map(|opened| (config, opened)))
-                .await?;
+        let (config, recovered) = blocking(move || {
+            let recovered = recover(&config, cluster_id, epoch)?;
+            Ok((config, recovered))
+        })
+        .await?;
         let recovery::Opened { log, namespace, checkpoint: base } = recovered;
         tracing::info!(%cluster_id, %epoch, lsn = %namespace.applied(), checkpoint = %base, "recovered");
         let state = Arc::new(new_state(config, cluster_id, epoch, namespace, clock));
@@ -257,6 +262,21 @@ fn open_folder(config: &MasterConfig) -> Result<Opened, StartError> {
     };
     let leadership = Leadership::begin(&config.data_dir)?;
     Ok(Opened { cluster_id, leadership })
+}
+
+/// As [`recovery::open`]. Who leads has the log to itself, but the last write of a leader that was killed may still be on
+/// its way to the disk, and keeps it in use until it has come to rest.
+fn recover(config: &MasterConfig, cluster: ClusterId, epoch: Epoch) -> Result<recovery::Opened, StartError> {
+    let deadline = Instant::now() + LOG_REST_MAX;
+    loop {
+        match recovery::open(config, cluster, epoch) {
+            Err(StartError::Recover(RecoverError::InUse { dir })) if Instant::now() < deadline => {
+                tracing::info!(dir = %dir.display(), "the log is still in use by who led before");
+                std::thread::sleep(LOG_REST_LOOK);
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn new_state(
