@@ -83,7 +83,7 @@ pub(crate) struct LocalCluster {
     datanodes: Vec<Daemon>,
     standby: Option<Daemon>,
     master: Daemon,
-    address: HostPort,
+    /// Where masters may lead; the first is where the first one began.
     addresses: Vec<HostPort>,
 }
 
@@ -114,7 +114,7 @@ impl LocalCluster {
         let address: HostPort = master.field("grpc")?.parse().map_err(|e| daemon_error(&master.name, e))?;
         // From now on it is found there, also after another start.
         master.arguments = master_arguments(address.to_string())?;
-        let mut addresses = vec![address.clone()];
+        let mut addresses = vec![address];
         let mut standby = None;
         if config.standby {
             let listen = free_address().map_err(|e| daemon_error("standby", e))?;
@@ -147,7 +147,7 @@ impl LocalCluster {
             daemon.wait_ready().await?;
             datanodes.push(daemon);
         }
-        Ok(Self { datanodes, standby, master, address, addresses })
+        Ok(Self { datanodes, standby, master, addresses })
     }
 
     /// Where masters may lead.
@@ -157,7 +157,7 @@ impl LocalCluster {
 
     /// Where the master's control plane is.
     pub(crate) fn address(&self) -> &HostPort {
-        &self.address
+        &self.addresses[0]
     }
 
     /// The master.

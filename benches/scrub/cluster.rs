@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use distrifs_client::{Client, ClientConfig};
-use distrifs_testkit::Local;
+use distrifs_testkit::{Local, files_below};
 use rustix::fs::{Advice, fadvise};
 
 /// Starts it on the folder, which keeps its files.
@@ -41,16 +41,8 @@ pub(crate) fn checked_bytes(cluster: &Local) -> anyhow::Result<u64> {
 
 /// Has the system forget the files below, so that reads begin at the disk.
 pub(crate) fn forget_cached(folder: &Path) -> anyhow::Result<()> {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            } else {
-                fadvise(File::open(entry.path())?, 0, None, Advice::DontNeed)?;
-            }
-        }
+    for file in files_below(folder) {
+        fadvise(File::open(file)?, 0, None, Advice::DontNeed)?;
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use distrifs_testkit::files_below;
+
 use crate::cpu::peak_resident_kib;
 
 /// The peaks of the master and of each datanode, for people.
@@ -13,16 +15,8 @@ pub(crate) fn peak_memory(pids: &[u32]) -> anyhow::Result<String> {
 
 /// Reads every file of the cluster once.
 pub(crate) fn cache_replicas(folder: &Path) -> anyhow::Result<()> {
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                folders.push(entry.path());
-            } else {
-                std::io::copy(&mut std::fs::File::open(entry.path())?, &mut std::io::sink())?;
-            }
-        }
+    for file in files_below(folder) {
+        std::io::copy(&mut std::fs::File::open(file)?, &mut std::io::sink())?;
     }
     Ok(())
 }

@@ -191,6 +191,8 @@ mod tests {
     use std::collections::BTreeMap;
     use std::ops::Bound;
 
+    use distrifs_proto::SplitMix;
+
     use super::*;
     use crate::pace::{Load, Progress, Quiet};
 
@@ -388,12 +390,9 @@ mod tests {
         }
     }
 
-    /// Some number for a seed and a step (splitmix64).
+    /// Some number for a seed and a step.
     fn some(seed: u64, step: u64) -> u64 {
-        let mut z = (seed << 32 | step).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        SplitMix::new(seed << 32 | step).next()
     }
 
     #[test]

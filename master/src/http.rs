@@ -16,12 +16,21 @@ use crate::state::State;
 pub(crate) async fn serve(
     listener: TcpListener,
     state: Arc<State>,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     let router = Router::new()
         .route("/health", get(health))
         .route("/metrics", get(|Extract(state): Extract<Arc<State>>| async move { metrics::render(&state) }))
         .with_state(state);
+    serve_router(listener, router, stop).await
+}
+
+/// Serves these routes until `stop` turns true.
+pub(crate) async fn serve_router(
+    listener: TcpListener,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) -> std::io::Result<()> {
     let stopped = async move {
         // A dropped sender means the same.
         let _ = stop.wait_for(|stop| *stop).await;

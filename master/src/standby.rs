@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::config::MasterConfig;
 use crate::error::StartError;
 use crate::folder::{LeaderLock, make_folder};
+use crate::http::serve_router;
 use crate::master::{Master, bind};
 
 /// Between two looks whether the leader is gone.
@@ -115,18 +116,14 @@ impl Drop for Standby {
     }
 }
 
-async fn serve(listener: TcpListener, lock: String, mut stop: watch::Receiver<bool>) {
+async fn serve(listener: TcpListener, lock: String, stop: watch::Receiver<bool>) {
     let text = format!("standby: another master holds {lock}\n");
     let router =
         Router::new().route("/health", get(|| async move { (StatusCode::SERVICE_UNAVAILABLE, text) })).route(
             "/metrics",
             get(|| async { "# TYPE distrifs_master_standby gauge\ndistrifs_master_standby 1\n" }),
         );
-    let stopped = async move {
-        // A dropped sender means the same.
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+    if let Err(error) = serve_router(listener, router, stop).await {
         tracing::error!(%error, "http of the standby ended");
     }
 }

@@ -7,7 +7,8 @@
 //!   either, suspects are read last, the dead not at all.
 //! - A full report replaces what was known of a node only with its last part.
 //! - A delete order names a replica that its node reported in this session, of a chunk with a tombstone that is
-//!   old enough. A chunk that the namespace does not know is counted and left alone.
+//!   old enough. A chunk that the namespace does not know is counted, and moved to quarantine at its node once it
+//!   has been unknown for long enough; never deleted.
 
 mod gc;
 mod health;

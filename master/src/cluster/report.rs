@@ -27,7 +27,7 @@ pub(super) struct Incoming {
 pub(crate) enum Verdict {
     /// As expected, or not to be judged yet.
     Fine,
-    /// No such chunk is known: counted and left alone.
+    /// No such chunk is known: counted here; what becomes of it is `orphans`' to say.
     Unknown,
     /// A lower generation than the chunk has.
     Stale,

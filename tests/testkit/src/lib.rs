@@ -22,5 +22,5 @@ pub use command::{Outcome, bare_command, run};
 pub use daemon::{Daemon, free_port};
 pub use local::Local;
 pub use replica::ReplicaFile;
-pub use tree::{Entry, tree_of};
+pub use tree::{Entry, files_below, tree_of};
 pub use wait::{DEADLINE, wait_until};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What is at a path of a tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,4 +36,20 @@ pub fn tree_of(root: &Path) -> BTreeMap<String, Entry> {
         }
     }
     tree
+}
+
+/// Every file below a folder.
+///
+/// # Panics
+/// When it cannot be listed.
+#[must_use]
+pub fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry")) {
+            let is_dir = entry.file_type().expect("its type").is_dir();
+            if is_dir { &mut folders } else { &mut files }.push(entry.path());
+        }
+    }
+    files
 }
