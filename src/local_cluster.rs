@@ -202,10 +202,44 @@ impl LocalCluster {
         self.master.kill();
         let Some(mut next) = self.standby.take() else { return self.master.start_again(config).await };
         next.wait_ready().await?;
-        let mut killed = std::mem::replace(&mut self.master, next);
-        killed.spawn_again(config)?;
-        killed.wait_standby().await?;
-        self.standby = Some(killed);
+        let killed = std::mem::replace(&mut self.master, next);
+        self.wait_again(killed, config).await
+    }
+
+    /// SIGSTOP for the master, until the one that waits has taken over, which must then be the end of it; it is started
+    /// again. Without one that waits it only stands still for a moment.
+    pub(crate) async fn supersede_master(&mut self, config: &LocalClusterConfig) -> Result<(), CommandError> {
+        let signal = |master: &Daemon, signal| {
+            // One that has ended is found out below.
+            let _ = kill_process(master.process(), signal);
+        };
+        signal(&self.master, Signal::STOP);
+        let took_over = match &mut self.standby {
+            Some(next) => next.wait_ready().await,
+            None => Ok(()),
+        };
+        signal(&self.master, Signal::CONT);
+        took_over?;
+        let Some(next) = self.standby.take() else { return Ok(()) };
+        let mut stopped = std::mem::replace(&mut self.master, next);
+        stopped.wait_stopped().await;
+        // Killed for want of an end counts as little as a clean one.
+        if !matches!(stopped.child.try_wait(), Ok(Some(status)) if status.code().is_some_and(|code| code != 0))
+        {
+            return Err(daemon_error(&stopped.name, "it was replaced, and did not give up"));
+        }
+        self.wait_again(stopped, config).await
+    }
+
+    /// Starts a master that has ended once more, to wait for its turn.
+    async fn wait_again(
+        &mut self,
+        mut ended: Daemon,
+        config: &LocalClusterConfig,
+    ) -> Result<(), CommandError> {
+        ended.spawn_again(config)?;
+        ended.wait_standby().await?;
+        self.standby = Some(ended);
         Ok(())
     }
 

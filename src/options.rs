@@ -38,6 +38,7 @@ const KEYS: &[&str] = &[
     "client_retry",
     "master_wal",
     "master_lock_path",
+    "leader_lease",
 ];
 
 /// The one setting that is a table, and of the file alone.
@@ -118,6 +119,8 @@ pub(crate) struct Settings {
     pub(crate) master_wal: Option<PathBuf>,
     /// The master's lock.
     pub(crate) master_lock_path: Option<PathBuf>,
+    /// How long a leader may be silent before a standby takes over; zero: only when its process is gone.
+    pub(crate) leader_lease: Duration,
 }
 
 /// A setting that cannot be used. All are the user's to fix: exit status 2.
@@ -217,6 +220,7 @@ impl Settings {
             client_retry: sources.parsed("client_retry", number)?.unwrap_or(5),
             master_wal: sources.path("master_wal")?,
             master_lock_path: sources.path("master_lock_path")?,
+            leader_lease: seconds("leader_lease", 10)?,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Calls to the master that leads, whichever of those configured that is.
 //!
 //! A call goes to the last known leader and moves on to the next master when that one is gone, silent or no
-//! leader. It is tried again, with the same request id, for as long as [`ClientConfig::socket_timeout`], but only
+//! leader; while it is silent, the others are asked whether one of them leads. It is tried again, with the same request id, for as long as [`ClientConfig::socket_timeout`], but only
 //! where nothing was refused: after transport failures and codes that say `retryable`. An answer from a leader of
 //! an older epoch than one seen before is not believed.
 
@@ -14,7 +14,7 @@ use distrifs_proto::ErrorCode;
 use distrifs_proto::error_code::METADATA_KEY;
 use distrifs_proto::grpc::v1::admin_service_client::AdminServiceClient;
 use distrifs_proto::grpc::v1::client_service_client::ClientServiceClient;
-use distrifs_proto::grpc::{USER_KEY, code_of, text_of, v1};
+use distrifs_proto::grpc::{USER_KEY, code_of, leading, text_of, v1};
 use distrifs_proto::limits::GRPC_MESSAGE_BYTES_MAX;
 use distrifs_proto::types::{Epoch, RequestId};
 use tokio::time::{Instant, sleep, timeout};
@@ -29,6 +29,8 @@ use crate::retry::Retry;
 /// Tries that fit in a call's time even when each gets no answer at all.
 const TRIES_PER_CALL: u32 = 3;
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
+/// How long the leader is waited for before the others are asked whether they lead, and how often.
+const ASK_OTHERS_AFTER: Duration = Duration::from_millis(500);
 /// A master that does not answer this ping in time is taken for gone, and so are the calls under way to it.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,25 +104,50 @@ impl MasterLink {
             let mut request = Request::new(message.clone());
             request.metadata_mut().insert(USER_KEY, user.clone());
             let patience = (total / TRIES_PER_CALL).min(total.saturating_sub(begun.elapsed()));
-            let answer = timeout(patience, send(channels[leader].clone(), request)).await;
+            let mut next = (leader + 1) % channels.len();
+            let answer = tokio::select! {
+                answer = timeout(patience, send(channels[leader].clone(), request)) => Some(answer),
+                other = self.other_leader(channels, leader) => {
+                    next = other;
+                    None
+                }
+            };
             let failure = match answer {
-                Ok(Ok(reply)) => match self.believe(reply.into_inner()) {
+                Some(Ok(Ok(reply))) => match self.believe(reply.into_inner()) {
                     Ok(reply) => return Ok(reply),
                     Err(failure) => failure,
                 },
-                Ok(Err(status)) => Failure::of(&status),
-                Err(_) => Failure::Lost(format!("no answer within {} ms", patience.as_millis())),
+                Some(Ok(Err(status))) => Failure::of(&status),
+                Some(Err(_)) => Failure::Lost(format!("no answer within {} ms", patience.as_millis())),
+                None => Failure::Lost("silent, and another master leads".to_owned()),
             };
             if let Failure::Refused(code, text) = failure {
                 return Err(ClientError::Refused { path: subject.to_owned(), code, text });
             }
-            let next = (leader + 1) % channels.len();
             let _ = self.leader.compare_exchange(leader, next, Ordering::Relaxed, Ordering::Relaxed);
 
             let pause = retry.after_failure(begun.elapsed(), rand::random());
             match pause.filter(|_| self.config.retries > 0) {
                 Some(pause) => sleep(pause).await,
                 None => return Err(self.gave_up(subject, failure, begun.elapsed())),
+            }
+        }
+    }
+
+    /// Resolves when another master than `leader` says that it leads: one that stands still is silent, although its
+    /// machine still takes connections in. The request that was sent there is sent again, with the same id.
+    async fn other_leader(&self, channels: &[Channel], leader: usize) -> usize {
+        let others: Vec<(usize, Channel)> =
+            channels.iter().cloned().enumerate().filter(|(index, _)| *index != leader).collect();
+        if others.is_empty() {
+            return std::future::pending().await;
+        }
+        loop {
+            sleep(ASK_OTHERS_AFTER).await;
+            if let Some((index, epoch)) = leading(&others, self.epoch(), ASK_OTHERS_AFTER).await
+                && epoch >= self.epoch()
+            {
+                return index;
             }
         }
     }

@@ -16,8 +16,8 @@ use distrifs_engine::log::{Log, LogStats};
 use distrifs_proto::types::Lsn;
 use tokio::sync::{oneshot, watch};
 
-use crate::epoch::Leadership;
 use crate::error::MasterFailure;
+use crate::leadership::Leadership;
 use crate::namespace::image::{PAGE_BYTES, Snapshot};
 use crate::state::State;
 

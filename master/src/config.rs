@@ -15,10 +15,16 @@ use crate::error::StartError;
 /// Less log than this is not worth a checkpoint.
 const CHECKPOINT_LOG_BYTES_MIN: u64 = 4096;
 
+/// The leader's lease. Shorter ones take over faster from a leader that stands still, and sooner from one that only
+/// waits for a slow disk.
+const LEASE_DEFAULT: Duration = Duration::from_secs(10);
+/// A leader that has less time than this between two renewals loses its lease for nothing.
+const LEASE_MIN: Duration = Duration::from_millis(200);
+
 /// Everything that a master is told; [`MasterConfig::new`] has the documented defaults.
 #[derive(Debug, Clone)]
 pub struct MasterConfig {
-    /// Its folder: identity, epoch, lock, and the log unless `wal_dir` says otherwise.
+    /// Its folder: identity, epoch, lock, lease, and the log unless `wal_dir` says otherwise.
     pub data_dir: PathBuf,
     /// Where the control plane listens; port 0 picks a free one.
     pub listen: HostPort,
@@ -28,6 +34,9 @@ pub struct MasterConfig {
     pub wal_dir: Option<PathBuf>,
     /// The leader's lock (`DISTRIFS_MASTER_LOCK_PATH`); `None`: `leader.lock` in the data folder.
     pub lock_path: Option<PathBuf>,
+    /// How long the leader may be silent before a standby takes over (`DISTRIFS_LEADER_LEASE`); `None`: only when its
+    /// process is gone, as it must be on a file system that does not show one process what another has just written.
+    pub lease: Option<Duration>,
     /// How the log reaches the disk.
     pub log_mode: IoMode,
     /// Groups and their members; `None`: as the operating system's group database has them.
@@ -67,6 +76,7 @@ impl MasterConfig {
             http: Some(local(9001)),
             wal_dir: None,
             lock_path: None,
+            lease: Some(LEASE_DEFAULT),
             log_mode: IoMode::Auto,
             groups: None,
             superuser: superuser.into(),
@@ -136,6 +146,9 @@ impl MasterConfig {
                 return bad(what, "it must be at least a millisecond".to_owned());
             }
         }
+        if self.lease.is_some_and(|lease| lease < LEASE_MIN) {
+            return bad("leader lease", format!("it must be 0 (none) or at least {LEASE_MIN:?}"));
+        }
         if self.heartbeat_timeout <= self.heartbeat_interval {
             return bad("heartbeat timeout", "it must be longer than the heartbeat interval".to_owned());
         }
@@ -161,10 +174,11 @@ mod tests {
     fn the_defaults_pass_and_nonsense_is_named() {
         let good = MasterConfig::new("/d", "u");
         assert!(good.check().is_ok());
-        let cases: [(MasterConfig, &str); 5] = [
+        let cases: [(MasterConfig, &str); 6] = [
             (MasterConfig { chunk_size: 4097, ..good.clone() }, "chunk size"),
             (MasterConfig { replication: 0, ..good.clone() }, "replication factor"),
             (MasterConfig { superuser: String::new(), ..good.clone() }, "superuser"),
+            (MasterConfig { lease: Some(Duration::ZERO), ..good.clone() }, "leader lease"),
             (MasterConfig { gc_interval: Duration::ZERO, ..good.clone() }, "gc interval"),
             (MasterConfig { heartbeat_timeout: good.heartbeat_interval, ..good }, "heartbeat timeout"),
         ];

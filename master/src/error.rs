@@ -77,6 +77,12 @@ pub enum StartError {
     /// A thread of the start died: a bug.
     #[error("the start broke off: {0}")]
     Broken(String),
+    /// Somebody else has taken over meanwhile.
+    #[error("{0}")]
+    Deposed(MasterFailure),
+    /// The thread that renews the lease could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     /// An address that cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Bind {
@@ -96,7 +102,7 @@ pub enum MasterFailure {
         /// What the log said.
         why: String,
     },
-    /// The epoch file is no longer this master's: another one leads.
+    /// The token is no longer this master's: another one leads.
     #[error("epoch {found} has taken over from {ours}")]
     Deposed {
         /// The epoch of this master.
@@ -104,7 +110,13 @@ pub enum MasterFailure {
         /// The one in the file now.
         found: Epoch,
     },
-    /// The epoch file cannot be read any more: leadership cannot be proved.
+    /// The lease could not be renewed until it ran out: another one may lead.
+    #[error("the leader's lease ran out and cannot be renewed: {why}")]
+    LeaseRanOut {
+        /// What was found.
+        why: String,
+    },
+    /// The token is not there any more: leadership cannot be proved.
     #[error("leadership cannot be proved: {why}")]
     EpochUnreadable {
         /// What was found.

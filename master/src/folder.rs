@@ -1,4 +1,4 @@
-//! The master's folder: whose it is, and the lock that keeps a second master out.
+//! The master's folder: whose it is.
 //!
 //! `VERSION` is text, so that an operator can read it:
 //! ```text
@@ -9,13 +9,12 @@
 //! ```
 //! It is written last when a folder is formatted: a folder without it was never used.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
 use distrifs_engine::durable_file;
 use distrifs_proto::types::{ClusterId, Crc32c};
-use rustix::fs::{FlockOperation, flock};
 
 use crate::error::StartError;
 
@@ -26,32 +25,6 @@ const MAGIC: &str = "distrifs-master";
 const SMALL_FILE_BYTES_MAX: u64 = 4096;
 /// What may be in a folder that is still to be formatted.
 const HARMLESS: [&str; 5] = ["leader.lock", "lost+found", "epoch", "epoch.new", "VERSION.new"];
-
-/// The lock of the leader, held while this lives.
-#[derive(Debug)]
-pub(crate) struct LeaderLock {
-    _file: File,
-}
-
-impl LeaderLock {
-    /// Takes the lock.
-    ///
-    /// # Errors
-    /// [`StartError::InUse`] when another master has it.
-    pub(crate) fn take(path: &Path) -> Result<Self, StartError> {
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)
-            .map_err(|source| refused(path, "open the lock", source))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::InUse { path: path.to_owned() }),
-            Err(error) => Err(refused(path, "lock", error.into())),
-        }
-    }
-}
 
 /// Makes a folder with its parents, durably.
 ///
@@ -195,15 +168,5 @@ mod tests {
             let error = identity(dir.path()).expect_err("refused");
             assert!(expected(&error), "{name} {content:?}: {error}");
         }
-    }
-
-    #[test]
-    fn the_lock_is_for_one() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("leader.lock");
-        let held = LeaderLock::take(&path).expect("free");
-        assert!(matches!(LeaderLock::take(&path), Err(StartError::InUse { .. })));
-        drop(held);
-        assert!(LeaderLock::take(&path).is_ok());
     }
 }

@@ -40,6 +40,10 @@ pub(crate) async fn serve_router(
 
 async fn health(Extract(state): Extract<Arc<State>>) -> (StatusCode, String) {
     match state.failure().borrow().as_ref() {
+        None if !state.may_answer() => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the leader's lease has run out, epoch={}\n", state.epoch),
+        ),
         None => (StatusCode::OK, format!("ok epoch={}\n", state.epoch)),
         Some(failure) => (StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n")),
     }

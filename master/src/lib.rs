@@ -9,7 +9,7 @@
 //! - `probe`: whether the data ports of datanodes answer.
 //! - `repair`: lost and damaged replicas are made anew, surplus ones go; decided by `cluster`.
 //! - `recovery`, `checkpoint`: from the disk at the start, and what keeps the next start short.
-//! - `folder`, `epoch`, `standby`: whose folder it is, who leads, and who waits for that.
+//! - `folder`, `leadership`, `standby`: whose folder it is, who leads, and who waits for that.
 //!
 //! Pure cores decide (event and time in, state and answers out); thin drivers act.
 
@@ -22,12 +22,12 @@ mod chunk_map;
 mod clock;
 mod cluster;
 mod config;
-mod epoch;
 mod error;
 mod folder;
 mod groups;
 mod http;
 mod inspect;
+mod leadership;
 mod master;
 #[cfg(test)]
 mod methods_test;

@@ -1,6 +1,6 @@
 //! A running master: wiring only.
 //!
-//! Start: lock, identity, epoch, addresses, log, services. Stop: no new requests, sessions end, what is queued
+//! Start: lock, identity, epoch, lease, addresses, log, services. Stop: no new requests, sessions end, what is queued
 //! becomes durable, the log is closed, the lock goes.
 
 use std::net::SocketAddr;
@@ -23,10 +23,11 @@ use tonic::transport::server::TcpIncoming;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Timing};
 use crate::config::MasterConfig;
-use crate::epoch::Leadership;
 use crate::error::{MasterFailure, StartError};
-use crate::folder::{LeaderLock, format, identity, make_folder};
+use crate::folder::{format, identity, make_folder};
+use crate::leadership::{Keeper, LeaderLock, Leadership};
 use crate::namespace::Namespace;
+use crate::recovery::Predecessor;
 use crate::service::{AdminApi, Api, ClientApi, DatanodeApi};
 use crate::state::State;
 use crate::writer::{Proposer, Writer};
@@ -55,13 +56,32 @@ pub struct Master {
     servers: Vec<JoinHandle<()>>,
     writer: Option<JoinHandle<()>>,
     proposer: Proposer,
-    _lock: LeaderLock,
+    /// The lock and the lease go with it.
+    _keeper: Keeper,
+}
+
+/// How a master came to lead.
+#[derive(Debug)]
+pub(crate) enum Seat {
+    /// The lock was free: whoever led before is gone.
+    Free(LeaderLock),
+    /// The lease had run out, and the epoch is raised: whoever led before may still be there.
+    Taken {
+        /// In the place of the old one.
+        lock: LeaderLock,
+        /// By the claim that raised the epoch.
+        leadership: Leadership,
+        /// The one before may answer for so long.
+        believed: Duration,
+    },
 }
 
 /// What the disk gave.
 struct Opened {
     cluster_id: ClusterId,
     leadership: Leadership,
+    keeper: Keeper,
+    predecessor: Predecessor,
 }
 
 impl Master {
@@ -73,18 +93,27 @@ impl Master {
         config.check()?;
         make_folder(&config.data_dir)?;
         let lock = LeaderLock::take(&config.lock_path())?;
-        Self::start_locked(config, lock, None).await
+        Self::start_seated(config, Seat::Free(lock), None).await
     }
 
     /// As [`start`](Self::start), with a lock that was taken, and an address for http that is listened on already.
-    pub(crate) async fn start_locked(
+    ///
+    /// # Errors
+    /// [`StartError::Deposed`] when somebody else took over meanwhile; as [`start`](Self::start).
+    pub(crate) async fn start_seated(
         config: MasterConfig,
-        lock: LeaderLock,
+        seat: Seat,
         http: Option<(TcpListener, SocketAddr)>,
     ) -> Result<Self, StartError> {
         let clock = Clock::new();
-        let (config, opened) = blocking(move || open_folder(&config).map(|opened| (config, opened))).await?;
-        let Opened { cluster_id, leadership } = opened;
+        let believed = match &seat {
+            Seat::Free(_) => Duration::ZERO,
+            Seat::Taken { believed, .. } => *believed,
+        };
+        let answers_from = Instant::now() + believed;
+        let (config, opened) =
+            blocking(move || open_folder(&config, seat).map(|opened| (config, opened))).await?;
+        let Opened { cluster_id, leadership, keeper, predecessor } = opened;
         let epoch = leadership.epoch();
         let (grpc_listener, grpc) = bind(&config.listen).await?;
         let http_listener = match (http, &config.http) {
@@ -93,13 +122,16 @@ impl Master {
             (None, None) => None,
         };
         let (config, recovered) = blocking(move || {
-            let recovered = recover(&config, cluster_id, epoch)?;
+            let recovered = recover(&config, cluster_id, epoch, predecessor)?;
             Ok((config, recovered))
         })
         .await?;
         let recovery::Opened { log, namespace, checkpoint: base } = recovered;
         tracing::info!(%cluster_id, %epoch, lsn = %namespace.applied(), checkpoint = %base, "recovered");
-        let state = Arc::new(new_state(config, cluster_id, epoch, namespace, clock));
+        tokio::time::sleep_until(answers_from.into()).await;
+        leadership.prove().map_err(StartError::Deposed)?;
+        let state = new_state(config, cluster_id, epoch, namespace, clock);
+        let state = Arc::new(state.with_authority(keeper.authority()));
         let (stop_serving, serving) = watch::channel(false);
         let (stop_writing, writing) = watch::channel(false);
         let checkpoints =
@@ -114,9 +146,10 @@ impl Master {
             servers: Vec::new(),
             writer: Some(tokio::spawn(writer.run_beside_the_log(writing))),
             proposer: proposer.clone(),
-            _lock: lock,
+            _keeper: keeper,
         };
         master.watch_writer();
+        master.spawn("leadership", watch_leadership(master._keeper.lost(), state.clone(), serving.clone()));
         master.spawn("lease expiry", sweep::expire_leases(state.clone(), proposer.clone(), serving.clone()));
         master.spawn("checkpoints", checkpoints);
         master.spawn("repair", repair::run(state.clone(), serving.clone()));
@@ -249,7 +282,24 @@ async fn supervise(
     }
 }
 
-fn open_folder(config: &MasterConfig) -> Result<Opened, StartError> {
+/// A leadership that is lost is the end of the master.
+async fn watch_leadership(
+    mut lost: watch::Receiver<Option<MasterFailure>>,
+    state: Arc<State>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let failure = tokio::select! {
+        failure = lost.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    match failure {
+        Some(failure) => state.fail(failure),
+        // Without a lease nothing is ever told here.
+        None => drop(stop.wait_for(|stop| *stop).await),
+    }
+}
+
+fn open_folder(config: &MasterConfig, seat: Seat) -> Result<Opened, StartError> {
     let cluster_id = match identity(&config.data_dir)? {
         Some(cluster_id) => cluster_id,
         None => {
@@ -260,16 +310,25 @@ fn open_folder(config: &MasterConfig) -> Result<Opened, StartError> {
             cluster_id
         }
     };
-    let leadership = Leadership::begin(&config.data_dir)?;
-    Ok(Opened { cluster_id, leadership })
+    let (lock, leadership, predecessor) = match seat {
+        Seat::Free(lock) => (lock, Leadership::begin(&config.data_dir)?, Predecessor::Gone),
+        Seat::Taken { lock, leadership, .. } => (lock, leadership, Predecessor::MayWrite),
+    };
+    let keeper = Keeper::begin(leadership.clone(), lock, config.lease)?;
+    Ok(Opened { cluster_id, leadership, keeper, predecessor })
 }
 
 /// As [`recovery::open`]. Who leads has the log to itself, but the last write of a leader that was killed may still be on
 /// its way to the disk, and keeps it in use until it has come to rest.
-fn recover(config: &MasterConfig, cluster: ClusterId, epoch: Epoch) -> Result<recovery::Opened, StartError> {
+fn recover(
+    config: &MasterConfig,
+    cluster: ClusterId,
+    epoch: Epoch,
+    predecessor: Predecessor,
+) -> Result<recovery::Opened, StartError> {
     let deadline = Instant::now() + LOG_REST_MAX;
     loop {
-        match recovery::open(config, cluster, epoch) {
+        match recovery::open(config, cluster, epoch, predecessor) {
             Err(StartError::Recover(RecoverError::InUse { dir })) if Instant::now() < deadline => {
                 tracing::info!(dir = %dir.display(), "the log is still in use by who led before");
                 std::thread::sleep(LOG_REST_LOOK);
@@ -309,7 +368,7 @@ pub(crate) async fn bind(address: &HostPort) -> Result<(TcpListener, SocketAddr)
     Ok((listener, bound))
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
 ) -> Result<T, StartError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| StartError::Broken(error.to_string()))?

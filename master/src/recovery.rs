@@ -29,6 +29,15 @@ pub(crate) struct Opened {
     pub(crate) checkpoint: Lsn,
 }
 
+/// Who wrote the log before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Predecessor {
+    /// Its process is gone, or about to go.
+    Gone,
+    /// It is stopped, or silent for another reason, and may write at any time.
+    MayWrite,
+}
+
 /// A checkpoint as it was found.
 struct Image {
     listed: Listed,
@@ -41,7 +50,12 @@ struct Image {
 ///
 /// # Errors
 /// Checkpoints or log are damaged, incomplete, another cluster's, in use, or of a newer version.
-pub(crate) fn open(config: &MasterConfig, cluster: ClusterId, epoch: Epoch) -> Result<Opened, StartError> {
+pub(crate) fn open(
+    config: &MasterConfig,
+    cluster: ClusterId,
+    epoch: Epoch,
+    predecessor: Predecessor,
+) -> Result<Opened, StartError> {
     let dir = config.wal_dir();
     make_folder(&dir)?;
     let begun = config.data_dir.join(BEGUN_FILE);

@@ -33,7 +33,7 @@ impl Bench {
     }
 
     fn start(&self) -> Result<Opened, StartError> {
-        open(&self.config, CLUSTER, Epoch(1))
+        open(&self.config, CLUSTER, Epoch(1), Predecessor::Gone)
     }
 
     /// A start that makes `count` more directories, optionally takes a checkpoint, and lets go of the log up to
@@ -205,7 +205,7 @@ fn a_newer_image_and_another_clusters_are_refused() {
     let bench = Bench::new();
     bench.live(5, true, None);
     let path = bench.checkpoints().remove(0);
-    let text = match open(&bench.config, ClusterId(78), Epoch(1)) {
+    let text = match open(&bench.config, ClusterId(78), Epoch(1), Predecessor::Gone) {
         Ok(_) => panic!("it started"),
         Err(error) => error.to_string(),
     };

@@ -468,7 +468,7 @@ async fn a_second_master_is_refused_and_a_deposed_one_gives_up() {
     assert!(matches!(second, StartError::InUse { .. }), "{second}");
     let op = User::new(&master, "op").await;
     op.mkdir("/before").await.expect("made");
-    crate::epoch::Leadership::begin(dir.path()).expect("another start");
+    crate::leadership::Leadership::begin(dir.path()).expect("another start");
     let unknown = op.mkdir("/after").await.expect_err("not acknowledged");
     assert_eq!(code_of(&unknown), ErrorCode::Unknown);
     assert!(matches!(master.failed().await, MasterFailure::Deposed { .. }));

@@ -1,7 +1,8 @@
-//! A master that waits: another one leads on its folder, and when that one ends, however it ends, this one leads.
+//! A master that waits: another one leads on its folder, and when that one ends, however it ends, or falls silent, this
+//! one leads.
 //!
-//! The lock of the leader is the operating system's, which gives it back the moment its holder's process is gone. Who
-//! gets it raises the epoch before anything else is done, so that nothing of the leader before counts any more.
+//! Who finds the lock free, or the lease run out, raises the epoch before anything else is done, so that nothing of the
+//! leader before counts any more: see [`crate::leadership`].
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::time::Duration;
@@ -15,9 +16,11 @@ use tokio::task::JoinHandle;
 
 use crate::config::MasterConfig;
 use crate::error::StartError;
-use crate::folder::{LeaderLock, make_folder};
+use crate::folder::make_folder;
 use crate::http::serve_router;
-use crate::master::{Master, bind};
+use crate::leadership::lease::{Sight, Watch, now};
+use crate::leadership::{LeaderLock, Leadership};
+use crate::master::{Master, Seat, bind, blocking};
 
 /// Between two looks whether the leader is gone.
 const LOOK: Duration = Duration::from_millis(50);
@@ -41,6 +44,9 @@ pub struct Standby {
     stop: watch::Sender<bool>,
 }
 
+/// A lease that has run out, as it was seen.
+struct RunOut(Sight);
+
 impl Standby {
     /// Leads on the folder if nobody does, or waits.
     ///
@@ -50,7 +56,10 @@ impl Standby {
         config.check()?;
         make_folder(&config.data_dir)?;
         match LeaderLock::take(&config.lock_path()) {
-            Ok(lock) => Master::start_locked(config, lock, None).await.map(|it| Turn::Leads(Box::new(it))),
+            Ok(lock) => {
+                let master = Master::start_seated(config, Seat::Free(lock), None).await?;
+                Ok(Turn::Leads(Box::new(master)))
+            }
             Err(StartError::InUse { .. }) => Self::wait(config).await.map(|it| Turn::Waits(Box::new(it))),
             Err(error) => Err(error),
         }
@@ -67,11 +76,17 @@ impl Standby {
             }
             None => None,
         };
-        let (stop, stopped) = watch::channel(false);
-        let lock = config.lock_path().display().to_string();
-        let mut standby = Self { config, http, serving: None, stop };
-        standby.serving = standby.listener()?.map(|listener| tokio::spawn(serve(listener, lock, stopped)));
+        let mut standby = Self { config, http, serving: None, stop: watch::channel(false).0 };
+        standby.tell_health()?;
         Ok(standby)
+    }
+
+    fn tell_health(&mut self) -> Result<(), StartError> {
+        let (stop, stopped) = watch::channel(false);
+        let lock = self.config.lock_path().display().to_string();
+        self.stop = stop;
+        self.serving = self.listener()?.map(|listener| tokio::spawn(serve(listener, lock, stopped)));
+        Ok(())
     }
 
     /// One more handle of the address where health is told.
@@ -88,25 +103,76 @@ impl Standby {
         self.http.as_ref().map(|(_, address)| *address)
     }
 
-    /// Waits until nobody leads, and leads.
+    /// Waits until nobody leads, or the leader's lease has run out, and leads.
     ///
     /// # Errors
     /// As [`Master::start`].
     pub async fn lead(mut self) -> Result<Master, StartError> {
-        let lock = loop {
-            match LeaderLock::take(&self.config.lock_path()) {
-                Err(StartError::InUse { .. }) => tokio::time::sleep(LOOK).await,
-                taken => break taken?,
+        loop {
+            let Some(seat) = self.seat().await? else { continue };
+            self.stop.send_replace(true);
+            if let Some(serving) = self.serving.take() {
+                // It ends with the answers that are under way; one that hangs is left behind.
+                let _ = tokio::time::timeout(LOOK, serving).await;
             }
-        };
-        tracing::info!("the leader is gone: this master leads from here on");
-        self.stop.send_replace(true);
-        if let Some(serving) = self.serving.take() {
-            // It ends with the answers that are under way; one that hangs is left behind.
-            let _ = tokio::time::timeout(LOOK, serving).await;
+            let http = self.listener()?.zip(self.http_address());
+            match Master::start_seated(self.config.clone(), seat, http).await {
+                Err(StartError::Deposed(failure)) => {
+                    tracing::warn!(%failure, "another master was faster: this one waits again");
+                    self.tell_health()?;
+                }
+                started => return started,
+            }
         }
-        let http = self.listener()?.zip(self.http_address());
-        Master::start_locked(self.config.clone(), lock, http).await
+    }
+
+    /// Waits for the turn of this master; `None` when another one was faster.
+    async fn seat(&self) -> Result<Option<Seat>, StartError> {
+        let mut watch = Watch::default();
+        loop {
+            match LeaderLock::take(&self.config.lock_path()) {
+                Ok(lock) => {
+                    tracing::info!("the leader is gone: this master leads from here on");
+                    return Ok(Some(Seat::Free(lock)));
+                }
+                Err(StartError::InUse { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            if let Some(run_out) = self.run_out(&mut watch).await {
+                return self.take_over(run_out).await;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Looks at the lease.
+    async fn run_out(&self, watch: &mut Watch) -> Option<RunOut> {
+        self.config.lease?;
+        let data_dir = self.config.data_dir.clone();
+        // What cannot be read says nothing; it is looked at again.
+        let sight = blocking(move || Sight::of(&data_dir)).await.ok()?;
+        watch.look(now(), sight.clone()).then_some(RunOut(sight))
+    }
+
+    /// Raises the epoch over a leader that is silent.
+    async fn take_over(&self, RunOut(seen): RunOut) -> Result<Option<Seat>, StartError> {
+        let (data_dir, lock_path) = (self.config.data_dir.clone(), self.config.lock_path());
+        let Some(token) = seen.token else { return Ok(None) };
+        let claimed = blocking(move || {
+            let Some(leadership) = Leadership::claim(&data_dir, token)? else { return Ok(None) };
+            // If it was renewed at the last moment, its holder may answer until it ends.
+            let believed = match Sight::of(&data_dir)?.is_renewal_of(&seen) {
+                true => seen.believed(),
+                false => Duration::ZERO,
+            };
+            Ok(Some((LeaderLock::replace(&lock_path)?, leadership, believed)))
+        });
+        let Some((lock, leadership, believed)) = claimed.await? else { return Ok(None) };
+        tracing::warn!(
+            silent = %token, epoch = %leadership.epoch(),
+            "the leader's lease has run out: this master takes over from it"
+        );
+        Ok(Some(Seat::Taken { lock, leadership, believed }))
     }
 }
 

@@ -20,6 +20,7 @@ use crate::cluster::{Cluster, Leader, SessionId};
 use crate::config::MasterConfig;
 use crate::error::MasterFailure;
 use crate::groups::Groups;
+use crate::leadership::lease::Authority;
 use crate::metrics::Metrics;
 use crate::namespace::Namespace;
 use crate::repair::Found;
@@ -39,6 +40,7 @@ pub(crate) struct State {
     pub(crate) groups: Groups,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
+    authority: Authority,
     namespace: RwLock<Namespace>,
     cluster: Mutex<Cluster>,
     sessions: Mutex<HashMap<SessionId, ToSession>>,
@@ -67,6 +69,7 @@ impl State {
             epoch,
             clock,
             metrics: Metrics::default(),
+            authority: Authority::unbounded(),
             durable: AtomicU64::new(namespace.applied().0),
             namespace: RwLock::new(namespace),
             cluster: Mutex::new(cluster),
@@ -77,6 +80,16 @@ impl State {
             repair: Notify::new(),
             repair_found: Mutex::default(),
         }
+    }
+
+    /// As it is, of a leader that may answer no longer than this.
+    pub(crate) fn with_authority(self, authority: Authority) -> Self {
+        Self { authority, ..self }
+    }
+
+    /// Whether this master may answer and give orders: another one leads for certain only after that has ended.
+    pub(crate) fn may_answer(&self) -> bool {
+        self.authority.holds()
     }
 
     /// The namespace, to be asked.
@@ -166,9 +179,12 @@ impl State {
         v1::ToDatanode { epoch: self.epoch.0, lsn: self.durable().0, body: Some(body) }
     }
 
-    /// Gives orders to a datanode. A full queue, or a session that has ended, is no harm: what is not carried out is
-    /// ordered again.
+    /// Gives orders to a datanode, as long as this master leads for certain. A full queue, or a session that has ended, is
+    /// no harm: what is not carried out is ordered again.
     pub(crate) fn order(&self, session: SessionId, orders: v1::Orders) {
+        if !self.may_answer() {
+            return;
+        }
         let message = self.to_datanode(v1::to_datanode::Body::Orders(orders));
         if let Some(sender) = self.sessions().get(&session) {
             let _ = sender.try_send(Ok(message));

@@ -11,8 +11,8 @@ use distrifs_engine::log::{Log, LogError};
 use distrifs_proto::types::{ChunkId, Lsn};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::epoch::Leadership;
 use crate::error::MasterFailure;
+use crate::leadership::Leadership;
 use crate::namespace::{Answer, Command, format};
 use crate::refusal::Refusal;
 use crate::state::State;

@@ -20,7 +20,8 @@ use crate::signals::EndSignals;
     after_help = "It prints one line when it serves: `ready master grpc=HOST:PORT http=HOST:PORT epoch=N`. \
     SIGTERM and SIGINT stop it cleanly.\n\n\
     Where another master leads on the folder it prints `standby master http=HOST:PORT`, waits, and leads as soon as that \
-    one ends. Give clients and datanodes all of them: --master HOST:PORT,HOST:PORT.\n\n\
+    one ends, or has been silent for DISTRIFS_LEADER_LEASE seconds (default 10; 0 for never, on a file system that does \
+    not show one machine at once what another has written). Give clients and datanodes all of them: --master HOST:PORT,HOST:PORT.\n\n\
     Groups of users are those of the operating system, or, if the file given with --config has a table [groups], those \
     of the table, such as `staff = [\"alice\", \"bob\"]`. A user whom neither knows has only the group of its own name.\n\n\
     It takes a checkpoint whenever DISTRIFS_CHECKPOINT_LOG_BYTES of log (default 128M) have gathered.\n\n\
@@ -59,6 +60,7 @@ impl MasterCommand {
             http: Some(self.http),
             wal_dir: settings.master_wal.clone(),
             lock_path: settings.master_lock_path.clone(),
+            lease: (!settings.leader_lease.is_zero()).then_some(settings.leader_lease),
             chunk_size: settings.chunk_size.unwrap_or(defaults.chunk_size),
             replication: settings.replication.unwrap_or(defaults.replication),
             heartbeat_interval: settings.heartbeat_interval,

@@ -1,6 +1,12 @@
 //! Only one master leads; the next one takes over by itself, and what runs meanwhile goes on.
 
+mod relay;
+mod stopped;
+
 use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
 
 use distrifs_testkit::{Cluster, ClusterOptions, Daemon, free_port, random_bytes, run, wait_until};
 
@@ -16,12 +22,16 @@ struct Pair {
 
 impl Pair {
     fn start() -> Self {
+        Self::start_with(|ports| vec![("DISTRIFS_MASTERS", masters(ports))])
+    }
+
+    /// With these variables, which are told the ports of the masters.
+    fn start_with(environment: impl FnOnce([u16; 2]) -> Vec<(&'static str, String)>) -> Self {
         let ports = [free_port(), free_port()];
-        let masters = format!("127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1]);
         let cluster = Cluster::start_with(
             BINARY,
             &ClusterOptions {
-                environment: vec![("DISTRIFS_MASTERS", masters)],
+                environment: environment(ports),
                 master_port: Some(ports[0]),
                 ..ClusterOptions::default()
             },
@@ -33,8 +43,18 @@ impl Pair {
     fn master(&self, at: usize) -> Daemon {
         let listen = format!("127.0.0.1:{}", self.ports[at]);
         let command = self.cluster.master_command(&self.cluster.master_folder(), &listen);
-        Daemon::start(command, &self.cluster.folder().join(format!("master-{at}.log"))).expect("it starts")
+        Daemon::start(command, &self.log(at)).expect("it starts")
     }
+
+    /// What that one writes on its standard error.
+    fn log(&self, at: usize) -> PathBuf {
+        self.cluster.folder().join(format!("master-{at}.log"))
+    }
+}
+
+/// Both, as clients and datanodes are told them.
+fn masters(ports: [u16; 2]) -> String {
+    format!("127.0.0.1:{},127.0.0.1:{}", ports[0], ports[1])
 }
 
 fn health(address: &str) -> String {
@@ -125,53 +145,93 @@ fn of_two_that_start_at_the_same_instant_one_leads() {
     assert_eq!(pair.cluster.run(&["cat", "/f"]).ok().stdout, b"bytes");
 }
 
+/// Clients that put one file after the other, each for the first time and each acknowledged.
+struct Writers {
+    done: AtomicBool,
+    acknowledged: AtomicUsize,
+}
+
+/// Path and bytes of what was acknowledged.
+type Files = Vec<(String, Vec<u8>)>;
+
+impl Writers {
+    const COUNT: u64 = 2;
+
+    fn new() -> Self {
+        Self { done: AtomicBool::new(false), acknowledged: AtomicUsize::new(0) }
+    }
+
+    fn spawn<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        cluster: &'scope Cluster,
+    ) -> Vec<ScopedJoinHandle<'scope, Files>> {
+        (0..Self::COUNT).map(|writer| scope.spawn(move || self.put(writer, cluster))).collect()
+    }
+
+    fn put(&self, writer: u64, cluster: &Cluster) -> Files {
+        let mut files = Vec::new();
+        for number in 0.. {
+            if self.done.load(Ordering::Relaxed) {
+                break;
+            }
+            let path = format!("/{writer}-{number}");
+            let bytes = random_bytes(1 + 1000 * (number as usize % 50), number);
+            let outcome = cluster.run_with_stdin(&["put", "-", &path], &bytes);
+            assert_eq!(outcome.status, 0, "{path}: {}", outcome.stderr);
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+            files.push((path, bytes));
+        }
+        files
+    }
+
+    /// How many files so far.
+    fn acknowledged(&self) -> usize {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Ends them, also when what runs beside them panics.
+    fn end_with_this(&self) -> impl Drop {
+        struct End<'a>(&'a AtomicBool);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        End(&self.done)
+    }
+
+    /// Ends them.
+    fn end(&self, threads: Vec<ScopedJoinHandle<'_, Files>>) -> Files {
+        drop(self.end_with_this());
+        threads.into_iter().flat_map(|thread| thread.join().expect("it ends")).collect()
+    }
+}
+
 #[test]
 fn what_is_acknowledged_during_take_overs_stays() {
     const TAKE_OVERS: usize = 10;
     let mut pair = Pair::start();
     let mut leader = pair.cluster.take_master();
-    let done = std::sync::atomic::AtomicBool::new(false);
-    let cluster = &pair.cluster;
+    let writers = Writers::new();
     let acknowledged = std::thread::scope(|scope| {
-        let writers: Vec<_> = (0..2u64)
-            .map(|writer| {
-                let done = &done;
-                scope.spawn(move || {
-                    let mut acknowledged = Vec::new();
-                    for number in 0.. {
-                        if done.load(std::sync::atomic::Ordering::Relaxed) {
-                            break;
-                        }
-                        let path = format!("/{writer}-{number}");
-                        let bytes = random_bytes(1 + 1000 * (number as usize % 50), number);
-                        let outcome = cluster.run_with_stdin(&["put", "-", &path], &bytes);
-                        assert_eq!(outcome.status, 0, "{path}: {}", outcome.stderr);
-                        acknowledged.push((path, bytes));
-                    }
-                    acknowledged
-                })
-            })
-            .collect();
+        let _end = writers.end_with_this();
+        let threads = writers.spawn(scope, &pair.cluster);
         for turn in 0..TAKE_OVERS {
             let mut next = pair.master((turn + 1) % 2);
             assert!(next.is_standby());
-            let before = acknowledged_so_far(cluster);
+            let before = writers.acknowledged();
             // Killed, not told.
             leader.kill_and_wait();
             next.wait_ready();
-            wait_until("writers go on", || acknowledged_so_far(cluster) > before);
+            wait_until("writers go on", || writers.acknowledged() > before);
             leader = next;
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-        writers.into_iter().flat_map(|writer| writer.join().expect("it ends")).collect::<Vec<_>>()
+        writers.end(threads)
     });
     assert!(acknowledged.len() >= TAKE_OVERS, "{} puts", acknowledged.len());
     for (path, bytes) in &acknowledged {
         assert!(pair.cluster.run(&["cat", path]).ok().stdout == *bytes, "{path}");
     }
     drop(leader);
-}
-
-fn acknowledged_so_far(cluster: &Cluster) -> usize {
-    cluster.run(&["ls", "/"]).ok().text().lines().count()
 }

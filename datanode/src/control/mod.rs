@@ -12,9 +12,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use distrifs_engine::store::{Folder, StoreError, Witness};
-use distrifs_proto::grpc::v1;
+use distrifs_proto::grpc::{leading, v1};
 use distrifs_proto::types::{ChunkId, ClusterId, Epoch, HostPort, Lsn};
 use tokio::sync::{mpsc, watch};
+use tonic::transport::{Channel, Endpoint};
 
 use crate::node::{Counters, Node};
 use crate::pace::{Pace, Quiet};
@@ -27,6 +28,9 @@ use session::SessionEnd;
 /// Between two attempts to find the leader; the pause doubles up to the second.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long masters may take to say that they lead, and the pause until they are asked again.
+const LEADER_PATIENCE: Duration = Duration::from_secs(1);
+const LEADER_PAUSE: Duration = Duration::from_millis(100);
 /// Replicas that are being dropped at once. One whose deletion fails stays among them until the next start, which finds
 /// it again.
 const DROPPED_MAX: usize = 1 << 16;
@@ -72,12 +76,16 @@ impl Control {
     /// Keeps a session with the leader until told to stop.
     pub(crate) async fn run(mut self) -> Result<(), Fatal> {
         let mut pause = RETRY_PAUSE_MIN;
-        let mut taken_since = None;
-        for turn in 0.. {
-            if *self.stop.borrow() {
-                break;
-            }
-            let master = self.masters[turn % self.masters.len()].clone();
+        let (mut taken_since, mut searching) = (None, false);
+        while !*self.stop.borrow() {
+            let Some(master) = self.leader().await else {
+                if !std::mem::replace(&mut searching, true) {
+                    tracing::warn!(masters = ?self.masters, "no master leads: asked again until one does");
+                }
+                self.idle(LEADER_PAUSE).await;
+                continue;
+            };
+            searching = false;
             let ended = self.session(&master).await;
             if !matches!(ended, Ok(SessionEnd::Taken(_))) {
                 taken_since = None;
@@ -101,6 +109,24 @@ impl Control {
         }
         self.drain();
         Ok(())
+    }
+
+    /// The master; of several the one that says that it leads. One that stands still would be waited for long.
+    async fn leader(&self) -> Option<HostPort> {
+        if let [only] = &self.masters[..] {
+            return Some(only.clone());
+        }
+        let endpoint = |master: &HostPort| Endpoint::from_shared(format!("http://{master}")).ok();
+        let channel = |endpoint: Endpoint| endpoint.connect_timeout(LEADER_PATIENCE).connect_lazy();
+        let masters = self.masters.iter().enumerate();
+        let channels: Vec<(usize, Channel)> =
+            masters.filter_map(|(index, master)| Some((index, channel(endpoint(master)?)))).collect();
+        let mut stop = self.stop.clone();
+        let leading = tokio::select! {
+            _ = stop.changed() => None,
+            leading = leading(&channels, self.witness.epoch, LEADER_PATIENCE) => leading,
+        };
+        leading.map(|(index, _)| self.masters[index].clone())
     }
 
     /// Without a session the inventory still follows what the shards do; the next full report tells it all.

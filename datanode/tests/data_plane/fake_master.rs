@@ -44,6 +44,7 @@ pub(crate) struct FakeMaster {
     epoch: u64,
     nodes: Nodes,
     refusals: Arc<AtomicU32>,
+    registrations: Arc<AtomicU32>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -53,6 +54,7 @@ struct Service {
     nodes: Nodes,
     /// Registrations still to be refused as that of a node that is alive elsewhere.
     refusals: Arc<AtomicU32>,
+    registrations: Arc<AtomicU32>,
 }
 
 impl FakeMaster {
@@ -65,7 +67,14 @@ impl FakeMaster {
         let address = listener.local_addr().unwrap().into();
         let nodes = Nodes::default();
         let refusals = Arc::new(AtomicU32::new(0));
-        let service = Service { cluster, epoch, nodes: nodes.clone(), refusals: refusals.clone() };
+        let registrations = Arc::new(AtomicU32::new(0));
+        let service = Service {
+            cluster,
+            epoch,
+            nodes: nodes.clone(),
+            refusals: refusals.clone(),
+            registrations: registrations.clone(),
+        };
         let service = DatanodeServiceServer::new(service);
         let server = tokio::spawn(async move {
             let incoming = TcpListenerStream::new(listener);
@@ -75,7 +84,7 @@ impl FakeMaster {
                 .await
                 .unwrap();
         });
-        Self { address, cluster, epoch, nodes, refusals, server }
+        Self { address, cluster, epoch, nodes, refusals, registrations, server }
     }
 
     pub(crate) fn address(&self) -> HostPort {
@@ -124,15 +133,24 @@ impl FakeMaster {
         chunks: &[ChunkId],
         generation: GenerationStamp,
     ) {
-        let delete = |chunk: &ChunkId| v1::DeleteReplica { chunk_id: chunk.0, generation: generation.0 };
-        let delete = chunks.iter().map(delete).collect();
-        self.order(node, v1::Orders { delete, ..v1::Orders::default() }).await;
+        self.order(node, deletions(chunks, generation)).await;
     }
 
     pub(crate) async fn order(&self, node: NodeId, orders: v1::Orders) {
+        self.order_in(self.epoch, node, orders).await;
+    }
+
+    /// As if the leader of another epoch had given the orders.
+    pub(crate) async fn order_in(&self, epoch: u64, node: NodeId, orders: v1::Orders) {
         let body = Some(Said::Orders(orders));
         let orders = self.nodes.lock().unwrap()[&node].orders.clone().unwrap();
-        orders.send(Ok(ToDatanode { epoch: self.epoch, lsn: 5, body })).await.unwrap();
+        // The node may have ended the session meanwhile.
+        let _ = orders.send(Ok(ToDatanode { epoch, lsn: 5, body })).await;
+    }
+
+    /// Waits until nodes have registered so often.
+    pub(crate) async fn wait_for_registrations(&self, count: u32) {
+        self.wait("a registration", |_| self.registrations.load(Ordering::SeqCst) >= count).await;
     }
 
     /// Waits until the node has read a replica whole once more; whether it found it damaged.
@@ -183,6 +201,12 @@ impl FakeMaster {
     }
 }
 
+/// Orders to delete these replicas.
+pub(crate) fn deletions(chunks: &[ChunkId], generation: GenerationStamp) -> v1::Orders {
+    let delete = |chunk: &ChunkId| v1::DeleteReplica { chunk_id: chunk.0, generation: generation.0 };
+    v1::Orders { delete: chunks.iter().map(delete).collect(), ..v1::Orders::default() }
+}
+
 impl Drop for FakeMaster {
     fn drop(&mut self) {
         self.server.abort();
@@ -218,6 +242,7 @@ impl DatanodeService for Service {
         say.send(Ok(ToDatanode { epoch: self.epoch, lsn: 1, body })).await.unwrap();
         let orders = Some(say);
         self.nodes.lock().unwrap().insert(id, Node { orders, ..Node::default() });
+        self.registrations.fetch_add(1, Ordering::SeqCst);
         let nodes = self.nodes.clone();
         tokio::spawn(async move {
             while let Ok(Some(message)) = hear.message().await {

@@ -17,7 +17,7 @@ use distrifs_engine::io::probe_uring;
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::Hop;
 use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, HostPort, NodeId};
-use fake_master::FakeMaster;
+use fake_master::{FakeMaster, deletions};
 use wire::{Answer, Peer, WriteRequest};
 
 /// How long anything may take to happen before the test gives up.
@@ -171,6 +171,43 @@ async fn a_restarted_node_reports_what_it_has_and_obeys_deletions() {
         // The master of before is back: its writers and its orders are refused.
         let stale = request(11, &content, &[]);
         assert!(matches!(peer.write(&stale).await, Answer::Refused(e) if e.code == ErrorCode::StaleEpoch));
+        node.stop().await;
+    }
+}
+
+/// R18: an order that a replaced leader gave comes late, and then that leader itself, to a node that was started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_of_a_replaced_leader_are_refused_also_after_a_restart() {
+    for io in bodies() {
+        let dir = tempfile::tempdir().unwrap();
+        let leader = FakeMaster::start(6).await;
+        let node = start(io, dir.path(), &leader).await;
+        let (id, chunk) = (node.node_id(), ChunkId(7));
+        let content = bytes(10_000);
+        let mut request = request(chunk.0, &content, &[]);
+        request.epoch = Epoch(6);
+        let mut peer = Peer::connect(&hop(&node)).await;
+        assert!(matches!(peer.write(&request).await, Answer::Acked(_)));
+        leader.wait_for_chunk(chunk, &[id]).await;
+        leader.order_in(5, id, deletions(&[chunk], GenerationStamp(1))).await;
+        // It wants to hear no more of that session.
+        leader.wait_for_registrations(2).await;
+        assert_eq!(Peer::connect(&hop(&node)).await.read(chunk, 0, 10_000).await.unwrap(), content);
+        node.stop().await;
+
+        let old = FakeMaster::start_for(leader.cluster(), 5).await;
+        let node = launch(io, dir.path(), &old, None).await;
+        for count in 1..4 {
+            old.wait_for_registrations(count).await;
+            old.order_deletion(id, chunk, GenerationStamp(1)).await;
+        }
+        assert_eq!(Peer::connect(&hop(&node)).await.read(chunk, 0, 10_000).await.unwrap(), content);
+        node.stop().await;
+
+        let next = FakeMaster::start_for(leader.cluster(), 7).await;
+        let node = start(io, dir.path(), &next).await;
+        next.order_deletion(id, chunk, GenerationStamp(1)).await;
+        next.wait_for_removal(id, chunk).await;
         node.stop().await;
     }
 }

@@ -58,8 +58,19 @@ impl Api {
         asked.map_err(|error| grpc::status(ErrorCode::Internal, format!("the groups of the caller: {error}")))
     }
 
-    /// Counts a request under its outcome.
+    /// Counts a request under its outcome, which is told as long as this master leads for certain.
     fn counted<T>(&self, method: &'static str, outcome: Result<T, Status>) -> Result<Response<T>, Status> {
+        let outcome = match self.state.may_answer() {
+            true => outcome,
+            // It may have been done all the same; whoever leads knows, and takes the same request again.
+            false => Err(grpc::status(
+                ErrorCode::Unknown,
+                format!(
+                    "{method}: the lease of this leader (epoch {}) has run out: ask the next one",
+                    self.state.epoch
+                ),
+            )),
+        };
         let code = outcome.as_ref().err().map(code_of);
         self.state.metrics.answered(method, code);
         outcome.map(Response::new)

@@ -2,8 +2,10 @@
 //! need beside them.
 
 mod convert;
+mod leader;
 mod status;
 
+pub use leader::leading;
 pub use status::{code_of, status, text_of};
 
 /// The key under which the caller's user name travels in the request metadata.

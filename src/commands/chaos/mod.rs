@@ -37,7 +37,7 @@ const WRONG_TOLD_MAX: usize = 20;
     after_help = "It starts a cluster of its own in a temporary folder (TMPDIR). Clients put, overwrite, move, copy, read and \
     remove files, while by chance datanodes are killed, paused, cut off, or their data ports alone, or their disks filled \
     (never more than two at once), bytes of replicas turn over or their files go (once in a chunk), and the master \
-    that leads is killed, for another one to take over. Two datanodes have small disks in memory to be filled, where \
+    that leads is killed or stopped, for another one to take over. Two datanodes have small disks in memory to be filled, where \
     `unshare` may make a mount namespace; elsewhere no disk is filled. What was acknowledged is kept \
     outside the cluster, and compared byte for byte during the run and after it, when all replicas must be there, alike \
     and sound again. With --master it works on that cluster, in a directory of its own below /, without faults.\n\

@@ -39,6 +39,8 @@ pub(super) enum Fault {
     Lose(u64),
     /// SIGKILL for the master that leads; the one that waits takes over, and the killed one is started again to wait.
     KillMaster,
+    /// SIGSTOP for it, until the one that waits has taken over.
+    StopMaster,
 }
 
 impl Fault {
@@ -95,7 +97,8 @@ impl Schedule {
             6 if free => self.begin(node, Away::Cut),
             7 if free => self.begin(node, Away::Mute),
             8..=9 if free && node < self.small => self.begin(node, Away::Full),
-            10 => Fault::KillMaster,
+            10 if self.random.next().is_multiple_of(2) => Fault::KillMaster,
+            10 => Fault::StopMaster,
             11 => Fault::Lose(self.random.next()),
             _ => Fault::Flip(self.random.next()),
         };
@@ -157,7 +160,7 @@ mod tests {
                     Fault::Restart(node) | Fault::Resume(node) | Fault::Mend(node) | Fault::Empty(node) => {
                         assert!(std::mem::replace(&mut away[node], false), "it was not away");
                     }
-                    Fault::Flip(_) | Fault::Lose(_) | Fault::KillMaster => {}
+                    Fault::Flip(_) | Fault::Lose(_) | Fault::KillMaster | Fault::StopMaster => {}
                 }
                 assert!(away.iter().filter(|away| **away).count() <= AWAY_MAX);
             }

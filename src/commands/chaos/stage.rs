@@ -52,6 +52,7 @@ impl Stage {
             ("DISTRIFS_CHUNK_SIZE", "1M"),
             ("DISTRIFS_HEARTBEAT_INTERVAL", "0.3"),
             ("DISTRIFS_HEARTBEAT_TIMEOUT", "3"),
+            ("DISTRIFS_LEADER_LEASE", "1"),
             ("DISTRIFS_RECOVERY_INTERVAL", "0.5"),
             ("DISTRIFS_GC_INTERVAL", "1"),
             ("DISTRIFS_GC_DELAY", "2"),
@@ -185,6 +186,10 @@ impl Stage {
             Fault::KillMaster => {
                 self.cluster.replace_master(&self.config).await?;
                 "kill-master"
+            }
+            Fault::StopMaster => {
+                self.cluster.supersede_master(&self.config).await?;
+                "stop-master"
             }
         };
         *self.faults.entry(name).or_default() += 1;

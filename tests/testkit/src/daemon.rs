@@ -9,6 +9,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, mpsc};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::wait::{DEADLINE, wait_until};
 
 /// A running daemon. Dropping it kills it.
@@ -111,14 +113,42 @@ impl Daemon {
         let _ = self.child.wait();
     }
 
+    /// SIGSTOP: it stands still, and keeps what it has.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
     /// SIGTERM, and its exit status.
     ///
     /// # Panics
     /// When it does not end.
     #[must_use]
-    pub fn terminate(mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    pub fn terminate(self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait_end()
+    }
+
+    /// Waits until it ends by itself; its exit status.
+    ///
+    /// # Panics
+    /// When it does not end.
+    #[must_use]
+    pub fn wait_end(mut self) -> ExitStatus {
         let mut status = None;
         wait_until("the daemon stops", || {
             status = self.child.try_wait().expect("our child");
