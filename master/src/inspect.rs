@@ -72,6 +72,7 @@ fn describe(operation: &Operation) -> String {
             format!("set-replication {path} replication={replication}")
         }
         Operation::ForgetTombstones { chunks } => format!("forget-tombstones chunks={}", chunks.len()),
+        Operation::AcceptLoss { epoch } => format!("accept-loss epoch={epoch}"),
     }
 }
 

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, RequestId};
+use distrifs_proto::types::{ChunkId, Crc32c, Epoch, FileId, GenerationStamp, RequestId};
 
+use super::loss::past_lost;
 use super::names::NameId;
 use super::path::NsPath;
 use super::query::BodyStatus;
@@ -138,6 +139,11 @@ pub(crate) enum Operation {
         /// Which.
         chunks: Vec<ChunkId>,
     },
+    /// Gives up what the log had lost: from here on it counts without that.
+    AcceptLoss {
+        /// What datanodes were shown in lower ones is no evidence any more.
+        epoch: Epoch,
+    },
 }
 
 /// A chunk as all hops of its pipeline committed it.
@@ -226,10 +232,11 @@ impl fmt::Display for Place {
 }
 
 impl Command {
-    /// Gives the command the next chunk id, if it hands one out.
+    /// Gives the command the next chunk id, if it hands one out. Behind one that accepts a loss they begin anew.
     pub(crate) fn assign_chunk(&mut self, next: &mut ChunkId) {
         let chunk = match &mut self.operation {
             Operation::Create { chunk: Some(chunk), .. } | Operation::AllocateChunk { chunk, .. } => chunk,
+            Operation::AcceptLoss { .. } => return *next = past_lost(*next),
             _ => return,
         };
         *chunk = *next;
@@ -252,7 +259,8 @@ impl Command {
             | Operation::Abandon { file } => Place::File(*file),
             Operation::RenewLeases { .. }
             | Operation::ExpireLeases { .. }
-            | Operation::ForgetTombstones { .. } => Place::Path(NsPath::root()),
+            | Operation::ForgetTombstones { .. }
+            | Operation::AcceptLoss { .. } => Place::Path(NsPath::root()),
         }
     }
 
@@ -265,6 +273,11 @@ impl Command {
                 | Operation::ExpireLeases { .. }
                 | Operation::ForgetTombstones { .. }
         )
+    }
+
+    /// Whether it is the one change that a master which is behind makes.
+    pub(crate) fn accepts_loss(&self) -> bool {
+        matches!(self.operation, Operation::AcceptLoss { .. })
     }
 
     /// Whether `answer` is one that this kind of command gives.

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, RequestId};
+use distrifs_proto::types::{ChunkId, Crc32c, Epoch, FileId, GenerationStamp, RequestId};
 use prost::Message;
 
 use super::command::{Command, Operation, WrittenChunk};
@@ -46,7 +46,7 @@ struct Record {
     request: Option<Request>,
     #[prost(message, optional, tag = "3")]
     caller: Option<CallerRecord>,
-    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23")]
+    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24")]
     body: Option<Body>,
 }
 
@@ -98,6 +98,8 @@ enum Body {
     SetOwner(SetOwner),
     #[prost(message, tag = "23")]
     SetReplication(SetReplication),
+    #[prost(message, tag = "24")]
+    AcceptLoss(AcceptLoss),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -234,6 +236,12 @@ struct SetReplication {
     replication: u32,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct AcceptLoss {
+    #[prost(uint64, tag = "1")]
+    epoch: u64,
+}
+
 /// The bytes of a command.
 pub(crate) fn encode(command: &Command) -> Bytes {
     let record = Record {
@@ -332,6 +340,7 @@ fn body_of(operation: &Operation) -> Body {
         Operation::ForgetTombstones { chunks } => {
             Body::ForgetTombstones(ForgetTombstones { chunks: chunks.iter().map(|id| id.0).collect() })
         }
+        Operation::AcceptLoss { epoch } => Body::AcceptLoss(AcceptLoss { epoch: epoch.0 }),
     }
 }
 
@@ -388,6 +397,7 @@ fn operation_of(body: Body) -> Result<Operation, FormatError> {
         Body::ForgetTombstones(it) => {
             Operation::ForgetTombstones { chunks: it.chunks.into_iter().map(ChunkId).collect() }
         }
+        Body::AcceptLoss(it) => Operation::AcceptLoss { epoch: Epoch(it.epoch) },
     })
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use distrifs_proto::types::{ChunkId, Crc32c, FileId};
+use distrifs_proto::types::{ChunkId, Crc32c, Epoch, FileId};
 
 use super::inode::{Content, FileBody};
+use super::loss::past_lost;
 use super::{Counts, Namespace};
 
 impl Namespace {
@@ -54,6 +55,10 @@ impl Namespace {
         }
         if refs.len() != self.chunks.len() {
             return Err(format!("{} chunks kept, {} referred to", self.chunks.len(), refs.len()));
+        }
+        if self.history > Epoch(0) && self.next_chunk <= past_lost(ChunkId(0)) {
+            let (history, next) = (self.history, self.next_chunk);
+            return Err(format!("a loss was accepted in epoch {history}, but chunk {next} comes next"));
         }
         self.check_open(&seen)?;
         self.check_chunk_states()

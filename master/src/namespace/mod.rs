@@ -6,6 +6,7 @@
 //! - A chunk id is handed out once; a request id is executed once.
 //! - Each chunk is unfinished (belongs to one open file), referenced (by so many files) or a tombstone with a
 //!   time, never two of them. Only a tombstone may be deleted.
+//! - After a loss was accepted, no chunk id is handed out that the lost records may have handed out.
 //!
 //! It does not know where replicas are: that is `cluster`'s.
 
@@ -19,6 +20,9 @@ pub(crate) mod format;
 pub(crate) mod image;
 mod inode;
 mod invariants;
+mod loss;
+#[cfg(test)]
+mod loss_test;
 #[cfg(test)]
 mod model_test;
 mod names;
@@ -34,7 +38,7 @@ mod tree;
 
 use std::collections::BTreeMap;
 
-use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, Lsn};
+use distrifs_proto::types::{ChunkId, Crc32c, Epoch, FileId, GenerationStamp, Lsn};
 
 use crate::chunk_map::ChunkMap;
 pub(crate) use command::{Answer, Command, Operation, Place, WrittenChunk};
@@ -145,6 +149,8 @@ pub(crate) struct Namespace {
     tombstones: Table<BTreeMap<ChunkId, Tombstone>>,
     requests: Requests,
     counts: Counts,
+    /// The epoch at which a loss was last accepted; 0: never.
+    history: Epoch,
 }
 
 /// How much there is.
@@ -185,6 +191,7 @@ impl Namespace {
             tombstones: Table::default(),
             requests: Requests::default(),
             counts: Counts { directories: 1, ..Counts::default() },
+            history: Epoch(0),
         }
     }
 
@@ -235,6 +242,7 @@ impl Namespace {
                 let none = !chunks.iter().any(|chunk| self.tombstones.contains(*chunk));
                 Ok(none.then_some(Answer::Forgotten))
             }
+            Operation::AcceptLoss { epoch } => Ok((*epoch <= self.history).then_some(Answer::Done)),
         }
     }
 
@@ -287,6 +295,7 @@ impl Namespace {
                 }
                 Answer::Forgotten
             }
+            Operation::AcceptLoss { epoch } => self.accept_loss(*epoch),
         };
         if let Some(request) = command.request
             && command.fits(&answer)

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use distrifs_proto::types::{Crc32c, FileId, GenerationStamp, Lsn, RequestId};
+use distrifs_proto::types::{Crc32c, Epoch, FileId, GenerationStamp, Lsn, RequestId};
 use proptest::prelude::{Strategy, any, prop_oneof};
 
 use super::command::{Answer, Command, Operation, WrittenChunk};
 use super::image::{Restorer, Snapshot};
+use super::loss::past_lost;
 use super::path::NsPath;
 use super::{FIRST_GENERATION, Namespace, format};
 use crate::groups::Groups;
@@ -51,6 +52,10 @@ enum Step {
         age: i64,
     },
     Forget,
+    /// With the number of the log's next record as the epoch, or an epoch of before.
+    AcceptLoss {
+        again: bool,
+    },
     Copy {
         source: String,
         target: String,
@@ -87,6 +92,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (path(), any::<bool>()).prop_map(|(path, recursive)| Step::Remove { path, recursive }),
         1 => (0i64..20).prop_map(|age| Step::Expire { age }),
         1 => proptest::prelude::Just(Step::Forget),
+        1 => any::<bool>().prop_map(|again| Step::AcceptLoss { again }),
         2 => (path(), path(), any::<bool>())
             .prop_map(|(source, target, overwrite)| Step::Copy { source, target, overwrite }),
         1 => (path(), 0u8..3, 1u8..6).prop_map(|(path, which, number)| Step::Attribute { path, which, number }),
@@ -306,6 +312,18 @@ impl Run {
                 let chunks: Vec<_> =
                     self.namespace.tombstones_after(super::ChunkId(0)).map(|(id, _)| id).take(3).collect();
                 assert!(self.apply(Operation::ForgetTombstones { chunks }).is_some());
+            }
+            Step::AcceptLoss { again } => {
+                let (history, next) = (self.namespace.history(), self.namespace.next_chunk());
+                let epoch = if *again { history } else { Epoch(self.log.len() as u64 + 1) };
+                assert!(self.apply(Operation::AcceptLoss { epoch }).is_some());
+                assert_eq!(self.namespace.history(), epoch);
+                if *again {
+                    assert_eq!(self.namespace.next_chunk(), next);
+                } else {
+                    assert_eq!(self.namespace.next_chunk(), past_lost(next));
+                    self.model.open.clear();
+                }
             }
             Step::Copy { source, target, overwrite } => {
                 let expected = self.model.copy(source, target, *overwrite);

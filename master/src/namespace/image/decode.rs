@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, Lsn, RequestId};
+use distrifs_proto::types::{ChunkId, Crc32c, Epoch, FileId, GenerationStamp, Lsn, RequestId};
 use prost::encoding::decode_varint;
 
 use super::super::command::{Answer, Completed};
@@ -51,6 +51,7 @@ struct Head {
     chunks: u64,
     open: u64,
     tombstones: u64,
+    history: Epoch,
 }
 
 /// Puts a namespace together from the bytes of its image, in pieces of any size.
@@ -153,6 +154,7 @@ impl Restorer {
             tombstones: Table::new(self.tombstones),
             requests: self.requests,
             counts: head.counts,
+            history: head.history,
         })
     }
 
@@ -208,6 +210,7 @@ impl Restorer {
             chunks: fields.number()?,
             open: fields.number()?,
             tombstones: fields.number()?,
+            history: Epoch(if version >= 2 { fields.number()? } else { 0 }),
         };
         self.slab = Slab::restore(self.head.free);
         Ok(())

@@ -52,6 +52,7 @@ impl Namespace {
             self.chunks.len() as u64,
             self.open.len() as u64,
             self.tombstones.len() as u64,
+            self.history.0,
         ] {
             encode_varint(number, &mut head);
         }

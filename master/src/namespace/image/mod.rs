@@ -7,8 +7,8 @@
 //! ```
 //! Sections come in this order, the first and the last as one frame each, the others as any number of frames.
 //! Numbers are LEB128 varints (as protobuf has them) unless said otherwise; ids of chunks are differences within
-//! a frame. The head begins with the version; a newer one is refused. The checkpoint's file around it has the
-//! checksums.
+//! a frame. The head begins with the version; a newer one is refused. Version 1 had no `history` at the head's end. The
+//! checkpoint's file around it has the checksums.
 //!
 //! [`Snapshot`] makes it page by page while the namespace goes on changing, [`Restorer`] reads it back.
 
@@ -18,7 +18,7 @@ mod encode;
 pub(crate) use decode::{ImageError, Restorer};
 pub(crate) use encode::Snapshot;
 
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// So much of an image is encoded while the namespace is locked: less than a millisecond's work.
 pub(crate) const PAGE_BYTES: usize = 64 << 10;
 /// The longest frame: a page, and the longest record (a file with all the chunks it may have).

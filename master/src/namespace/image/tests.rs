@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use distrifs_proto::types::Lsn;
+use distrifs_proto::types::{Epoch, Lsn};
 use proptest::prelude::{any, prop_assert, proptest};
 
 use super::super::command::{Command, Operation};
@@ -51,6 +51,24 @@ fn sample() -> Namespace {
     it
 }
 
+/// The same in a namespace that has lost something before.
+fn lossy_sample() -> Namespace {
+    let mut it = sample();
+    apply(&mut it, Operation::AcceptLoss { epoch: Epoch(3) });
+    let chunk = it.next_chunk();
+    let file = Operation::Create {
+        path: NsPath::parse("/d/again").expect("a path"),
+        overwrite: false,
+        mode: 0o640,
+        replication: 3,
+        chunk_size: 65536,
+        lease_until_ms: 5000,
+        chunk: Some(chunk),
+    };
+    apply(&mut it, file);
+    it
+}
+
 fn image(namespace: &mut Namespace) -> Vec<u8> {
     let mut snapshot = namespace.freeze();
     let mut bytes = Vec::new();
@@ -69,25 +87,35 @@ fn restored(bytes: &[u8], piece: usize) -> Result<Namespace, ImageError> {
 
 #[test]
 fn pieces_of_any_size_give_the_state_back() {
-    let mut namespace = sample();
-    let bytes = image(&mut namespace);
-    for piece in [1, 2, 3, 7, 64, bytes.len()] {
-        assert!(restored(&bytes, piece).expect("an image") == namespace, "pieces of {piece}");
+    for mut namespace in [sample(), lossy_sample()] {
+        let bytes = image(&mut namespace);
+        for piece in [1, 2, 3, 7, 64, bytes.len()] {
+            assert!(restored(&bytes, piece).expect("an image") == namespace, "pieces of {piece}");
+        }
     }
 }
 
 #[test]
-fn the_bytes_of_version_1() {
-    let hex: String = image(&mut sample()).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, include_str!("version_1.hex").replace('\n', ""));
+fn the_bytes_of_version_2() {
+    let hex: String = image(&mut lossy_sample()).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(hex, include_str!("version_2.hex").replace('\n', ""));
+}
+
+#[test]
+fn what_version_1_wrote_is_read() {
+    let hex = include_str!("version_1.hex").replace('\n', "");
+    let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).expect("hex");
+    let bytes: Vec<u8> = (0..hex.len() / 2).map(byte).collect();
+    assert_eq!(bytes[5], 1, "the version");
+    assert!(restored(&bytes, bytes.len()).expect("an image") == sample());
 }
 
 #[test]
 fn a_newer_version_is_refused() {
     let mut bytes = image(&mut sample());
-    assert_eq!(bytes[5], 1, "the version");
-    bytes[5] = 2;
-    assert_eq!(restored(&bytes, bytes.len()).expect_err("newer"), ImageError::Newer(2));
+    assert_eq!(bytes[5], 2, "the version");
+    bytes[5] = 3;
+    assert_eq!(restored(&bytes, bytes.len()).expect_err("newer"), ImageError::Newer(3));
 }
 
 #[test]
