@@ -20,7 +20,7 @@ pub(crate) struct Folders {
     pub(crate) left_out: Vec<PathBuf>,
     /// Chunks in the quarantine of those that serve.
     pub(crate) in_quarantine: u64,
-    /// The highest that any of them was shown.
+    /// What any of them was shown.
     pub(crate) witness: Witness,
     /// Why the first one was left out.
     failure: Option<StoreError>,
@@ -45,8 +45,7 @@ impl Folders {
         for dir in dirs {
             match take(dir, owner.unwrap_or(fresh)) {
                 Ok((folder, seen)) => {
-                    let own = &mut folders.witness;
-                    *own = Witness { epoch: own.epoch.max(seen.epoch), lsn: own.lsn.max(seen.lsn) };
+                    folders.witness = folders.witness.joined(seen);
                     folders.serving.push(folder);
                 }
                 // A new node begins with all its folders.
@@ -251,16 +250,21 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_folder_refuses_the_start_and_the_highest_witness_counts() {
+    fn a_damaged_folder_refuses_the_start_and_what_any_was_shown_counts() {
         let root = tempfile::tempdir().unwrap();
         let dirs = dirs(root.path(), &["a", "b"]);
-        for (at, dir) in dirs.iter().enumerate() {
-            let witness = Witness { epoch: Epoch(3 - at as u64), lsn: Lsn(10 + at as u64) };
-            Folder::open(dir, NodeId(5)).unwrap().set_witness(witness).unwrap();
+        let of =
+            |(epoch, lsn, history)| Witness { epoch: Epoch(epoch), lsn: Lsn(lsn), history: Epoch(history) };
+        for (name, shown, expected) in [
+            ("turns in being broken, and a master that is behind", [(3, 10, 0), (2, 11, 0)], (3, 11, 0)),
+            ("away when a loss was accepted", [(2, 11, 0), (3, 10, 3)], (3, 10, 3)),
+            ("a crash between the two", [(3, 10, 3), (2, 11, 0)], (3, 10, 3)),
+        ] {
+            for (dir, shown) in dirs.iter().zip(shown) {
+                Folder::open(dir, NodeId(5)).unwrap().set_witness(of(shown)).unwrap();
+            }
+            assert_eq!(Folders::open(&dirs).unwrap().witness, of(expected), "{name}");
         }
-        let folders = Folders::open(&dirs).unwrap();
-        assert_eq!(folders.witness, Witness { epoch: Epoch(3), lsn: Lsn(11) });
-        drop(folders);
         for file in ["WITNESS", "VERSION"] {
             std::fs::write(dirs[1].join(file), "garbage").unwrap();
             let error = Folders::open(&dirs).unwrap_err().to_string();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use distrifs_proto::types::{ChunkId, Crc32c, Epoch, FileId, Lsn, NodeId, RequestId};
 use tokio::task::JoinSet;
 
-use crate::cluster::{Leader, Registration, Replica};
+use crate::cluster::{Registration, Replica};
 use crate::master::Master;
 use crate::namespace::{Answer, Command, FIRST_GENERATION, Namespace, NsPath, Operation, WrittenChunk};
 use crate::permission::Caller;
@@ -170,7 +170,7 @@ impl Inside {
     pub fn new(master: Master) -> Self {
         let inside = Self { master: Arc::new(master) };
         let state = inside.master.state();
-        let leader = Leader { cluster: state.cluster_id, epoch: state.epoch, durable: state.durable() };
+        let leader = state.leader();
         for id in 1..=3 {
             let registration = Registration {
                 cluster: Some(state.cluster_id),

@@ -45,6 +45,9 @@ pub(crate) struct State {
     cluster: Mutex<Cluster>,
     sessions: Mutex<HashMap<SessionId, ToSession>>,
     durable: AtomicU64,
+    history: AtomicU64,
+    /// One registration at a time decides about a loss: see [`loss`](crate::loss).
+    pub(crate) settling: tokio::sync::Mutex<()>,
     log_stats: Mutex<Option<LogStats>>,
     checkpoints: Mutex<CheckpointStats>,
     failure: watch::Sender<Option<MasterFailure>>,
@@ -71,6 +74,8 @@ impl State {
             metrics: Metrics::default(),
             authority: Authority::unbounded(),
             durable: AtomicU64::new(namespace.applied().0),
+            history: AtomicU64::new(namespace.history().0),
+            settling: tokio::sync::Mutex::default(),
             namespace: RwLock::new(namespace),
             cluster: Mutex::new(cluster),
             sessions: Mutex::new(HashMap::new()),
@@ -122,6 +127,16 @@ impl State {
         self.durable.fetch_max(lsn.0, Ordering::AcqRel);
     }
 
+    /// The epoch at which a loss was last accepted.
+    fn history(&self) -> Epoch {
+        Epoch(self.history.load(Ordering::Acquire))
+    }
+
+    /// A loss was accepted; after [`set_durable`](Self::set_durable) with the position of its record.
+    pub(crate) fn set_history(&self, epoch: Epoch) {
+        self.history.fetch_max(epoch.0, Ordering::AcqRel);
+    }
+
     /// What the log counted when it was last asked.
     pub(crate) fn log_stats(&self) -> Option<LogStats> {
         *self.log_stats.lock().unwrap_or_else(PoisonError::into_inner)
@@ -171,12 +186,15 @@ impl State {
 
     /// How this master introduces itself to datanodes.
     pub(crate) fn leader(&self) -> Leader {
-        Leader { cluster: self.cluster_id, epoch: self.epoch, durable: self.durable() }
+        // Before the position: who sees the acceptance sees its record, too.
+        let history = self.history();
+        Leader { cluster: self.cluster_id, epoch: self.epoch, durable: self.durable(), history }
     }
 
-    /// A message to a datanode, with the epoch and the durable LSN that it is to remember.
+    /// A message to a datanode, with the epochs and the durable LSN that it is to remember.
     pub(crate) fn to_datanode(&self, body: v1::to_datanode::Body) -> v1::ToDatanode {
-        v1::ToDatanode { epoch: self.epoch.0, lsn: self.durable().0, body: Some(body) }
+        let Leader { epoch, durable, history, .. } = self.leader();
+        v1::ToDatanode { epoch: epoch.0, lsn: durable.0, history: history.0, body: Some(body) }
     }
 
     /// Gives orders to a datanode, as long as this master leads for certain. A full queue, or a session that has ended, is

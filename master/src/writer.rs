@@ -202,7 +202,7 @@ impl Writer {
         let checked = {
             let namespace = self.state.namespace();
             let behind = self.state.cluster().behind().cloned();
-            match behind {
+            match behind.filter(|_| !proposal.command.accepts_loss()) {
                 Some(behind) => Err(Refusal::Behind(behind)),
                 None => namespace.check(&proposal.command).map_err(Refusal::Namespace),
             }
@@ -275,13 +275,16 @@ impl Writer {
             return Err(give_up(batch.proposals, why));
         }
         let mut answers = Vec::with_capacity(batch.proposals.len());
+        let history;
         {
             let mut namespace = self.state.namespace_mut();
             for (proposal, lsn) in batch.proposals.into_iter().zip(range.start.0..) {
                 answers.push((proposal.outcome, namespace.apply(Lsn(lsn), &proposal.command)));
             }
+            history = namespace.history();
         }
         self.state.set_durable(Lsn(range.end.0 - 1));
+        self.state.set_history(history);
         for (outcome, answer) in answers {
             answer_with(outcome, answer.map_err(Refusal::Namespace));
         }

@@ -248,8 +248,12 @@ impl Control {
 
     /// Remembers what a master has shown before anything else is done with its message. A few synced writes, now
     /// and then; nothing else waits on this task meanwhile.
-    fn witness(&mut self, epoch: Epoch, lsn: Lsn) -> Result<(), Fatal> {
-        let seen = Witness { epoch: self.witness.epoch.max(epoch), lsn: self.witness.lsn.max(lsn) };
+    ///
+    /// Nothing is forgotten because a master shows less: that one is behind, and has to hear of it the next time, too.
+    /// Only one that says that its loss was accepted makes what was shown before count no more.
+    fn witness(&mut self, message: &v1::ToDatanode) -> Result<(), Fatal> {
+        let (epoch, lsn) = (Epoch(message.epoch), Lsn(message.lsn));
+        let seen = self.witness.joined(Witness { epoch, lsn, history: Epoch(message.history) });
         if seen != self.witness {
             self.on_every_folder(|folder| folder.set_witness(seen))?;
             self.witness = seen;

@@ -8,7 +8,7 @@ use distrifs_proto::grpc::v1::from_datanode::Body as Say;
 use distrifs_proto::grpc::v1::to_datanode::Body as Hear;
 use distrifs_proto::grpc::{self, v1};
 use distrifs_proto::limits::{GRPC_MESSAGE_BYTES_MAX, REPORT_PART_MAX};
-use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, HostPort, Lsn, NodeId};
+use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, HostPort, NodeId};
 use distrifs_proto::{ErrorCode, InventoryDigest};
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
@@ -112,11 +112,11 @@ impl Control {
         };
         let first = first.ok_or_else(|| lost("closed by the master"))?;
         self.check_epoch(&first)?;
-        let Some(Hear::Registered(registered)) = first.body else {
+        let Some(Hear::Registered(registered)) = &first.body else {
             return Err(lost("orders before the registration was confirmed"));
         };
         self.join(ClusterId::from_halves(registered.cluster_id_high, registered.cluster_id_low))?;
-        self.witness(Epoch(first.epoch), Lsn(first.lsn))?;
+        self.witness(&first)?;
         let every = |ms: u64| {
             let mut ticks = interval(Duration::from_millis(ms).max(HEARTBEAT_INTERVAL_MIN));
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -181,7 +181,7 @@ impl Control {
 
     async fn obey(&mut self, session: &Session, message: v1::ToDatanode) -> Result<(), Over> {
         self.check_epoch(&message)?;
-        self.witness(Epoch(message.epoch), Lsn(message.lsn))?;
+        self.witness(&message)?;
         let Some(Hear::Orders(orders)) = message.body else { return Ok(()) };
         for (orders, fate) in [(orders.delete, Fate::Deleted), (orders.quarantine, Fate::Quarantined)] {
             for order in orders {

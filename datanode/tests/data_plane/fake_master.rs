@@ -145,7 +145,7 @@ impl FakeMaster {
         let body = Some(Said::Orders(orders));
         let orders = self.nodes.lock().unwrap()[&node].orders.clone().unwrap();
         // The node may have ended the session meanwhile.
-        let _ = orders.send(Ok(ToDatanode { epoch, lsn: 5, body })).await;
+        let _ = orders.send(Ok(ToDatanode { epoch, lsn: 5, body, history: 0 })).await;
     }
 
     /// Waits until nodes have registered so often.
@@ -239,7 +239,7 @@ impl DatanodeService for Service {
             block_report_interval_ms: 100,
         };
         let body = Some(Said::Registered(registered));
-        say.send(Ok(ToDatanode { epoch: self.epoch, lsn: 1, body })).await.unwrap();
+        say.send(Ok(ToDatanode { epoch: self.epoch, lsn: 1, body, history: 0 })).await.unwrap();
         let orders = Some(say);
         self.nodes.lock().unwrap().insert(id, Node { orders, ..Node::default() });
         self.registrations.fetch_add(1, Ordering::SeqCst);

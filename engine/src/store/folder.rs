@@ -6,6 +6,12 @@
 //! cluster 00000000000000000000000000000000     zeros until the node has joined a cluster
 //! node 0123456789abcdef
 //! crc32c 89abcdef
+//!
+//! distrifs-witness 1
+//! epoch 3
+//! lsn 44
+//! history 0                                     missing in older ones, which is the same
+//! crc32c 89abcdef
 //! ```
 //! These few steps at start and on change use the standard library: they run outside the shards.
 //!
@@ -40,12 +46,34 @@ pub struct Identity {
 }
 
 /// The highest epoch and LSN the node was ever shown. A master that is behind has lost a part of its log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+///
+/// An operator may let a master go on without that part. From then on, `history`, LSNs count anew: those that were
+/// shown in epochs before it are of records that are given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Witness {
     /// The epoch.
     pub epoch: Epoch,
     /// The LSN.
     pub lsn: Lsn,
+    /// The epoch at which a loss was last accepted; 0: never.
+    pub history: Epoch,
+}
+
+impl Witness {
+    /// What both together are evidence of: the highest of each number, but no LSN of before the acceptance that either
+    /// of them knows of.
+    ///
+    /// Merely the pair with the higher epoch would not do: of two folders that took turns in being broken one may have
+    /// been shown the higher LSN and the other, by a master that had lost it, a higher epoch. Without an acceptance
+    /// the higher LSN has to stand. The order does not matter, nor how often one is taken in: a crash between the
+    /// writes to two folders, or a folder that was away meanwhile, leaves an older witness of the same node, which
+    /// adds nothing to a newer one.
+    #[must_use]
+    pub fn joined(self, other: Self) -> Self {
+        let history = self.history.max(other.history);
+        let lsn_of = |it: Self| if it.epoch < history { Lsn(0) } else { it.lsn };
+        Self { epoch: self.epoch.max(other.epoch), lsn: lsn_of(self).max(lsn_of(other)), history }
+    }
 }
 
 /// A data folder that this process holds, until it is dropped.
@@ -166,8 +194,10 @@ impl Folder {
     /// [`StoreError::Io`].
     pub fn set_witness(&self, seen: Witness) -> Result<(), StoreError> {
         let path = self.root.join(WITNESS_FILE);
-        let body = format!("{WITNESS_MAGIC} {LAYOUT_VERSION}\nepoch {}\nlsn {}\n", seen.epoch, seen.lsn);
-        let content = close(&body);
+        let Witness { epoch, lsn, history } = seen;
+        let content = close(&format!(
+            "{WITNESS_MAGIC} {LAYOUT_VERSION}\nepoch {epoch}\nlsn {lsn}\nhistory {history}\n"
+        ));
         // On a full disk as well: the orders that this is written for may be to delete.
         durable_file::replace_or_overwrite(&path, content.as_bytes())
             .map_err(|e| StoreError::io("write", &path, e))
@@ -342,8 +372,9 @@ fn parse_version(text: &str) -> Result<Identity, String> {
 
 fn parse_witness(text: &str) -> Result<Witness, String> {
     let [epoch, lsn] = parse_text(text, WITNESS_MAGIC, ["epoch", "lsn"])?;
+    let history = text.lines().find_map(|line| line.strip_prefix("history ")).unwrap_or("0");
     let number = |text: &str| text.parse::<u64>().map_err(|e| format!("{text:?}: {e}"));
-    Ok(Witness { epoch: Epoch(number(&epoch)?), lsn: Lsn(number(&lsn)?) })
+    Ok(Witness { epoch: Epoch(number(&epoch)?), lsn: Lsn(number(&lsn)?), history: Epoch(number(history)?) })
 }
 
 #[cfg(test)]
@@ -361,12 +392,55 @@ mod tests {
         let mut folder = open(&root).unwrap();
         assert_eq!(folder.identity(), Identity { node: NodeId(7), cluster: None });
         folder.join(ClusterId(9)).unwrap();
-        let seen = Witness { epoch: Epoch(3), lsn: Lsn(44) };
+        let seen = Witness { epoch: Epoch(3), lsn: Lsn(44), history: Epoch(2) };
         folder.set_witness(seen).unwrap();
         drop(folder);
         let folder = Folder::open(&root, NodeId(8)).unwrap();
         assert_eq!(folder.identity(), Identity { node: NodeId(7), cluster: Some(ClusterId(9)) });
         assert_eq!(folder.witness().unwrap(), seen);
+    }
+
+    #[test]
+    fn a_witness_has_the_bytes_it_always_had_and_older_ones_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = open(dir.path()).unwrap();
+        let seen = Witness { epoch: Epoch(3), lsn: Lsn(44), history: Epoch(2) };
+        folder.set_witness(seen).unwrap();
+        let path = dir.path().join(WITNESS_FILE);
+        let golden = "distrifs-witness 1\nepoch 3\nlsn 44\nhistory 2\ncrc32c 05e7d035\n";
+        assert_eq!(fs::read_to_string(&path).unwrap(), golden);
+        fs::write(&path, "distrifs-witness 1\nepoch 3\nlsn 44\ncrc32c b7d3e330\n").unwrap();
+        assert_eq!(folder.witness().unwrap(), Witness { history: Epoch(0), ..seen });
+    }
+
+    #[test]
+    fn what_two_witnesses_prove_together() {
+        // Each as epoch, LSN and history.
+        type It = (u64, u64, u64);
+        let cases: [(&str, It, It, It); 11] = [
+            ("nothing shown yet", (0, 0, 0), (3, 40, 0), (3, 40, 0)),
+            ("the later of one chain", (3, 40, 0), (3, 44, 0), (3, 44, 0)),
+            ("the next epoch", (3, 40, 0), (4, 41, 0), (4, 41, 0)),
+            ("a master that is merely behind", (3, 40, 0), (4, 30, 0), (4, 40, 0)),
+            ("the loss is accepted", (3, 40, 0), (4, 30, 4), (4, 30, 4)),
+            ("accepted after it was seen to be behind", (4, 40, 0), (5, 30, 5), (5, 30, 5)),
+            ("accepted while the node was away", (3, 40, 0), (6, 35, 4), (6, 35, 4)),
+            ("shown in the epoch of the acceptance, before it", (4, 29, 0), (4, 30, 4), (4, 30, 4)),
+            ("one of before", (6, 35, 4), (3, 99, 0), (6, 35, 4)),
+            ("a master that lost the acceptance", (6, 35, 4), (7, 20, 0), (7, 35, 4)),
+            ("accepted once more", (7, 35, 4), (8, 20, 8), (8, 20, 8)),
+        ];
+        let of = |(epoch, lsn, history): It| Witness {
+            epoch: Epoch(epoch),
+            lsn: Lsn(lsn),
+            history: Epoch(history),
+        };
+        for (name, one, other, expected) in cases {
+            let (one, other, expected) = (of(one), of(other), of(expected));
+            assert_eq!(one.joined(other), expected, "{name}");
+            assert_eq!(other.joined(one), expected, "{name}, the other way round");
+            assert_eq!(expected.joined(one).joined(other), expected, "{name}, once more");
+        }
     }
 
     #[test]
@@ -437,14 +511,14 @@ mod tests {
             std::os::unix::fs::symlink(&precious, root.join(name)).unwrap();
         }
         folder.join(ClusterId(9)).unwrap();
-        let seen = Witness { epoch: Epoch(3), lsn: Lsn(44) };
+        let seen = Witness { epoch: Epoch(3), lsn: Lsn(44), history: Epoch(2) };
         folder.set_witness(seen).unwrap();
         assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
         assert_eq!(folder.witness().unwrap(), seen);
         assert!(!root.join("WITNESS").is_symlink());
         // Where no new file can be made, the old one is written over, but never what a link leads to.
         fs::create_dir(root.join("WITNESS.new")).unwrap();
-        let later = Witness { epoch: Epoch(4), lsn: Lsn(45) };
+        let later = Witness { epoch: Epoch(4), lsn: Lsn(45), history: Epoch(2) };
         folder.set_witness(later).unwrap();
         assert_eq!(folder.witness().unwrap(), later);
         fs::remove_file(root.join("WITNESS")).unwrap();

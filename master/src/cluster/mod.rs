@@ -85,7 +85,8 @@ pub(crate) struct Replica {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this master is behind datanode {node}, which has seen epoch {epoch_seen} and LSN {lsn_seen} (here epoch \
-     {epoch}, LSN {lsn}): its log lost records; nothing is written or deleted until the right log is back"
+     {epoch}, LSN {lsn}): its log lost records; nothing is written or deleted until the right log is back: stop it and \
+     put the newest data folder back in place; if that is gone for good, start it with --accept-data-loss"
 )]
 pub(crate) struct Behind {
     /// Who has seen more.
@@ -146,9 +147,14 @@ impl Cluster {
         }
     }
 
-    /// The first evidence that this master's log lost records, if there is any.
+    /// The strongest evidence that this master's log lost records, if there is any.
     pub(crate) fn behind(&self) -> Option<&Behind> {
         self.behind.as_ref()
+    }
+
+    /// The loss is accepted as of `history`: what was shown in epochs before it is evidence no more. Gives back what was.
+    pub(crate) fn loss_accepted(&mut self, history: Epoch) -> Option<Behind> {
+        self.behind.take_if(|behind| behind.epoch_seen < history)
     }
 
     /// Every node, sorted by id.

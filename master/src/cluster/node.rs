@@ -47,6 +47,25 @@ pub(crate) struct Leader {
     pub(crate) epoch: Epoch,
     /// With this much durable.
     pub(crate) durable: Lsn,
+    /// Which counts since this epoch, when a loss was last accepted; 0: since ever.
+    pub(crate) history: Epoch,
+}
+
+impl Leader {
+    /// What the node was shown, if it was more than this leader has. In an epoch before the loss was accepted it may have
+    /// been shown what is given up.
+    fn is_behind(&self, node: &Registration) -> Option<Behind> {
+        let ahead = node.epoch_seen > self.epoch || node.lsn_seen > self.durable;
+        // Only a node of this cluster can be a witness; a new one has seen nothing.
+        let counts = node.cluster.is_some() && node.epoch_seen >= self.history;
+        (ahead && counts).then_some(Behind {
+            node: node.id,
+            epoch_seen: node.epoch_seen,
+            lsn_seen: node.lsn_seen,
+            epoch: self.epoch,
+            lsn: self.durable,
+        })
+    }
 }
 
 /// Why a node may not join.
@@ -246,16 +265,11 @@ impl Cluster {
         if known.is_none() && self.nodes.len() >= NODES_MAX {
             return Err(RegisterRefusal::TooMany { node: node.id });
         }
-        // Only a node of this cluster can be a witness; a new one has seen nothing.
-        let ahead = node.epoch_seen > leader.epoch || node.lsn_seen > leader.durable;
-        if ahead && node.cluster.is_some() && self.behind.is_none() {
-            self.behind = Some(Behind {
-                node: node.id,
-                epoch_seen: node.epoch_seen,
-                lsn_seen: node.lsn_seen,
-                epoch: leader.epoch,
-                lsn: leader.durable,
-            });
+        if let Some(behind) = leader.is_behind(&node) {
+            let seen = |it: &Behind| (it.epoch_seen, it.lsn_seen);
+            if self.behind.as_ref().is_none_or(|known| seen(known) < seen(&behind)) {
+                self.behind = Some(behind);
+            }
         }
         let session = SessionId(self.next_session);
         self.next_session += 1;

@@ -3,7 +3,8 @@ use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, 
 use super::{Cluster, Leader, Registration, Replica, SessionId, Timing, Verdict};
 
 const TIMING: Timing = Timing { heartbeat_interval_ms: 10, heartbeat_timeout_ms: 30, return_ms: 0 };
-const LEADER: Leader = Leader { cluster: ClusterId(7), epoch: Epoch(5), durable: Lsn(100) };
+const LEADER: Leader =
+    Leader { cluster: ClusterId(7), epoch: Epoch(5), durable: Lsn(100), history: Epoch(0) };
 const AGE_MS: u64 = 1000;
 const NOW: u64 = 100;
 

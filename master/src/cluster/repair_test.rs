@@ -10,7 +10,8 @@ use super::{
 use crate::namespace::Chunk;
 
 const TIMING: Timing = Timing { heartbeat_interval_ms: 10, heartbeat_timeout_ms: 30, return_ms: 0 };
-const LEADER: Leader = Leader { cluster: ClusterId(7), epoch: Epoch(5), durable: Lsn(100) };
+const LEADER: Leader =
+    Leader { cluster: ClusterId(7), epoch: Epoch(5), durable: Lsn(100), history: Epoch(0) };
 const ID: ChunkId = ChunkId(1);
 /// After safe mode.
 const NOW: u64 = 100;

@@ -9,7 +9,8 @@ use super::{
 use crate::namespace::Tombstone;
 
 const TIMING: Timing = Timing { heartbeat_interval_ms: 10, heartbeat_timeout_ms: 30, return_ms: 0 };
-const LEADER: Leader = Leader { cluster: ClusterId(7), epoch: Epoch(5), durable: Lsn(100) };
+const LEADER: Leader =
+    Leader { cluster: ClusterId(7), epoch: Epoch(5), durable: Lsn(100), history: Epoch(0) };
 const AGES: Ages = Ages { delay_ms: 10, straggler_ms: 50, absent_ms: 5000 };
 
 fn registration(id: u64, address: &str) -> Registration {
@@ -253,6 +254,60 @@ fn a_master_that_is_behind_deletes_nothing() {
             "{epoch_seen} {lsn_seen}"
         );
     }
+}
+
+#[test]
+fn what_a_witness_proves() {
+    // The leader is in epoch 5 at LSN 100. What the node has seen, since when the history counts, whether that proves a
+    // loss.
+    let cases = [
+        ("nothing new", 5, 100, 0, false),
+        ("less", 4, 90, 0, false),
+        ("a higher LSN", 4, 101, 0, true),
+        ("a higher LSN in this epoch", 5, 101, 0, true),
+        ("a higher epoch", 6, 90, 0, true),
+        ("both", 6, 101, 0, true),
+        ("a higher LSN in an epoch before the acceptance", 2, 101, 3, false),
+        ("a higher LSN in the epoch of the acceptance", 3, 101, 3, true),
+        ("a higher LSN after it", 4, 101, 3, true),
+        ("a higher epoch after it", 6, 90, 3, true),
+        ("nothing new since", 4, 100, 3, false),
+        ("accepted in this epoch: before it", 4, 101, 5, false),
+        ("accepted in this epoch: in it", 5, 101, 5, true),
+        ("accepted in this epoch: a higher one", 6, 90, 5, true),
+        ("an epoch file of before the acceptance: before it", 6, 101, 7, false),
+        ("an epoch file of before the acceptance: in it", 7, 90, 7, true),
+    ];
+    for (name, epoch_seen, lsn_seen, history, behind) in cases {
+        for of_the_cluster in [true, false] {
+            let mut it = Cluster::new(TIMING, 0);
+            let leader = Leader { history: Epoch(history), ..LEADER };
+            let cluster = of_the_cluster.then_some(ClusterId(7));
+            let (epoch_seen, lsn_seen) = (Epoch(epoch_seen), Lsn(lsn_seen));
+            let node = Registration { cluster, epoch_seen, lsn_seen, ..registration(1, "n1:1") };
+            it.register(0, leader, node).expect("joins");
+            assert_eq!(it.behind().is_some(), behind && of_the_cluster, "{name}: {:?}", it.behind());
+        }
+    }
+}
+
+#[test]
+fn the_strongest_evidence_stands_until_the_loss_is_accepted_above_it() {
+    let mut it = Cluster::new(TIMING, 0);
+    let mut shown = |id, epoch, lsn| {
+        let (epoch_seen, lsn_seen) = (Epoch(epoch), Lsn(lsn));
+        let node = Registration { epoch_seen, lsn_seen, ..registration(id, &format!("n{id}:1")) };
+        it.register(0, LEADER, node).expect("joins");
+        it.behind().map(|behind| (behind.node.0, behind.epoch_seen.0, behind.lsn_seen.0))
+    };
+    assert_eq!(shown(1, 5, 100), None);
+    assert_eq!(shown(2, 4, 101), Some((2, 4, 101)));
+    assert_eq!(shown(3, 3, 200), Some((2, 4, 101)));
+    assert_eq!(shown(4, 4, 120), Some((4, 4, 120)));
+    assert_eq!(it.loss_accepted(Epoch(4)), None);
+    assert!(it.behind().is_some_and(|behind| behind.to_string().contains("--accept-data-loss")));
+    assert_eq!(it.loss_accepted(Epoch(5)).map(|behind| behind.node), Some(NodeId(4)));
+    assert_eq!(it.behind(), None);
 }
 
 #[test]
