@@ -63,6 +63,8 @@ pub struct MasterConfig {
     pub checkpoint_log_bytes: u64,
     /// How long an unfinished write is kept without renewal of its lease.
     pub pending_timeout: Duration,
+    /// Whether to go on when a datanode was shown more than the log has, without what was lost.
+    pub accept_data_loss: bool,
 }
 
 impl MasterConfig {
@@ -90,6 +92,7 @@ impl MasterConfig {
             gc_delay: Duration::from_secs(60),
             pending_timeout: Duration::from_secs(60),
             checkpoint_log_bytes: 128 << 20,
+            accept_data_loss: false,
         }
     }
 

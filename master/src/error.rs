@@ -74,6 +74,20 @@ pub enum StartError {
     /// The log is read, but cannot be continued.
     #[error("the log: {0}")]
     Log(#[from] LogError),
+    /// A loss was accepted as of an epoch that this start does not have: the one before was cut off in between.
+    #[error(
+        "{}: a data loss was accepted as of epoch {history}, but the epoch is {found}: it was raised; start the master \
+         again",
+        path.display()
+    )]
+    EpochRaised {
+        /// The folder.
+        path: PathBuf,
+        /// As of this epoch.
+        history: Epoch,
+        /// The epoch of this start.
+        found: Epoch,
+    },
     /// A thread of the start died: a bug.
     #[error("the start broke off: {0}")]
     Broken(String),
@@ -121,6 +135,19 @@ pub enum MasterFailure {
     EpochUnreadable {
         /// What was found.
         why: String,
+    },
+    /// With [`accept_data_loss`](crate::MasterConfig::accept_data_loss): a datanode was shown this master's epoch or a
+    /// higher one, by a master that this folder knows nothing of. The loss is accepted, and the next start has a higher
+    /// epoch.
+    #[error(
+        "a datanode was shown epoch {seen} by a master that this folder (epoch {ours}) knows nothing of: the loss is \
+         accepted and the epoch raised; start the master again to go on"
+    )]
+    EpochRaised {
+        /// The epoch of this master.
+        ours: Epoch,
+        /// What the datanode was shown.
+        seen: Epoch,
     },
     /// A task of the master ended that never should.
     #[error("{task} ended by itself: {why}")]

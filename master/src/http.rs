@@ -39,12 +39,16 @@ pub(crate) async fn serve_router(
 }
 
 async fn health(Extract(state): Extract<Arc<State>>) -> (StatusCode, String) {
-    match state.failure().borrow().as_ref() {
-        None if !state.may_answer() => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            format!("the leader's lease has run out, epoch={}\n", state.epoch),
-        ),
-        None => (StatusCode::OK, format!("ok epoch={}\n", state.epoch)),
-        Some(failure) => (StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n")),
+    let behind = state.cluster().behind().cloned();
+    let ok = |text: String| (StatusCode::OK, text);
+    match (state.failure().borrow().as_ref(), behind) {
+        (Some(failure), _) => (StatusCode::SERVICE_UNAVAILABLE, format!("{failure}\n")),
+        (None, _) if !state.may_answer() => {
+            let text = format!("the leader's lease has run out, epoch={}\n", state.epoch);
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+        // Reads are served.
+        (None, Some(behind)) => ok(format!("read-only epoch={}: {behind}\n", state.epoch)),
+        (None, None) => ok(format!("ok epoch={}\n", state.epoch)),
     }
 }

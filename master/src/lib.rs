@@ -9,6 +9,7 @@
 //! - `probe`: whether the data ports of datanodes answer.
 //! - `repair`: lost and damaged replicas are made anew, surplus ones go; decided by `cluster`.
 //! - `recovery`, `checkpoint`: from the disk at the start, and what keeps the next start short.
+//! - `loss`: what a master does whose log lost records and which was told to go on.
 //! - `folder`, `leadership`, `standby`: whose folder it is, who leads, and who waits for that.
 //!
 //! Pure cores decide (event and time in, state and answers out); thin drivers act.
@@ -28,6 +29,7 @@ mod groups;
 mod http;
 mod inspect;
 mod leadership;
+mod loss;
 mod master;
 #[cfg(test)]
 mod methods_test;

@@ -31,7 +31,7 @@ use crate::recovery::Predecessor;
 use crate::service::{AdminApi, Api, ClientApi, DatanodeApi};
 use crate::state::State;
 use crate::writer::{Proposer, Writer};
-use crate::{checkpoint, http, probe, recovery, repair, sweep};
+use crate::{checkpoint, http, loss, probe, recovery, repair, sweep};
 
 /// How long requests in flight may take at a clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -127,6 +127,7 @@ impl Master {
         })
         .await?;
         let recovery::Opened { log, namespace, checkpoint: base } = recovered;
+        loss::check_epoch(&config.data_dir, epoch, namespace.history())?;
         tracing::info!(%cluster_id, %epoch, lsn = %namespace.applied(), checkpoint = %base, "recovered");
         tokio::time::sleep_until(answers_from.into()).await;
         leadership.prove().map_err(StartError::Deposed)?;

@@ -486,7 +486,13 @@ async fn a_master_that_is_behind_is_read_only() {
     let _witness = Node::join(&master, 1, 1000, Vec::new()).await;
     let refused = op.mkdir("/b").await.expect_err("read-only");
     assert_eq!(code_of(&refused), ErrorCode::SafeMode);
+    let text = text_of(&refused);
+    assert!(text.contains("is behind datanode") && text.contains("--accept-data-loss"), "{text}");
     assert!(op.stat("/a").await.is_ok());
+    let status = op.status().await;
+    assert_eq!((status.why_not_writable.as_str(), status.safe_mode.as_str()), (text.as_str(), text.as_str()));
+    let health = get(&master, "/health").await;
+    assert!(health.contains(" 200 ") && health.contains(&format!("read-only epoch=1: {text}")), "{health}");
     master.stop().await;
 }
 
@@ -504,6 +510,16 @@ async fn a_copied_datanode_folder_is_refused() {
     master.stop().await;
 }
 
+async fn get(master: &Master, path: &str) -> String {
+    let address = master.http_address().expect("served");
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
+    let ask = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    stream.write_all(ask.as_bytes()).await.expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("answered");
+    text
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn health_and_metrics_are_served() {
     let dir = folder();
@@ -511,18 +527,9 @@ async fn health_and_metrics_are_served() {
     let _nodes = with_nodes(&master, 2).await;
     let op = User::new(&master, "op").await;
     op.put("/f", b"12345").await.expect("put");
-    let address = master.http_address().expect("served");
-    let get = async |path: &str| {
-        let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
-        let ask = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        stream.write_all(ask.as_bytes()).await.expect("sent");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).await.expect("answered");
-        text
-    };
-    let health = get("/health").await;
+    let health = get(&master, "/health").await;
     assert!(health.starts_with("HTTP/1.1 200") && health.contains("ok epoch=1"), "{health}");
-    let metrics = get("/metrics").await;
+    let metrics = get(&master, "/metrics").await;
     for line in [
         "distrifs_namespace_files 1",
         "distrifs_namespace_bytes 5",

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use distrifs_master::{Master, MasterConfig, Standby, StartError, Turn};
+use distrifs_master::{Master, MasterConfig, MasterFailure, Standby, StartError, Turn};
 use distrifs_proto::types::HostPort;
 use tokio::io::AsyncReadExt;
 
@@ -13,6 +13,10 @@ use crate::context::{Context, system_user};
 use crate::error::CommandError;
 use crate::output::Output;
 use crate::signals::EndSignals;
+
+/// How often a master starts again by itself because a datanode was shown a higher epoch: as long as each tells of another
+/// one, and not for ever.
+const ACCEPT_ROUNDS_MAX: u32 = 16;
 
 /// Run the metadata daemon.
 #[derive(Debug, Args)]
@@ -24,6 +28,10 @@ use crate::signals::EndSignals;
     not show one machine at once what another has written). Give clients and datanodes all of them: --master HOST:PORT,HOST:PORT.\n\n\
     Groups of users are those of the operating system, or, if the file given with --config has a table [groups], those \
     of the table, such as `staff = [\"alice\", \"bob\"]`. A user whom neither knows has only the group of its own name.\n\n\
+    A master whose log lost records that a datanode knows of, as after the restore of an old copy, says so in every refusal \
+    and in /health, stays read-only and deletes nothing: put the newest data folder back in place. With --accept-data-loss \
+    it gives the lost records up instead, says in its log what that means, and goes on; chunks that only they knew of are \
+    moved to `quarantine` at their datanodes. It is needed at one start, and does nothing where nothing is lost.\n\n\
     It takes a checkpoint whenever DISTRIFS_CHECKPOINT_LOG_BYTES of log (default 128M) have gathered.\n\n\
     Example:\n  distrifs master --data-dir /var/lib/distrifs/master --listen 0.0.0.0:9000"
 )]
@@ -40,6 +48,10 @@ pub(crate) struct MasterCommand {
     /// Refuse to start where another master leads, instead of waiting for its end
     #[arg(long)]
     no_standby: bool,
+    /// Go on without what its log has lost, if a datanode knows of more: files made, changed or removed in the lost records
+    /// are as they were before. Only when the newest data folder is gone for good
+    #[arg(long)]
+    accept_data_loss: bool,
     /// Stop when standard input closes: for whoever starts it as a child
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
@@ -53,11 +65,11 @@ impl MasterCommand {
         signals: Option<&mut EndSignals>,
     ) -> Result<(), CommandError> {
         let settings = &context.settings;
-        let data_dir = data_dir(self.data_dir, settings.storage_root.as_ref(), "master")?;
+        let data_dir = data_dir(self.data_dir.clone(), settings.storage_root.as_ref(), "master")?;
         let defaults = MasterConfig::new(data_dir, system_user());
-        let config = MasterConfig {
-            listen: self.listen,
-            http: Some(self.http),
+        let mut config = MasterConfig {
+            listen: self.listen.clone(),
+            http: Some(self.http.clone()),
             wal_dir: settings.master_wal.clone(),
             lock_path: settings.master_lock_path.clone(),
             lease: (!settings.leader_lease.is_zero()).then_some(settings.leader_lease),
@@ -72,15 +84,36 @@ impl MasterCommand {
             pending_timeout: settings.pending_timeout,
             groups: settings.groups.clone(),
             checkpoint_log_bytes: settings.checkpoint_log_bytes.unwrap_or(defaults.checkpoint_log_bytes),
+            accept_data_loss: self.accept_data_loss,
             ..defaults
         };
+        let mut signals = signals;
+        let mut rounds = 0..ACCEPT_ROUNDS_MAX;
+        loop {
+            match self.lead(&mut config, output, signals.as_deref_mut()).await? {
+                Some(failure @ MasterFailure::EpochRaised { .. }) if rounds.next().is_some() => {
+                    tracing::warn!(%failure, "starts again by itself");
+                }
+                Some(failure) => return Err(CommandError::Daemon(failure.to_string())),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Leads, when its turn comes, until told to stop, or until the failure that is handed back. Ports that were any are
+    /// then those that were taken.
+    async fn lead(
+        &self,
+        config: &mut MasterConfig,
+        output: &mut Output,
+        mut signals: Option<&mut EndSignals>,
+    ) -> Result<Option<MasterFailure>, CommandError> {
         let text =
             |address: Option<SocketAddr>| address.map_or_else(|| "none".to_owned(), |it| it.to_string());
         let failed = |error: StartError| CommandError::Daemon(error.to_string());
-        let mut signals = signals;
         let turn = match self.no_standby {
-            true => Turn::Leads(Box::new(Master::start(config).await.map_err(failed)?)),
-            false => Standby::enter(config).await.map_err(failed)?,
+            true => Turn::Leads(Box::new(Master::start(config.clone()).await.map_err(failed)?)),
+            false => Standby::enter(config.clone()).await.map_err(failed)?,
         };
         let master = match turn {
             Turn::Leads(master) => *master,
@@ -89,10 +122,12 @@ impl MasterCommand {
                 output.flush()?;
                 let leads = serve(standby.lead(), signals.as_deref_mut(), self.exit_with_stdin).await;
                 // Told to stop before its turn came.
-                let Some(leads) = leads else { return Ok(()) };
+                let Some(leads) = leads else { return Ok(None) };
                 leads.map_err(failed)?
             }
         };
+        config.listen = master.grpc_address().into();
+        config.http = master.http_address().map(HostPort::from);
         output.line(format_args!(
             "ready master grpc={} http={} epoch={}",
             master.grpc_address(),
@@ -101,14 +136,11 @@ impl MasterCommand {
         ))?;
         output.flush()?;
         let failure = serve(master.failed(), signals, self.exit_with_stdin).await;
-        // A master that failed has nothing in order left to close.
-        match failure {
-            Some(failure) => Err(CommandError::Daemon(failure.to_string())),
-            None => {
-                master.stop().await;
-                Ok(())
-            }
+        // A master that failed has nothing in order left to close, unless it is to start again.
+        if matches!(failure, None | Some(MasterFailure::EpochRaised { .. })) {
+            master.stop().await;
         }
+        Ok(failure)
     }
 }
 

@@ -102,6 +102,16 @@ impl Leadership {
         Ok(Some(Self { data_dir: data_dir.into(), token: token.into(), epoch }))
     }
 
+    /// Sees to it, durably, that the next start on the folder has an epoch above `seen`. For a leader whose epoch is not,
+    /// and which ends then.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub(crate) fn raise(data_dir: &Path, seen: Epoch) -> Result<(), StartError> {
+        let raised = epoch_file::read(data_dir)?.max(seen);
+        epoch_file::write(data_dir, raised)
+    }
+
     /// The epoch of this start.
     pub(crate) fn epoch(&self) -> Epoch {
         self.epoch
@@ -163,6 +173,18 @@ mod tests {
         assert!(leader.prove().is_ok());
         epoch_file::write(dir.path(), Epoch(100)).expect("restored");
         assert_eq!(Leadership::begin(dir.path()).expect("leads").epoch(), Epoch(101));
+    }
+
+    #[test]
+    fn the_next_start_is_above_an_epoch_that_was_seen() {
+        let dir = tempfile::tempdir().expect("a folder");
+        assert!(Leadership::raise(dir.path(), Epoch(9)).is_err(), "there is no file");
+        Leadership::format(dir.path()).expect("formatted");
+        assert_eq!(Leadership::begin(dir.path()).expect("leads").epoch(), Epoch(1));
+        for (seen, next) in [(0, 2), (2, 3), (9, 10), (4, 11)] {
+            Leadership::raise(dir.path(), Epoch(seen)).expect("raised");
+            assert_eq!(Leadership::begin(dir.path()).expect("leads").epoch(), Epoch(next), "{seen}");
+        }
     }
 
     /// As on a full disk: there is no place for a new file beside the old one.

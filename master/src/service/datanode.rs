@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, convert};
 use crate::cluster::{Load, RegisterRefusal, Registration, Replica, SessionId, Verdict};
+use crate::loss;
 use crate::namespace::{ChunkState, Namespace};
 use crate::state::{SESSION_QUEUE_MAX, State, ToSession};
 
@@ -57,6 +58,10 @@ impl DatanodeApi {
         let (node, address) = (NodeId(register.node_id), register.data_address.clone());
         let (version, incarnation) = (register.version.clone(), register.incarnation);
         let session = register_node(&state, register)?;
+        if let Err(refusal) = loss::settle(&state, &self.0.proposer).await {
+            state.cluster().session_ended(session);
+            return Err(refusal.into());
+        }
         let (sender, receiver) = mpsc::channel(SESSION_QUEUE_MAX);
         let registered = state.to_datanode(v1::to_datanode::Body::Registered(registered(&state)));
         if sender.try_send(Ok(registered)).is_err() {
