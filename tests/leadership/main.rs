@@ -1,5 +1,6 @@
 //! Only one master leads; the next one takes over by itself, and what runs meanwhile goes on.
 
+mod loss;
 mod relay;
 mod stopped;
 
