@@ -217,7 +217,9 @@ fn an_old_copy_of_the_whole_folder_gets_over_the_epochs_it_does_not_know() {
     let behind = master(&cluster, &[]);
     let epoch: u64 = behind.field("epoch").parse().expect("a number");
     wait_until("a datanode tells of the loss", || health(behind.field("http")).contains("read-only"));
-    assert!(cluster.run(&["mkdir", "/y"]).fails_with(6).stderr.contains(FLAG));
+    for arguments in [&["put", "-", "/x"][..], &["mkdir", "/y"]] {
+        assert!(cluster.run(arguments).fails_with(6).stderr.contains(FLAG), "{arguments:?}");
+    }
     assert!(behind.terminate().success());
 
     let mut told_to = master(&cluster, &[FLAG]);

@@ -237,14 +237,19 @@ impl Api {
     /// An empty file needs no node, but a cluster that takes no write takes none of these either.
     fn placeable(&self, path: &NsPath, wanted: Wanted<'_>) -> Result<(), Refusal> {
         let now_ms = self.state.clock.now_ms();
-        let placeable = self.state.cluster().placeable(now_ms, wanted);
-        placeable.map_err(|source| Refusal::Placement { path: path.clone(), source })
+        let cluster = self.state.cluster();
+        // Said first: datanodes that were shown a higher epoch do not stay, and are missed, too.
+        cluster.behind().cloned().map_or(Ok(()), Err)?;
+        cluster.placeable(now_ms, wanted).map_err(|source| Refusal::Placement { path: path.clone(), source })
     }
 
     fn place(&self, path: &NsPath, wanted: Wanted<'_>) -> Result<Vec<Endpoint>, Refusal> {
         let now_ms = self.state.clock.now_ms();
-        let placed = self.state.cluster().place(now_ms, wanted, rand::random());
-        placed.map_err(|source| Refusal::Placement { path: path.clone(), source })
+        let mut cluster = self.state.cluster();
+        cluster.behind().cloned().map_or(Ok(()), Err)?;
+        cluster
+            .place(now_ms, wanted, rand::random())
+            .map_err(|source| Refusal::Placement { path: path.clone(), source })
     }
 
     /// The plan of a chunk: the one it has, the one made for it now, or, when its own is forgotten (a retry after
