@@ -15,8 +15,8 @@ use std::sync::Arc;
 use distrifs_proto::types::Epoch;
 
 use crate::cluster::Behind;
-use crate::leadership::Leadership;
 use crate::error::{MasterFailure, StartError};
+use crate::leadership::Leadership;
 use crate::namespace::{Command, Operation};
 use crate::permission::Caller;
 use crate::refusal::Refusal;

@@ -57,7 +57,7 @@ pub struct Master {
     writer: Option<JoinHandle<()>>,
     proposer: Proposer,
     /// The lock and the lease go with it.
-    _keeper: Keeper,
+    keeper: Option<Keeper>,
 }
 
 /// How a master came to lead.
@@ -138,6 +138,7 @@ impl Master {
         let checkpoints =
             checkpoint::run(state.clone(), log.clone(), leadership.clone(), base, serving.clone());
         let (writer, proposer) = new_writer(&state, log, leadership);
+        let lost = keeper.lost();
         let mut master = Self {
             grpc,
             http: http_listener.as_ref().map(|(_, address)| *address),
@@ -147,10 +148,10 @@ impl Master {
             servers: Vec::new(),
             writer: Some(tokio::spawn(writer.run_beside_the_log(writing))),
             proposer: proposer.clone(),
-            _keeper: keeper,
+            keeper: Some(keeper),
         };
         master.watch_writer();
-        master.spawn("leadership", watch_leadership(master._keeper.lost(), state.clone(), serving.clone()));
+        master.spawn("leadership", watch_leadership(lost, state.clone(), serving.clone()));
         master.spawn("lease expiry", sweep::expire_leases(state.clone(), proposer.clone(), serving.clone()));
         master.spawn("checkpoints", checkpoints);
         master.spawn("repair", repair::run(state.clone(), serving.clone()));
@@ -223,6 +224,12 @@ impl Master {
         {
             tracing::warn!("the log did not close in time");
             writer.abort();
+        }
+        if let Some(keeper) = self.keeper.take() {
+            let ended = tokio::task::spawn_blocking(move || keeper.end());
+            if tokio::time::timeout(STOP_TIMEOUT, ended).await.is_err() {
+                tracing::warn!("the leader's lock was not let go of in time");
+            }
         }
     }
 

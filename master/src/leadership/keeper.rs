@@ -4,6 +4,7 @@
 //! replays for minutes is not taken for a leader that stands still.
 
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -20,8 +21,8 @@ pub(crate) struct Keeper {
     lost: watch::Receiver<Option<MasterFailure>>,
     /// Without a lease: nothing has to be done.
     _lock: Option<LeaderLock>,
-    /// With a lease: its end is that of the thread, which holds the lock.
-    _stop: Option<mpsc::Sender<()>>,
+    /// With a lease: the thread, which holds the lock, and ends when the sender is dropped.
+    renewal: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Keeper {
@@ -37,7 +38,7 @@ impl Keeper {
         let Some(length) = lease else {
             give_up(leadership.data_dir(), leadership.epoch())?;
             let (_, lost) = watch::channel(None);
-            return Ok(Self { authority: Authority::unbounded(), lost, _lock: Some(lock), _stop: None });
+            return Ok(Self { authority: Authority::unbounded(), lost, _lock: Some(lock), renewal: None });
         };
         let authority = Authority::over();
         let mut renewal = Renewal { leadership, lock, length, renewals: 0, authority: authority.clone() };
@@ -48,8 +49,17 @@ impl Keeper {
         let (tell, lost) = watch::channel(None);
         let (stop, stopped) = mpsc::channel();
         let thread = std::thread::Builder::new().name("lease".into());
-        thread.spawn(move || renewal.run(&stopped, &tell)).map_err(StartError::Thread)?;
-        Ok(Self { authority, lost, _lock: None, _stop: Some(stop) })
+        let thread = thread.spawn(move || renewal.run(&stopped, &tell)).map_err(StartError::Thread)?;
+        Ok(Self { authority, lost, _lock: None, renewal: Some((stop, thread)) })
+    }
+
+    /// Ends it: when this returns, the lock is free. It waits for a renewal that is under way.
+    pub(crate) fn end(self) {
+        if let Some((stop, thread)) = self.renewal {
+            drop(stop);
+            // A renewal that panicked has let go of the lock as well.
+            let _ = thread.join();
+        }
     }
 
     /// Until when this master may answer.
