@@ -167,7 +167,7 @@ fn yield_to_others() {
 fn write(state: &State, leadership: &Leadership, give_up: &AtomicBool) -> Result<Written, Unfinished> {
     let folder = CheckpointFolder::open(&state.config.checkpoint_dir())?;
     // Makes room first: an unfinished one of the process before may be in the way on a full disk.
-    folder.retain(KEPT)?;
+    folder.retain(KEPT, state.epoch)?;
     let mut snapshot = Frozen::begin(state);
     let lsn = snapshot.snapshot.applied();
     let mut writer = folder.create(state.cluster_id, lsn, state.epoch)?;
@@ -189,7 +189,7 @@ fn write(state: &State, leadership: &Leadership, give_up: &AtomicBool) -> Result
     drop(snapshot);
     leadership.prove()?;
     let written = writer.finish()?;
-    folder.retain(KEPT)?;
+    folder.retain(KEPT, state.epoch)?;
     Ok(written)
 }
 

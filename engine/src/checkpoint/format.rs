@@ -1,7 +1,8 @@
 //! The bytes of a checkpoint on disk; nothing else knows them. All numbers are little-endian.
 //!
 //! ```text
-//! checkpoint-<16 hex digits of its LSN>.ckpt; with `.tmp` behind it while it is being written
+//! checkpoint-<16 hex digits of its LSN>.ckpt; while it is being written
+//! checkpoint-<16 hex digits of its LSN>-<16 hex digits of the writer's epoch>.ckpt.tmp, which no other leader's has
 //! +--------------+-----------------+-----------------+- ... -+------------------------+--------------+
 //! | header 4 KiB | block 0: 1 MiB  | block 1: 1 MiB  |       | last block, n * 4 KiB  | footer 4 KiB |
 //! +--------------+-----------------+-----------------+- ... -+------------------------+--------------+
@@ -187,9 +188,9 @@ pub(super) fn checkpoint_name(lsn: Lsn) -> String {
     format!("checkpoint-{:016x}{SUFFIX}", lsn.0)
 }
 
-/// The name while it is being written.
-pub(super) fn temporary_name(lsn: Lsn) -> String {
-    format!("checkpoint-{:016x}{TEMPORARY_SUFFIX}", lsn.0)
+/// The name while it is being written. A leader that was replaced may go on writing its own, so no two share one.
+pub(super) fn temporary_name(lsn: Lsn, epoch: Epoch) -> String {
+    format!("checkpoint-{:016x}-{:016x}{TEMPORARY_SUFFIX}", lsn.0, epoch.0)
 }
 
 /// The LSN in the name of a finished file; `None` for any other name.
@@ -199,9 +200,13 @@ pub(super) fn name_lsn(name: &str) -> Option<Lsn> {
     (lsn <= LSN_MAX && checkpoint_name(lsn) == name).then_some(lsn)
 }
 
-/// Whether it is the name of an unfinished file.
-pub(super) fn is_temporary(name: &str) -> bool {
-    name.starts_with("checkpoint-") && name.ends_with(TEMPORARY_SUFFIX)
+/// Whether it is the name of an unfinished file that a leader of this epoch may remove: not of a newer leader. Those
+/// without an epoch are of a version before, and nobody writes them any more.
+pub(super) fn is_abandoned(name: &str, epoch: Epoch) -> bool {
+    let middle = name.strip_prefix("checkpoint-").and_then(|name| name.strip_suffix(TEMPORARY_SUFFIX));
+    let Some(middle) = middle else { return false };
+    let writer = middle.split_once('-').and_then(|(_, digits)| u64::from_str_radix(digits, 16).ok());
+    writer.is_none_or(|writer| Epoch(writer) <= epoch)
 }
 
 /// The number at `at`; the caller has checked that the bytes are there.
@@ -223,7 +228,7 @@ mod tests {
     use distrifs_proto::types::{ClusterId, Crc32c, Epoch, Lsn};
 
     use super::{
-        BadHeader, Block, CheckpointHeader, EDGE_BYTES, Sums, block_bytes, checkpoint_name, is_temporary,
+        BadHeader, Block, CheckpointHeader, EDGE_BYTES, Sums, block_bytes, checkpoint_name, is_abandoned,
         name_lsn, open_block, seal_block, temporary_name,
     };
 
@@ -328,8 +333,14 @@ mod tests {
     fn names_and_lsns_are_one_to_one() {
         for lsn in [Lsn(0), Lsn(1), Lsn(0xabc), Lsn(1 << 62)] {
             assert_eq!(name_lsn(&checkpoint_name(lsn)), Some(lsn));
-            assert_eq!(name_lsn(&temporary_name(lsn)), None);
-            assert!(is_temporary(&temporary_name(lsn)) && !is_temporary(&checkpoint_name(lsn)));
+            assert!(!is_abandoned(&checkpoint_name(lsn), Epoch(u64::MAX)));
+            for epoch in [0, 1, 0xabc, u64::MAX] {
+                let name = temporary_name(lsn, Epoch(epoch));
+                assert_eq!(name_lsn(&name), None);
+                for by in [0, 1, 2, 0xabb, 0xabc, u64::MAX] {
+                    assert_eq!(is_abandoned(&name, Epoch(by)), epoch <= by, "{name} by {by}");
+                }
+            }
         }
         for name in [
             "checkpoint-1.ckpt",
@@ -337,7 +348,8 @@ mod tests {
             "checkpoint-ffffffffffffffff.ckpt",
             "wal-0000000000000001.log.tmp",
         ] {
-            assert_eq!((name_lsn(name), is_temporary(name)), (None, false), "{name}");
+            assert_eq!((name_lsn(name), is_abandoned(name, Epoch(u64::MAX))), (None, false), "{name}");
         }
+        assert!(is_abandoned("checkpoint-0000000000000009.ckpt.tmp", Epoch(0)), "of a version before");
     }
 }

@@ -9,7 +9,8 @@
 //! - Images are written and read with O_DIRECT: hundreds of megabytes leave the page cache alone.
 //!
 //! It does not know what is in an image, when to make one, or which log belongs to it. Everything here blocks: use it
-//! from a thread of its own. One writer and one caller of [`CheckpointFolder::retain`] at a time.
+//! from a thread of its own. One writer and one caller of [`CheckpointFolder::retain`] at a time for each epoch: a leader
+//! that was replaced and does not know it yet gets in nobody's way, and what it finishes is true.
 //!
 //! Reading order: `format.rs`, `reader.rs`, `writer.rs`, `store.rs`.
 

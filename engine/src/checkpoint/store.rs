@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
 use super::error::CheckpointError;
-use super::format::{CheckpointHeader, LSN_MAX, is_temporary, name_lsn};
+use super::format::{CheckpointHeader, LSN_MAX, is_abandoned, name_lsn};
 use super::writer::CheckpointWriter;
 use crate::folder::{Folder, RealFolder};
 
@@ -75,19 +75,20 @@ impl CheckpointFolder {
         CheckpointWriter::create(&self.folder, CheckpointHeader { cluster, lsn, epoch })
     }
 
-    /// Removes all finished checkpoints but the newest `keep`, of which it always leaves one, and what unfinished ones
-    /// have left behind; then syncs the folder. Not while one is being written. Returns how many finished ones went.
+    /// Removes all finished checkpoints but the newest `keep`, of which it always leaves one, and the unfinished ones of
+    /// this epoch and of older ones; then syncs the folder. Not while this leader writes one. A leader that was replaced
+    /// and still writes one cannot finish it then. Returns how many finished ones went.
     ///
     /// # Errors
     /// [`CheckpointError::Io`]; some may be gone then.
-    pub fn retain(&self, keep: usize) -> Result<usize, CheckpointError> {
+    pub fn retain(&self, keep: usize, epoch: Epoch) -> Result<usize, CheckpointError> {
         let names = self.names()?;
         let mut finished: Vec<_> =
             names.iter().filter_map(|(name, _)| name_lsn(name).map(|lsn| (lsn, name))).collect();
         finished.sort_unstable_by_key(|(lsn, _)| *lsn);
         finished.truncate(finished.len().saturating_sub(keep.max(1)));
         let gone = finished.len();
-        let stale = names.iter().map(|(name, _)| name).filter(|name| is_temporary(name));
+        let stale = names.iter().map(|(name, _)| name).filter(|name| is_abandoned(name, epoch));
         // The oldest first: at every moment the newest are there.
         for name in finished.into_iter().map(|(_, name)| name).chain(stale) {
             match self.folder.remove(name) {

@@ -45,7 +45,7 @@ pub struct CheckpointWriter {
 
 impl CheckpointWriter {
     pub(super) fn create(folder: &Folder, header: CheckpointHeader) -> Result<Self, CheckpointError> {
-        let temporary = temporary_name(header.lsn);
+        let temporary = temporary_name(header.lsn, header.epoch);
         let created = folder.create_long(&temporary);
         let file = created.map_err(|source| {
             // A full disk may have left an empty one.
@@ -93,8 +93,8 @@ impl CheckpointWriter {
     /// the file its name, durably. A checkpoint of the same LSN is replaced.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`], or [`CheckpointError::Corrupt`] when what was read back is not what was written. There
-    /// is then no such checkpoint, except that after a failed sync of the folder there may be one, which is whole.
+    /// [`CheckpointError::Io`], or [`CheckpointError::Corrupt`] when what was read back is not what was written. One of
+    /// kind `NotFound` says that a newer leader has removed what was written so far. There is then no such checkpoint, except that after a failed sync of the folder there may be one, which is whole.
     pub fn finish(mut self) -> Result<Written, CheckpointError> {
         if self.filled > 0 {
             self.flush()?;

@@ -1,7 +1,7 @@
 //! Damage of every kind is refused, and what is read before the refusal is a beginning of what was written.
 
 use super::super::error::{CheckpointError, Damage};
-use super::super::format::{BLOCK_PAYLOAD_MAX, PIECE_BYTES};
+use super::super::format::{BLOCK_PAYLOAD_MAX, PIECE_BYTES, temporary_name};
 use super::{image, read_sim, sim, write};
 use crate::folder::SimDisk;
 
@@ -107,7 +107,8 @@ fn an_image_that_is_not_what_was_written_never_gets_its_name() {
     write(&sim(&disk), 7, b"the good one").expect("written");
     let mut writer = sim(&disk).create(super::CLUSTER, super::Lsn(7), super::Epoch(9)).expect("begun");
     writer.write(&image(2 << 20, 1)).expect("written");
-    disk.tamper(&format!("{NAME}.tmp"), |bytes| bytes[5000] ^= 1);
+    let temporary = temporary_name(super::Lsn(7), super::Epoch(9));
+    disk.tamper(&temporary, |bytes| bytes[5000] ^= 1);
     assert!(matches!(writer.finish(), Err(CheckpointError::Corrupt { offset: 4096, .. })));
     assert_eq!(read_sim(&disk, NAME).expect("still there"), b"the good one");
     assert_eq!(sim(&disk).list().expect("a list").len(), 1);

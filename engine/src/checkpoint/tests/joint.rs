@@ -102,7 +102,7 @@ async fn live(log: &Log, images: &SimDisk, mut state: Vec<Bytes>, mutant: Mutant
             let mut writer = folder.create(CLUSTER, Lsn(acknowledged), Epoch(1))?;
             writer.write(&encode(&state))?;
             writer.finish()?;
-            folder.retain(2)?;
+            folder.retain(2, Epoch(1))?;
             Ok(folder.list()?.get(1).map(|older| older.lsn))
         };
         match checkpoint() {

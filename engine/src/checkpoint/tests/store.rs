@@ -38,7 +38,7 @@ fn what_is_written_is_read_on_a_real_disk() {
         assert_eq!(read_all(reader).expect("whole"), content, "{len}");
     }
     assert_eq!(lsns(&folder), (0..LENGTHS.len() as u64).rev().collect::<Vec<_>>());
-    assert_eq!(folder.retain(2).expect("removed"), LENGTHS.len() - 2);
+    assert_eq!(folder.retain(2, Epoch(3)).expect("removed"), LENGTHS.len() - 2);
     assert_eq!(std::fs::read_dir(&path).expect("the folder").count(), 2);
     // Opened once more it is the same.
     assert_eq!(lsns(&CheckpointFolder::open(&path).expect("a folder")), [8, 7]);
@@ -70,11 +70,37 @@ fn an_unfinished_one_leaves_nothing_and_is_never_listed() {
     assert_eq!(names(&disk), ["checkpoint-0000000000000004.ckpt"]);
     // Left by a crash.
     Folder::Sim(disk.clone()).create("checkpoint-0000000000000009.ckpt.tmp", b"half").expect("made");
-    assert_eq!(sim(&disk).retain(2).expect("removed"), 0);
+    assert_eq!(sim(&disk).retain(2, Epoch(3)).expect("removed"), 0);
     assert_eq!(names(&disk), ["checkpoint-0000000000000004.ckpt"]);
     // The last good one is never removed.
-    assert_eq!(sim(&disk).retain(0).expect("removed"), 0);
+    assert_eq!(sim(&disk).retain(0, Epoch(3)).expect("removed"), 0);
     assert_eq!(lsns(&sim(&disk)), [4]);
+}
+
+/// A leader that was replaced writes the same checkpoint as its successor.
+#[test]
+fn leaders_do_not_get_in_each_others_way() {
+    let disk = SimDisk::new(1);
+    let folder = sim(&disk);
+    let begin = |epoch, content: &[u8]| {
+        let mut writer = folder.create(CLUSTER, Lsn(5), Epoch(epoch)).expect("begun");
+        writer.write(content).expect("written");
+        writer
+    };
+    let (old, new) = (begin(1, &image(2 << 20, 1)), begin(2, &image(2 << 20, 2)));
+    assert_eq!(names(&disk).len(), 2);
+    // The old one cleans up late: not what its successor writes.
+    assert_eq!(folder.retain(2, Epoch(0)).expect("nothing"), 0);
+    assert_eq!(names(&disk).len(), 2);
+    assert_eq!(folder.retain(2, Epoch(1)).expect("removed"), 0);
+    assert_eq!(names(&disk), ["checkpoint-0000000000000005-0000000000000002.ckpt.tmp"]);
+    match old.finish() {
+        Err(CheckpointError::Io { source, .. }) => assert_eq!(source.kind(), std::io::ErrorKind::NotFound),
+        other => panic!("{other:?}"),
+    }
+    new.finish().expect("finished");
+    assert_eq!(names(&disk), ["checkpoint-0000000000000005.ckpt"]);
+    assert_eq!(read_sim(&disk, "checkpoint-0000000000000005.ckpt").expect("whole"), image(2 << 20, 2));
 }
 
 #[test]
