@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub(crate) use aligned::AlignedBuf;
-pub(crate) use real::{FolderLock, RealFolder};
+pub(crate) use real::RealFolder;
 #[cfg(test)]
 pub(crate) use sim::{Fault, SimDisk};
 
@@ -103,7 +103,7 @@ impl Folder {
         each!(self, folder => folder.sync(name))
     }
 
-    /// Renames, replacing what has the new name.
+    /// Renames a file, replacing what has the new name, or a folder.
     pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         each!(self, folder => folder.rename(from, to))
     }
@@ -113,7 +113,62 @@ impl Folder {
         each!(self, folder => folder.remove(name))
     }
 
-    /// Makes creations, renames and removals durable.
+    /// Names of the folders in this one, in no order.
+    pub(crate) fn folders(&self) -> io::Result<Vec<String>> {
+        each!(self, folder => folder.folders())
+    }
+
+    /// A folder in this one, whether it is there or not.
+    pub(crate) fn within(&self, name: &str) -> Self {
+        match self {
+            Self::Real(folder) => Self::Real(folder.within(name)),
+            #[cfg(test)]
+            Self::Sim(disk) => Self::Sim(disk.within(name)),
+        }
+    }
+
+    /// Makes a folder in this one, which must not be there. Nothing is durable yet.
+    pub(crate) fn create_folder(&self, name: &str) -> io::Result<()> {
+        each!(self, folder => folder.create_folder(name))
+    }
+
+    /// Removes an empty folder in this one.
+    pub(crate) fn remove_folder(&self, name: &str) -> io::Result<()> {
+        each!(self, folder => folder.remove_folder(name))
+    }
+
+    /// Gives a file its name in another folder as well, which is on the same file system: the same file from then on.
+    pub(crate) fn link(&self, name: &str, to: &Self) -> io::Result<()> {
+        match (self, to) {
+            (Self::Real(from), Self::Real(to)) => from.link(name, to),
+            #[cfg(test)]
+            (Self::Sim(from), Self::Sim(to)) => from.link(name, to),
+            #[cfg(test)]
+            (Self::Real(_), Self::Sim(_)) | (Self::Sim(_), Self::Real(_)) => {
+                panic!("a simulated disk and a real one")
+            }
+        }
+    }
+
+    /// Locks the folder itself, by whichever name it goes; `None` when somebody else has it.
+    pub(crate) fn lock(&self) -> io::Result<Option<FolderLock>> {
+        match self {
+            Self::Real(folder) => Ok(folder.lock()?.map(FolderLock::Real)),
+            #[cfg(test)]
+            Self::Sim(disk) => Ok(disk.lock()?.map(|locked| FolderLock::Sim(disk.clone(), locked))),
+        }
+    }
+
+    /// The same folder, whose files are [read](Self::read) also while somebody writes to them.
+    pub(crate) fn regardless_of_locks(&self) -> Self {
+        match self {
+            Self::Real(folder) => Self::Real(folder.regardless_of_locks()),
+            #[cfg(test)]
+            Self::Sim(disk) => Self::Sim(disk.clone()),
+        }
+    }
+
+    /// Makes creations, renames and removals of its own entries durable.
     pub(crate) fn sync_folder(&self) -> io::Result<()> {
         each!(self, folder => folder.sync_folder())
     }
@@ -153,7 +208,27 @@ impl Folder {
                 })
             }
             #[cfg(test)]
-            Self::Sim(disk) => Ok(SegmentFile::Sim(disk.clone(), name.to_owned())),
+            Self::Sim(disk) => Ok(SegmentFile::Sim(disk.clone(), disk.inode_of(name)?)),
+        }
+    }
+}
+
+/// As long as it lives nobody else recovers or writes the log in this folder.
+#[derive(Debug)]
+pub(crate) enum FolderLock {
+    /// Of the operating system.
+    Real(std::fs::File),
+    /// In memory.
+    #[cfg(test)]
+    Sim(SimDisk, usize),
+}
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        match self {
+            Self::Real(folder) => real::unlock(folder),
+            #[cfg(test)]
+            Self::Sim(disk, locked) => disk.unlock(*locked),
         }
     }
 }
@@ -167,9 +242,9 @@ pub(crate) enum SegmentFile {
     Uring(tokio_uring::fs::File, std::fs::File),
     /// By `pwrite`; it blocks the log's thread, which has nothing else to do.
     Posix(std::fs::File),
-    /// In memory.
+    /// In memory: the file itself, whatever becomes of its name.
     #[cfg(test)]
-    Sim(SimDisk, String),
+    Sim(SimDisk, usize),
 }
 
 impl SegmentFile {
@@ -198,8 +273,8 @@ impl SegmentFile {
                 (result, buf)
             }
             #[cfg(test)]
-            Self::Sim(disk, name) => {
-                let result = disk.write_once(name, &buf[..len], offset).await;
+            Self::Sim(disk, inode) => {
+                let result = disk.write_once(*inode, &buf[..len], offset).await;
                 (result, buf)
             }
         }

@@ -26,18 +26,8 @@ const TRANSFER_BYTES: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct RealFolder {
     path: PathBuf,
-}
-
-/// As long as it lives nobody else recovers or writes the log in this folder.
-#[derive(Debug)]
-pub(crate) struct FolderLock {
-    folder: File,
-}
-
-impl Drop for FolderLock {
-    fn drop(&mut self) {
-        unlock(&self.folder);
-    }
+    /// Whether a file is not read while somebody writes to it.
+    heeds_locks: bool,
 }
 
 /// Gives a lock back by word and not only by closing: a child of this process that is just being started has a
@@ -99,7 +89,15 @@ pub(super) fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<us
 
 impl RealFolder {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, heeds_locks: true }
+    }
+
+    pub(super) fn regardless_of_locks(&self) -> Self {
+        Self { path: self.path.clone(), heeds_locks: false }
+    }
+
+    pub(super) fn within(&self, name: &str) -> Self {
+        Self { path: self.path.join(name), heeds_locks: self.heeds_locks }
     }
 
     /// Makes the folder when it is not there, durably.
@@ -115,10 +113,10 @@ impl RealFolder {
     }
 
     /// `None` when somebody else has it.
-    pub(crate) fn lock(&self) -> io::Result<Option<FolderLock>> {
+    pub(super) fn lock(&self) -> io::Result<Option<File>> {
         let folder = File::open(&self.path)?;
         match rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(FolderLock { folder })),
+            Ok(()) => Ok(Some(folder)),
             Err(Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -148,7 +146,11 @@ impl RealFolder {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&self.path)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
+            let metadata = match entry.metadata() {
+                // Somebody has removed it just now: where two work in the folder, that is no fault.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
             // Names that are not text are not ours.
             if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
                 found.push((name, metadata.len()));
@@ -160,8 +162,37 @@ impl RealFolder {
         Ok(found)
     }
 
+    pub(super) fn folders(&self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if let (true, Ok(name)) = (entry.file_type()?.is_dir(), entry.file_name().into_string()) {
+                found.push(name);
+            }
+            if found.len() > FILES_MAX {
+                return Err(io::Error::other("too many folders"));
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn create_folder(&self, name: &str) -> io::Result<()> {
+        std::fs::create_dir(self.path.join(name))
+    }
+
+    pub(super) fn remove_folder(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_dir(self.path.join(name))
+    }
+
+    pub(super) fn link(&self, name: &str, to: &Self) -> io::Result<()> {
+        std::fs::hard_link(self.path.join(name), to.path.join(name))
+    }
+
     pub(super) fn read(&self, name: &str, len: usize) -> io::Result<AlignedBuf> {
         let file = self.open(name, OpenOptions::new().read(true), false)?;
+        if !self.heeds_locks {
+            return Self::read_open(&file, len);
+        }
         // Fails while a write of a killed process is still on its way: see `open_for_writes`.
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)?;
         let result = Self::read_open(&file, len);

@@ -88,6 +88,24 @@ pub enum RecoverError {
         /// The bound.
         max: usize,
     },
+    /// The log was forked, or written, in the name of this epoch or of a newer one: another leader has been here.
+    #[error("the log in {dir} cannot be forked for epoch {asked}: it was taken over in epoch {found}")]
+    StaleFork {
+        /// The folder.
+        dir: PathBuf,
+        /// The epoch of the fork that was asked for.
+        asked: Epoch,
+        /// The newest one there.
+        found: Epoch,
+    },
+    /// The caller could not prove that it still leads, so the log was not forked.
+    #[error("the log in {dir} is not forked: {source}")]
+    NotLeading {
+        /// The folder.
+        dir: PathBuf,
+        /// What the caller said.
+        source: ReplayError,
+    },
     /// The caller did not take a record.
     #[error("record {lsn} was not taken: {source}")]
     Replay {
@@ -98,7 +116,8 @@ pub enum RecoverError {
     },
 }
 
-/// What a caller of [`recover`](super::recover) answers to a record it cannot take.
+/// What a caller of [`recover`](super::recover) answers to a record it cannot take, and one of
+/// [`recover_forked`](super::recover_forked) when it does not lead any more.
 pub type ReplayError = Box<dyn std::error::Error + Send + Sync>;
 
 /// In which way a file contradicts what was written.

@@ -64,6 +64,7 @@ impl Log {
         if options.dir != recovered.dir {
             return Err(LogError::BadOptions("the log in another folder was recovered"));
         }
+        options.dir.clone_from(&recovered.home);
         let folder = Folder::Real(RealFolder::new(std::mem::take(&mut options.dir)));
         Self::start_in(folder, body, &options, recovered, rand::random)
     }

@@ -11,17 +11,21 @@
 //!
 //! - **Segments that are no longer needed go when the caller says so** ([`Log::release`]), in an order that survives
 //!   a power cut at every step.
+//! - **It can be taken from a writer that may still live** ([`recover_forked`]): it goes on in a fork, a folder within
+//!   its folder, out of the reach of that writer. The newest fork is the log.
 //!
 //! It does not know what its records mean, when they may be dropped, or who leads.
 //!
-//! Reading order: `limits.rs`, `format/`, `recovery/table.rs`, the rest of `recovery/`, then the thread in
-//! `writer.rs`. One thread does the writes, by tokio-uring or, where io_uring is denied, by `pwrite`; `crate::folder` is
+//! Reading order: `limits.rs`, `format/`, `recovery/table.rs`, the rest of `recovery/`, `home.rs` and `fork.rs`, then
+//! the thread in `writer.rs`. One thread does the writes, by tokio-uring or, where io_uring is denied, by `pwrite`; `crate::folder` is
 //! the seam below both, with a simulated disk for the tests.
 
 mod batch;
 mod error;
+mod fork;
 mod format;
 mod handle;
+mod home;
 mod limits;
 mod options;
 mod prepare;
@@ -34,7 +38,9 @@ mod tests;
 mod writer;
 
 pub use error::{Corruption, LogError, RecoverError, ReplayError};
+pub use fork::{Prove, recover_forked};
 pub use handle::Log;
+pub use home::{current_folder, exists};
 pub use limits::{
     GROUP_BYTES_MAX, GROUP_RECORDS_MAX, QUEUE_APPENDS_MAX, QUEUE_BYTES_MAX, SEGMENT_BYTES_DEFAULT,
     SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS_MAX,

@@ -11,7 +11,7 @@ use super::limits::{SEGMENT_BYTES_DEFAULT, SEGMENTS_MAX};
 /// What a log is started with.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
-    /// The folder of the segments; the one that was recovered.
+    /// The folder of the log; the one that was recovered.
     pub dir: PathBuf,
     /// The cluster whose log this is.
     pub cluster: ClusterId,

@@ -1,5 +1,6 @@
 //! The log on a real disk, by both bodies: clean ends, crashes, rotation, damage of files.
 
+mod fork;
 mod kill;
 mod rotation;
 mod start;

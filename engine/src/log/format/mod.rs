@@ -12,12 +12,22 @@
 //!
 //! A written sector is never all zero, so that recovery tells "never written" from "rotten": see [`sector`].
 //! A group's header carries the checksum of its body and of the group before it, across segments.
+//!
+//! ```text
+//! the log's folder
+//! +-- wal-*.log, witness                   the log, as long as there is no fork
+//! +-- fork-<16 hex digits of an epoch>/    the log, once it is there: the newest fork counts, all else are remains
+//! |   +-- wal-*.log, witness               segments that are written no more may be files of the log before as well
+//! +-- fork-<...>.tmp/                      a fork that is not finished; locked as long as somebody works on it
+//! ```
 
+mod fork;
 mod group;
 mod sector;
 mod segment;
 mod witness;
 
+pub(crate) use fork::{fork_epoch, fork_name, unfinished_fork_epoch, unfinished_fork_name};
 pub(crate) use group::{
     GROUP_HEADER_BYTES, GroupHeader, RECORD_HEADER_BYTES, encode_group, group_blocks, group_capacity, records,
 };

@@ -101,7 +101,8 @@ impl fmt::Display for SegmentVerdict {
     }
 }
 
-/// Reads one segment of a log, of whichever cluster, and changes nothing.
+/// Reads one segment of a log, of whichever cluster, and changes nothing. Where a log has its segments says
+/// [`current_folder`](crate::log::current_folder).
 ///
 /// Damage is no error here: it is the verdict.
 ///

@@ -18,14 +18,16 @@ use super::format::{
     BLOCK_BYTES, BadHeader, SECTOR_BYTES, TEMPORARY_SUFFIX, VERSION, WITNESS_NAME, Witness, is_zero,
     segment_name, segment_sequence,
 };
+use super::home::Home;
 use super::limits::SEGMENTS_MAX;
 use super::prepare::write_witness;
-use crate::folder::{Folder, RealFolder};
+use crate::folder::{AlignedBuf, Folder, RealFolder};
 #[cfg(test)]
 pub(crate) use inspect::inspect_in;
 pub use inspect::{InspectedGroup, InspectedHeader, Inspection, SegmentVerdict, inspect};
 use reader::Reader;
 pub(crate) use recovered::ActiveSegment;
+pub(super) use recovered::Tail;
 pub use recovered::{CutTail, Recovered};
 pub(crate) use scan::Position;
 
@@ -35,8 +37,11 @@ pub type Replay<'a> = dyn FnMut(Lsn, Epoch, &[u8]) -> Result<(), ReplayError> + 
 /// Reads the log of `cluster` in `dir`, which is made when it is missing, and hands each record *after* `after` to
 /// `replay` in order: [`Lsn`]`(0)` for all, the LSN of a checkpoint for what it does not hold. The others are checked
 /// as well, as far as they are kept. A torn tail is cut durably before this returns, and the remains of a
-/// [release](crate::log::Log::release) that a crash interrupted are removed. It blocks, and keeps one segment in
-/// memory at a time.
+/// [release](crate::log::Log::release) or of a [fork](crate::log::recover_forked) that a crash interrupted are removed.
+/// It blocks, and keeps one segment in memory at a time.
+///
+/// Where the log was forked, this is about its newest fork, and so is the lock. It is refused as in use while somebody
+/// is making a fork. Whoever leads in terms of epochs must have made its own epoch known before it calls this.
 ///
 /// `after` is also a witness: a log that ends before it has lost records, and one that begins later than right
 /// after it cannot give what is asked for. Both are refused.
@@ -58,47 +63,39 @@ pub fn recover(
     after: Lsn,
     replay: &mut Replay<'_>,
 ) -> Result<Recovered, RecoverError> {
-    let real = RealFolder::new(dir.to_owned());
-    let io = |doing| move |source| RecoverError::Io { path: dir.to_owned(), doing, source };
-    real.create_if_missing().map_err(io("make the folder"))?;
-    let lock = real.lock().map_err(io("lock"))?;
-    let lock = lock.ok_or_else(|| RecoverError::InUse { dir: dir.to_owned() })?;
-    let recovered = recover_folder(&Folder::Real(real), cluster, after, replay)?;
-    Ok(Recovered { lock: Some(lock), ..recovered })
+    recover_in(&open_root(dir)?, cluster, after, replay)
 }
 
-/// As [`recover`], without the lock.
+/// The log's folder, made when it is missing.
+pub(super) fn open_root(dir: &Path) -> Result<Folder, RecoverError> {
+    let real = RealFolder::new(dir.to_owned());
+    let io = |source| RecoverError::Io { path: dir.to_owned(), doing: "make the folder", source };
+    real.create_if_missing().map_err(io)?;
+    Ok(Folder::Real(real))
+}
+
+/// As [`recover`].
+pub(crate) fn recover_in(
+    root: &Folder,
+    cluster: ClusterId,
+    after: Lsn,
+    replay: &mut Replay<'_>,
+) -> Result<Recovered, RecoverError> {
+    let home = Home::lock(root)?;
+    let recovered = recover_folder(&home.folder, cluster, after, replay)?;
+    let (fork, lock) = home.settle(root)?;
+    Ok(Recovered { dir: root.path().to_owned(), fork, lock: Some(lock), ..recovered })
+}
+
+/// As [`recover`] for a log in this very folder, without the lock.
 pub(crate) fn recover_folder(
     folder: &Folder,
     cluster: ClusterId,
     after: Lsn,
     replay: &mut Replay<'_>,
 ) -> Result<Recovered, RecoverError> {
-    let mut listed = list(folder)?;
-    let witness = if listed.witness { Some(read_witness(folder, cluster)?) } else { None };
-    // Without a witness a log may begin anywhere, when the reader finds that nothing is missing after `after`.
-    let first_sequence = match (&witness, listed.sequences.first()) {
-        (Some(witness), _) => witness.first_sequence,
-        (None, Some(first)) if after > Lsn(0) => *first,
-        (None, _) => 1,
-    };
-    // What a release has left.
-    let kept = listed.sequences.partition_point(|sequence| *sequence < first_sequence);
-    let released: Vec<_> = listed.sequences.drain(..kept).collect();
-    let sequences = &listed.sequences;
-    check_sequences(folder, sequences, first_sequence, witness.is_some(), after)?;
-
-    let mut reader = Reader::new(folder, cluster, after);
-    let in_use = headers_in_use(folder, sequences)?;
-    for (i, sequence) in sequences.iter().enumerate() {
-        let later = in_use[i + 1..].contains(&true);
-        reader.segment(*sequence, sequences.len() == i + 1, later, replay)?;
-    }
-    if let Some(witness) = &witness {
-        reader.check_witness(witness)?;
-    }
-    reader.check_reaches(after, first_sequence)?;
-
+    let Examined { listed, released, witness, first_sequence, reader } =
+        examine(folder, cluster, after, false, replay)?;
     // Nothing was changed so far; from here on nothing is refused any more.
     for name in &listed.temporary {
         folder.remove(name).map_err(failed(folder, name, "remove"))?;
@@ -107,12 +104,7 @@ pub(crate) fn recover_folder(
         folder.remove(&name).map_err(failed(folder, &name, "remove"))?;
     }
     reader.cut_tail()?;
-    let end = Witness {
-        cluster,
-        first_sequence,
-        last_lsn: Lsn(reader.position.next_lsn.0 - 1),
-        seal: reader.position.seal,
-    };
+    let end = reader.end(first_sequence);
     if let Some(active) = &reader.tail.active {
         let name = segment_name(active.sequence);
         folder.sync(&name).map_err(failed(folder, &name, "sync"))?;
@@ -128,12 +120,82 @@ pub(crate) fn recover_folder(
     }
     Ok(Recovered {
         dir: folder.path().to_owned(),
+        home: folder.path().to_owned(),
+        fork: None,
         cluster,
         first_lsn: reader.first_lsn.unwrap_or(Lsn(1)),
         position: reader.position,
-        tail: reader.tail,
+        tail: Box::new(reader.tail),
         cut: reader.cut,
         lock: None,
+    })
+}
+
+/// A log that was read to its end.
+pub(super) struct Examined<'a> {
+    listed: Listed,
+    /// What a release has left.
+    released: Vec<u64>,
+    witness: Option<Witness>,
+    first_sequence: u64,
+    reader: Reader<'a>,
+}
+
+/// Reads and checks everything, and changes nothing.
+fn examine<'a>(
+    folder: &'a Folder,
+    cluster: ClusterId,
+    after: Lsn,
+    keeps_active: bool,
+    replay: &mut Replay<'_>,
+) -> Result<Examined<'a>, RecoverError> {
+    let mut listed = list(folder)?;
+    let witness = if listed.witness { Some(read_witness(folder, cluster)?) } else { None };
+    // Without a witness a log may begin anywhere, when the reader finds that nothing is missing after `after`.
+    let first_sequence = match (&witness, listed.sequences.first()) {
+        (Some(witness), _) => witness.first_sequence,
+        (None, Some(first)) if after > Lsn(0) => *first,
+        (None, _) => 1,
+    };
+    let kept = listed.sequences.partition_point(|sequence| *sequence < first_sequence);
+    let released: Vec<_> = listed.sequences.drain(..kept).collect();
+    let sequences = &listed.sequences;
+    check_sequences(folder, sequences, first_sequence, witness.is_some(), after)?;
+
+    let mut reader = Reader::new(folder, cluster, after, keeps_active);
+    let in_use = headers_in_use(folder, sequences)?;
+    for (i, sequence) in sequences.iter().enumerate() {
+        let later = in_use[i + 1..].contains(&true);
+        reader.segment(*sequence, sequences.len() == i + 1, later, replay)?;
+    }
+    if let Some(witness) = &witness {
+        reader.check_witness(witness)?;
+    }
+    reader.check_reaches(after, first_sequence)?;
+    Ok(Examined { listed, released, witness, first_sequence, reader })
+}
+
+/// All that a fork is made of.
+pub(super) struct Sound {
+    /// How far it reaches.
+    pub(super) end: Witness,
+    pub(super) epoch: Epoch,
+    pub(super) tail: Tail,
+    pub(super) cut: Option<CutTail>,
+    /// The segment in use, as it was read.
+    pub(super) active_bytes: Option<AlignedBuf>,
+}
+
+/// Reads and checks everything, hands out nothing, and changes nothing.
+pub(super) fn check(folder: &Folder, cluster: ClusterId, after: Lsn) -> Result<Sound, RecoverError> {
+    let examined = examine(folder, cluster, after, true, &mut |_, _, _| Ok(()))?;
+    let reader = examined.reader;
+    Ok(Sound {
+        end: reader.end(examined.first_sequence),
+        epoch: reader.position.epoch,
+        tail: reader.tail,
+        cut: reader.cut,
+        active_bytes: reader.active_bytes,
     })
 }
 
@@ -146,7 +208,7 @@ struct Listed {
 }
 
 /// Puts the file and what was tried around the operating system's error.
-fn failed<'a>(
+pub(super) fn failed<'a>(
     folder: &'a Folder,
     name: &'a str,
     doing: &'static str,

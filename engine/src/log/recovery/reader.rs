@@ -24,12 +24,24 @@ pub(super) struct Reader<'a> {
     pub(super) position: Position,
     pub(super) tail: Tail,
     pub(super) cut: Option<CutTail>,
+    /// Whether the bytes of the segment in use are wanted.
+    keeps_active: bool,
+    pub(super) active_bytes: Option<AlignedBuf>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(folder: &'a Folder, cluster: ClusterId, after: Lsn) -> Self {
-        let position = Position { next_lsn: Lsn(1), seal: Crc32c(0), epoch: Epoch(0) };
-        Self { folder, cluster, after, first_lsn: None, position, tail: Tail::default(), cut: None }
+    pub(super) fn new(folder: &'a Folder, cluster: ClusterId, after: Lsn, keeps_active: bool) -> Self {
+        Self {
+            folder,
+            cluster,
+            after,
+            first_lsn: None,
+            position: Position { next_lsn: Lsn(1), seal: Crc32c(0), epoch: Epoch(0) },
+            tail: Tail::default(),
+            cut: None,
+            keeps_active,
+            active_bytes: None,
+        }
     }
 
     fn corrupt(&self, sequence: u64, offset: u64, what: Corruption) -> RecoverError {
@@ -70,6 +82,10 @@ impl<'a> Reader<'a> {
             HeaderVerdict::Read => {
                 let header = self.header(sequence, block, found)?;
                 self.groups(&file, &header, later, replay)?;
+                if self.keeps_active {
+                    // As far as anybody knows yet: a later one may take its place.
+                    self.active_bytes = Some(file);
+                }
             }
         }
         Ok(())
@@ -169,6 +185,16 @@ impl<'a> Reader<'a> {
         self.tail.active =
             Some(ActiveSegment { sequence, salt: header.salt, bytes: header.bytes, end: at as u64 });
         Ok(())
+    }
+
+    /// How far the log reaches, to be written down.
+    pub(super) fn end(&self, first_sequence: u64) -> Witness {
+        Witness {
+            cluster: self.cluster,
+            first_sequence,
+            last_lsn: Lsn(self.position.next_lsn.0 - 1),
+            seal: self.position.seal,
+        }
     }
 
     /// The log reaches as far as it once did.

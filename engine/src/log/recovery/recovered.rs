@@ -9,14 +9,18 @@ use super::scan::Position;
 use crate::folder::FolderLock;
 
 /// A log that was read to its end and can be continued by [`Log::start`](crate::log::Log::start). It keeps the
-/// folder locked.
+/// folder that the log is in locked.
 #[derive(Debug)]
 pub struct Recovered {
+    /// The log's folder, as the caller named it.
     pub(crate) dir: PathBuf,
+    /// The folder where the log is: that one or a fork in it.
+    pub(crate) home: PathBuf,
+    pub(crate) fork: Option<Epoch>,
     pub(crate) cluster: ClusterId,
     pub(crate) first_lsn: Lsn,
     pub(crate) position: Position,
-    pub(crate) tail: Tail,
+    pub(crate) tail: Box<Tail>,
     pub(crate) cut: Option<CutTail>,
     pub(crate) lock: Option<FolderLock>,
 }
@@ -72,7 +76,13 @@ impl Recovered {
         self.position.epoch
     }
 
-    /// The torn write that was removed, if there was one.
+    /// The fork that the log is in, if it was ever forked.
+    #[must_use]
+    pub fn fork(&self) -> Option<Epoch> {
+        self.fork
+    }
+
+    /// The torn write that was removed, or not taken along into a fork, if there was one.
     #[must_use]
     pub fn cut(&self) -> Option<CutTail> {
         self.cut

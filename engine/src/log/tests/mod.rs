@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod every_bit;
 mod faults;
+mod fork;
 mod grouping;
 mod inspect;
 mod release;
