@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use distrifs_engine::checkpoint::{CheckpointError, CheckpointFolder, CheckpointReader, Listed};
 use distrifs_engine::durable_file;
-use distrifs_engine::log::{Corruption, Log, LogOptions, RecoverError, Recovered, recover};
+use distrifs_engine::log::{self, Corruption, Log, LogOptions, RecoverError, Recovered, recover};
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 
 use crate::config::MasterConfig;
@@ -246,17 +246,14 @@ fn refused(config: &MasterConfig, images: &[Image], log_begins: Lsn, verdict: Ve
     StartError::Refused { path, why }
 }
 
-/// Whether the folder has no segment, whatever else is in it: a fresh file system has its `lost+found`.
+/// Whether the folder has no log, whatever else is in it: a fresh file system has its `lost+found`.
 fn is_empty(dir: &Path) -> Result<bool, StartError> {
-    let listed = || {
-        for entry in std::fs::read_dir(dir)? {
-            if entry?.path().extension().is_some_and(|extension| extension == "log") {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    };
-    listed().map_err(|source| StartError::Folder { path: dir.to_owned(), doing: "list", source })
+    let exists = log::exists(dir);
+    exists.map(|exists| !exists).map_err(|source| StartError::Folder {
+        path: dir.to_owned(),
+        doing: "list",
+        source,
+    })
 }
 
 #[cfg(test)]

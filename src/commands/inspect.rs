@@ -27,9 +27,9 @@ pub(crate) struct Inspect {
 
 #[derive(Debug, Subcommand)]
 enum Kind {
-    /// The records of a log segment, or of all segments in a folder
+    /// The records of a log segment, or of all segments of the log in a folder
     Wal {
-        /// A file `wal-*.log`, or the folder of them
+        /// A file `wal-*.log`, or the log's folder: its newest fork, if it was forked, is shown
         file: PathBuf,
     },
     /// The facts of a checkpoint, or of all in a folder
@@ -94,11 +94,11 @@ enum Row<'a> {
 impl Inspect {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), CommandError> {
         let (file, prefix, suffix, show): (_, _, _, Show) = match &self.kind {
-            Kind::Wal { file } => (file, "wal-", ".log", segment),
-            Kind::Checkpoint { file } => (file, "checkpoint-", ".ckpt", one_checkpoint),
+            Kind::Wal { file } => (current(file)?, "wal-", ".log", segment),
+            Kind::Checkpoint { file } => (file.clone(), "checkpoint-", ".ckpt", one_checkpoint),
         };
         let mut damaged = Vec::new();
-        for path in files(file, prefix, suffix)? {
+        for path in files(&file, prefix, suffix)? {
             damaged.extend(show(&path, output)?);
         }
         // The first is named; all of them were printed.
@@ -124,6 +124,14 @@ struct Damage {
     path: PathBuf,
     /// Offset, LSN and what is wrong.
     why: String,
+}
+
+/// The file itself, or the folder in which the segments of this log are: it may have been forked.
+fn current(path: &Path) -> Result<PathBuf, CommandError> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    log::current_folder(path).map_err(|source| CommandError::local(path, "list", source))
 }
 
 /// The file itself, or all of its kind in the folder, in order.

@@ -4,6 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use distrifs_engine::checkpoint::CheckpointFolder;
+use distrifs_engine::log::{self, Log, LogOptions};
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 use distrifs_testkit::{Cluster, wait_until};
 
@@ -59,6 +60,30 @@ fn the_log_of_a_master_is_shown_and_its_damage_is_named() {
         (&last["verdict"], &last["offset"], &last["lsn"]),
         (&"corrupt".into(), &4096.into(), &1.into())
     );
+}
+
+#[test]
+fn of_a_log_that_was_forked_the_newest_fork_is_shown() {
+    let cluster = Cluster::start(BINARY);
+    let dir = cluster.scratch("forked");
+    let id = ClusterId(5);
+    let recovered = log::recover(&dir, id, Lsn(0), &mut |_, _, _| Ok(())).expect("an empty log");
+    let old = Log::start(LogOptions::new(dir.clone(), id, Epoch(1)), recovered).expect("a log");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let _ = runtime.block_on(old.append(vec!["no record of a master".into()])).expect("appended");
+    // The old one still runs, and has its locks.
+    drop(
+        log::recover_forked(&dir, id, Lsn(0), Epoch(2), &mut || Ok(()), &mut |_, _, _| Ok(()))
+            .expect("a fork"),
+    );
+    let segment = dir.join("fork-0000000000000002/wal-0000000000000001.log");
+    let rows = cluster.run(&["inspect", "--json", "wal", dir.to_str().expect("a path")]).ok().json();
+    let kinds: Vec<_> = rows.iter().map(|row| row["kind"].as_str().expect("a word")).collect();
+    assert_eq!(kinds, ["segment", "group", "record", "verdict"]);
+    for row in &rows {
+        assert_eq!(row["file"].as_str(), segment.to_str());
+    }
+    drop(old);
 }
 
 #[test]
