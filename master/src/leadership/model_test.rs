@@ -1,31 +1,51 @@
 //! Why no acknowledged change is lost when leaders follow each other, and a model checker that tries all orders.
 //!
 //! The **token** is a name with a number, the epoch; a claim renames n to n + 1, so that of all who saw n one succeeds. A
-//! **fork** is a log under the epoch of who leads it; the log of record is the finished fork of the highest epoch. The
-//! **lock** of a fork is held by its writer until that process is gone and its last write has come to rest. The
-//! **lease** is a hint when to claim and nothing else: here it has always run out. Any process may pause between any
-//! two steps, for ever, or be killed.
+//! **fork** is a log in a folder of its own, named after the epoch of who made it and finished by a rename; fork 0 is the
+//! log that was there first. The log of record is the newest finished fork. The **lock** of a fork stays with its
+//! folder through the rename, and is held by its maker or by who goes on in it until that process is gone and its last
+//! write has come to rest. The **lease** is a hint when to claim and nothing else: here it has always run out. Any
+//! process may pause between any two steps, for ever, or be killed.
+//!
+//! Who has claimed an epoch either **goes on in place**: locks the newest fork; looks that no process is making one;
+//! looks that it is still the newest; reads; looks again. What it writes is then in a fork of a lower epoch than its
+//! own. Or it **forks**: makes the folder under an unfinished name and locks it; proves that the token is still its own;
+//! reads the newest fork, whoever has that; looks that it is still the newest; renames its own.
 //!
 //! 1. *What a leader acknowledged, every later one has read.* A leader writes, then looks at the token, then
 //!    acknowledges; a claimant moves the token, then reads. If the leader still saw its epoch, its write was there before
 //!    the token moved, and so before any later leader read. If not, it acknowledges nothing. The pause between the look
 //!    and the answer does no harm: what is answered was read by then.
-//! 2. *What a late leader publishes hides nothing.* A claimant that was itself replaced before it published may still
-//!    publish: under its old epoch, below the fork of who replaced it. It has read what was acknowledged before its own
-//!    epoch, and nothing is ever acknowledged under that. For this, every leader puts its epoch on the log it
-//!    leads *before* the first change: a copy is published under it, a log that goes on in place is renamed to it.
-//!    A log that went on under its old name would be hidden by the late fork.
-//! 3. *A log has one writer.* A fork is published with its lock held. A claimant goes on in place only in a fork whose lock
-//!    it had before it read: whoever wrote there is gone, and nothing comes in behind the reading. Who has no lock
-//!    copies what it read and leaves the fork to its writer, which writes on unseen until it looks at the token.
-//! 4. *A log's epoch only grows.* A claimant that finds a fork of a higher epoch than its own has been replaced and gives
-//!    up; else it could get the lock of the newest fork when its writer dies, and put its own, lower, epoch on it.
+//! 2. *No fork comes late above a log that somebody goes on in.* Let A make a fork of an epoch below that of C, who goes
+//!    on in place. A locks, then looks at the token; C moves the token, then looks for locks. So A finds that it was
+//!    replaced, or C finds the lock and makes a fork instead, or A had finished, and C finds a newer fork when it looks
+//!    again. A fork above C's epoch means that C was replaced. It is all the same whether C takes the lock of the log
+//!    before it looks for forks or after, as long as both come after its claim.
+//! 3. *What a late fork hides is nothing.* A was replaced before it finished, by B, who forks, too. Until B's fork is
+//!    there, A's is the log of record, and has what was acknowledged before A's epoch, and nothing ever was under that.
+//! 4. *A log has one writer.* Who goes on in place has had the lock since before it read: whoever wrote there is gone, and
+//!    nothing comes in behind the reading. Who has no lock copies what it read and leaves the fork to its writer,
+//!    which writes on unseen until it looks at the token.
+//! 5. *What is removed is read by nobody.* A late fork removes the ones below it, and one of those may be what B is just
+//!    reading: it would find less than there was, and hide the rest beneath its own fork. A fork is removed only when there
+//!    is a newer one, so that whoever still finds the newest after it has read has read all of it.
+//! 6. *Who goes on in a fork of a newer epoch than its own does no harm.* It was replaced and acknowledges nothing. While it
+//!    has the lock everybody else forks; when it is gone, its write is one more that was never acknowledged.
 //!
-//! Each rule is also broken, one at a time, and the checker must find the harm. What is not in the model: a loss of
-//! power, for which the folder of the token is synced before anything is read, and of a fork before it is led; what a
-//! replaced leader answers to who only reads; and how forks are removed that are of no use any more.
+//! Each rule is also broken, one at a time, and the checker must find the harm. Of the two looks of who goes on in place
+//! the second suffices; the first saves the reading.
+//!
+//! What the model leaves open, so that it tries more than there is: who has claimed may always fork, also where it
+//! could go on in place, and begin again as often as it likes; who finds its own fork below a newer one leads until it
+//! looks at the token; records of a newer epoch in the log stop nobody. Whoever removes abandoned forks holds their
+//! locks meanwhile; whom that keeps from going on in place makes a fork, as it may at any time, and whoever was about to
+//! lock one of them gives up, as if it were gone. One who forks removes only abandoned ones of lower epochs: their
+//! makers would find that they were replaced.
+//!
+//! What is not in the model: a loss of power, for which the folder of the token is synced before anything is read, and
+//! that of the forks before one is led in; what a replaced leader answers to who only reads.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
@@ -50,13 +70,27 @@ enum Step {
     Waits,
     /// Has seen the token.
     Saw,
-    /// The token has its epoch.
+    /// The token has its epoch. From here it goes on in place, or makes a fork.
     Claimed,
-    /// Knows which fork is the log of record.
+    /// In place: knows the newest fork.
     Listed,
-    /// Has its records in memory, and may be making a copy of them: nobody sees it before it is published.
+    /// In place: has its lock.
+    Locked,
+    /// In place: nobody was making a fork.
+    Looked,
+    /// Forking: the folder of the fork is there, under its unfinished name.
+    Made,
+    /// Forking: and locked.
+    Guarded,
+    /// Forking: and then the token was still its own.
+    Certain,
+    /// Knows which fork it reads. In place: it was still the newest.
+    Chosen,
+    /// Has the records in memory; forking: and in its fork.
     Read,
-    /// Its log has its epoch.
+    /// Forking: what it read was still the newest.
+    Checked,
+    /// May write.
     Leads,
     /// A write is under way.
     Writes,
@@ -71,12 +105,23 @@ enum Step {
 /// What is done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Do {
-    TakeLock,
     Look,
     Claim,
     List,
+    TakeLock,
+    LookAtUnfinished,
+    /// And remove those that are not locked.
+    RemoveUnfinished,
+    LookAgain,
+    MakeFork,
+    LockFork,
+    ProveFork,
+    Choose,
     Read,
     Publish,
+    Lead,
+    /// What lower forks are there.
+    RemoveOlder,
     Write,
     Land,
     Prove,
@@ -109,9 +154,14 @@ impl Process {
         self.step >= Step::Leads
     }
 
-    /// Whether it has read the log and is alive.
+    /// Whether it leads, or believes so, and is alive.
     fn has_memory(&self) -> bool {
-        (Step::Read..=Step::Proved).contains(&self.step)
+        (Step::Leads..=Step::Proved).contains(&self.step)
+    }
+
+    /// Back to the beginning with the epoch that it has.
+    fn restart(&mut self) {
+        *self = Self { step: Step::Claimed, epoch: self.epoch, memory: self.memory, ..Self::default() };
     }
 }
 
@@ -123,6 +173,8 @@ struct Fork {
     records: Records,
     /// Whether it began as a copy.
     is_copy: bool,
+    /// Its files are unlinked: who reads it finds nothing, and writes to it are lost.
+    is_removed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -147,7 +199,7 @@ impl State {
     fn begin() -> Self {
         Self {
             token: 0,
-            forks: vec![Fork { epoch: 0, records: Records::default(), is_copy: false }],
+            forks: vec![Fork { epoch: 0, records: Records::default(), is_copy: false, is_removed: false }],
             processes: Default::default(),
             acknowledged: [None; CHANGES],
             changes_begun: 0,
@@ -209,10 +261,20 @@ enum Broken {
     LockBeforeRest,
     /// One lock for all forks, which who takes over by the lease replaces when it begins to lead.
     OneLock,
-    /// A log that goes on in place keeps the epoch of who led it before.
-    InPlaceUnderOldEpoch,
-    /// Who finds a fork of a higher epoch than its own goes on all the same.
-    FollowNewer,
+    /// Who has locked its unfinished fork does not look at the token.
+    ForkWithoutProof,
+    /// The token is looked at before the unfinished fork is locked, not after it.
+    ForkProofBeforeLock,
+    /// What is forked may have been replaced and removed while it was read.
+    ForkWithoutLookAgain,
+    /// Who goes on in place does not look for unfinished forks.
+    InPlaceWithoutLook,
+    /// Who goes on in place has looked for them before its claim.
+    InPlaceLookBeforeClaim,
+    /// Who goes on in place does not look whether the fork is still the newest, neither before it reads nor after.
+    InPlaceWithoutLookAgain,
+    /// It looks before it reads, and not after.
+    InPlaceWithoutSecondLookAgain,
     /// The copy is made of a second reading, and memory is of the first.
     CopyReadsAgain,
 }
@@ -222,9 +284,16 @@ enum Broken {
 enum Tried {
     ClaimLost,
     InPlaceInCopy,
+    InPlaceInNewer,
     CopyOfCopy,
     PublishedLate,
     GaveUpToNewer,
+    GaveUpFork,
+    LostUnfinished,
+    SawUnfinished,
+    BeganAgain,
+    ReadAgain,
+    Removed,
     SteppedDown,
     KilledIn,
 }
@@ -246,12 +315,12 @@ struct Leadership {
     broken: Option<Broken>,
     bounds: Bounds,
     /// Bits of [`Tried`], of the whole run and so no part of a state.
-    tried: AtomicU32,
+    tried: AtomicU64,
 }
 
 impl Leadership {
     fn new(broken: Option<Broken>, bounds: Bounds) -> Self {
-        Self { broken, bounds, tried: AtomicU32::new(0) }
+        Self { broken, bounds, tried: AtomicU64::new(0) }
     }
 
     fn breaks(&self, rule: Broken) -> bool {
@@ -268,19 +337,30 @@ impl Leadership {
 
     fn was_killed_in_each_step(&self) -> bool {
         let killed = self.tried.load(Ordering::Relaxed) >> Tried::KilledIn as usize;
-        (Step::Saw as usize..=Step::Proved as usize).all(|step| killed & (1 << step) != 0)
+        (Step::Saw as usize..Step::Dies as usize).all(|step| killed & (1 << step) != 0)
     }
 
     /// What a process can do by itself.
     fn next_of(&self, state: &State, process: &Process) -> Option<Do> {
         let proof_first = self.breaks(Broken::ProofBeforeWrite);
+        let fork_proof_first = self.breaks(Broken::ForkProofBeforeLock);
         Some(match process.step {
             Step::Waits if state.token < self.bounds.epochs => Do::Look,
             Step::Waits => return None,
             Step::Saw => Do::Claim,
             Step::Claimed => Do::List,
-            Step::Listed => Do::Read,
-            Step::Read => Do::Publish,
+            Step::Listed => Do::TakeLock,
+            Step::Locked => Do::LookAtUnfinished,
+            Step::Looked => Do::LookAgain,
+            Step::Made if fork_proof_first => Do::ProveFork,
+            Step::Made => Do::LockFork,
+            Step::Guarded if fork_proof_first => Do::LockFork,
+            Step::Guarded => Do::ProveFork,
+            Step::Certain => Do::Choose,
+            Step::Chosen => Do::Read,
+            Step::Read if self.in_place(process) => Do::Lead,
+            Step::Read => Do::LookAgain,
+            Step::Checked => Do::Publish,
             Step::Leads if proof_first => Do::Prove,
             Step::Leads | Step::Proved
                 if state.changes_begun < self.bounds.changes && process.change == 0 =>
@@ -296,30 +376,52 @@ impl Leadership {
         })
     }
 
+    /// What it can do instead.
+    fn other_of(&self, state: &State, process: &Process) -> Option<Do> {
+        let looks = self.next_of(state, process) == Some(Do::LookAtUnfinished);
+        Some(match process.step {
+            Step::Claimed if !self.breaks(Broken::InPlaceWithoutLock) => Do::MakeFork,
+            Step::Leads if older(state, process).next().is_some() => Do::RemoveOlder,
+            _ if looks && state.processes.iter().any(|it| self.has_unlocked_fork(it)) => Do::RemoveUnfinished,
+            _ => return None,
+        })
+    }
+
     fn in_place(&self, process: &Process) -> bool {
         process.lock == process.fork || self.breaks(Broken::InPlaceWithoutLock)
     }
 
-    /// The lock that a process can take.
-    fn free_lock(&self, state: &State, process: &Process) -> Option<usize> {
-        let wanted = match process.step {
-            Step::Waits | Step::Claimed => state.newest(),
-            Step::Read if self.breaks(Broken::LockAfterRead) => process.fork?,
-            _ => return None,
-        };
+    /// Whether it lives, and its unfinished fork is not locked.
+    fn has_unlocked_fork(&self, process: &Process) -> bool {
+        let late = process.step == Step::Guarded && self.breaks(Broken::ForkProofBeforeLock);
+        process.step == Step::Made || late
+    }
+
+    /// Whether it lives, and its unfinished fork is locked.
+    fn has_locked_fork(&self, process: &Process) -> bool {
+        match process.step {
+            Step::Guarded => !self.has_unlocked_fork(process),
+            Step::Certain | Step::Checked => true,
+            Step::Chosen | Step::Read => !self.in_place(process),
+            _ => false,
+        }
+    }
+
+    fn is_free(&self, state: &State, fork: Option<usize>) -> bool {
         let one = self.breaks(Broken::OneLock);
-        let is_free = |it: &Process| if one { it.lock.is_none() } else { it.lock != Some(wanted) };
-        (process.lock.is_none() && state.processes.iter().all(is_free)).then_some(wanted)
+        state.processes.iter().all(|it| it.lock.is_none() || !one && it.lock != fork)
     }
 
     fn look(&self, state: &mut State, at: usize) {
-        let newest = state.newest();
+        let unfinished = state.processes.iter().any(|it| self.has_locked_fork(it));
+        if unfinished && self.breaks(Broken::InPlaceLookBeforeClaim) {
+            return;
+        }
+        let records = state.forks[state.newest()].records;
         let process = &mut state.processes[at];
         (process.step, process.epoch) = (Step::Saw, state.token);
         if self.breaks(Broken::ReadBeforeClaim) {
-            process.fork = Some(newest);
-            process.memory = state.forks[newest].records;
-            process.lock = process.lock.filter(|lock| *lock == newest);
+            process.memory = records;
         }
     }
 
@@ -327,54 +429,143 @@ impl Leadership {
         let process = &mut state.processes[at];
         if state.token != process.epoch && !self.breaks(Broken::ClaimByWriting) {
             self.note(Tried::ClaimLost, 0);
-            *process = Process { lock: process.lock, ..Process::default() };
+            *process = Process::default();
             return;
         }
         process.epoch += 1;
         state.token = process.epoch;
-        process.step = if self.breaks(Broken::ReadBeforeClaim) { Step::Read } else { Step::Claimed };
+        process.step = Step::Claimed;
     }
 
-    /// Finds the log of record. A lock of another fork is of no use any more.
+    /// Finds the log of record, to go on in it, whatever its epoch.
     fn list(&self, state: &mut State, at: usize) {
         let newest = state.newest();
+        let records = state.forks[newest].records;
         let process = &mut state.processes[at];
-        if state.forks[newest].epoch > process.epoch && !self.breaks(Broken::FollowNewer) {
-            self.note(Tried::GaveUpToNewer, 0);
-            *process = Process::default();
-            return;
+        (process.step, process.fork) = (Step::Listed, Some(newest));
+        if self.breaks(Broken::LockAfterRead) {
+            process.memory = records;
         }
-        process.fork = Some(newest);
-        process.lock = if self.breaks(Broken::OneLock) {
-            process.lock.and(process.fork)
+    }
+
+    /// Who does not get it has the choice again.
+    fn take_lock(&self, state: &mut State, at: usize) {
+        let fork = state.processes[at].fork;
+        let is_free = self.is_free(state, fork);
+        let process = &mut state.processes[at];
+        if is_free {
+            (process.step, process.lock) = (Step::Locked, fork);
+        } else if self.breaks(Broken::InPlaceWithoutLock) {
+            process.step = Step::Locked;
         } else {
-            process.lock.filter(|lock| *lock == newest)
-        };
-        process.step = Step::Listed;
+            process.restart();
+        }
+    }
+
+    fn look_at_unfinished(&self, state: &mut State, at: usize) {
+        let looked_before =
+            self.breaks(Broken::InPlaceWithoutLook) || self.breaks(Broken::InPlaceLookBeforeClaim);
+        let unfinished = state.processes.iter().any(|it| self.has_locked_fork(it));
+        let process = &mut state.processes[at];
+        if unfinished && !looked_before {
+            self.note(Tried::SawUnfinished, 0);
+            process.restart();
+        } else {
+            process.step = Step::Looked;
+        }
+    }
+
+    /// Who makes them finds that they are locked, or gone.
+    fn remove_unfinished(&self, state: &mut State, at: usize) {
+        for process in &mut state.processes {
+            if self.has_unlocked_fork(process) {
+                self.note(Tried::LostUnfinished, 0);
+                *process = Process::default();
+            }
+        }
+        self.look_at_unfinished(state, at);
+    }
+
+    /// Whether what it reads, or is to read, is still the newest.
+    fn look_again(&self, state: &mut State, at: usize) {
+        let is_newest = state.processes[at].fork == Some(state.newest());
+        let process = &mut state.processes[at];
+        let neither = self.breaks(Broken::InPlaceWithoutLookAgain);
+        match process.step {
+            Step::Looked if is_newest || neither => {
+                process.step = Step::Chosen;
+            }
+            Step::Read if !self.in_place(process) => {
+                let goes_on = is_newest || self.breaks(Broken::ForkWithoutLookAgain);
+                if !goes_on {
+                    self.note(Tried::ReadAgain, 0);
+                }
+                process.step = if goes_on { Step::Checked } else { Step::Certain };
+            }
+            Step::Read if is_newest || neither || self.breaks(Broken::InPlaceWithoutSecondLookAgain) => {
+                process.step = Step::Leads;
+            }
+            _ => {
+                self.note(Tried::BeganAgain, 0);
+                process.restart();
+            }
+        }
+    }
+
+    /// Whether it may fork. If there is a fork of its epoch or a newer one, it was replaced.
+    fn may_fork(&self, state: &mut State, at: usize) -> bool {
+        let newest = state.forks[state.newest()].epoch;
+        let process = &mut state.processes[at];
+        if newest < process.epoch {
+            return true;
+        }
+        self.note(Tried::GaveUpToNewer, 0);
+        *process = Process::default();
+        false
+    }
+
+    fn prove_fork(&self, state: &mut State, at: usize) {
+        let process = &mut state.processes[at];
+        let is_replaced = process.epoch != state.token && !self.breaks(Broken::ForkWithoutProof);
+        let next = if process.step == Step::Made { Step::Guarded } else { Step::Certain };
+        if is_replaced {
+            self.note(Tried::GaveUpFork, 0);
+            *process = Process::default();
+        } else {
+            process.step = next;
+        }
+    }
+
+    fn read(&self, state: &mut State, at: usize) {
+        let process = &mut state.processes[at];
+        let has_read = self.breaks(Broken::ReadBeforeClaim)
+            || self.breaks(Broken::LockAfterRead) && process.lock.is_some();
+        if let (Some(fork), false) = (process.fork, has_read) {
+            process.memory = state.forks[fork].records;
+        }
+        process.step = Step::Read;
+    }
+
+    fn lead_in_place(&self, state: &mut State, at: usize) {
+        self.look_again(state, at);
+        let process = &state.processes[at];
+        if let (Step::Leads, Some(own)) = (process.step, process.fork) {
+            if state.forks[own].is_copy {
+                self.note(Tried::InPlaceInCopy, 0);
+            }
+            if state.forks[own].epoch > process.epoch {
+                self.note(Tried::InPlaceInNewer, 0);
+            }
+        }
     }
 
     fn publish(&self, state: &mut State, at: usize) {
-        let epoch = state.processes[at].epoch;
+        let Process { epoch, fork, memory, .. } = state.processes[at];
         if state.forks.iter().any(|fork| fork.epoch == epoch) {
             // The name is taken, and the rename refused.
             state.processes[at] = Process::default();
             return;
         }
-        if !self.in_place(&state.processes[at]) {
-            self.publish_copy(state, at);
-        } else if let Some(own) = state.processes[at].fork
-            && !self.breaks(Broken::InPlaceUnderOldEpoch)
-        {
-            if state.forks[own].is_copy {
-                self.note(Tried::InPlaceInCopy, 0);
-            }
-            state.forks[own].epoch = epoch;
-        }
-        state.processes[at].step = Step::Leads;
-    }
-
-    fn publish_copy(&self, state: &mut State, at: usize) {
-        let Process { epoch, fork, memory, .. } = state.processes[at];
         if state.forks.iter().any(|fork| fork.epoch > epoch) {
             self.note(Tried::PublishedLate, 0);
         }
@@ -388,8 +579,17 @@ impl Leadership {
             state.processes.iter_mut().for_each(|it| it.lock = None);
         }
         let own = Some(state.forks.len());
-        state.forks.push(Fork { epoch, records, is_copy: true });
-        (state.processes[at].fork, state.processes[at].lock) = (own, own);
+        state.forks.push(Fork { epoch, records, is_copy: true, is_removed: false });
+        let process = &mut state.processes[at];
+        (process.step, process.fork, process.lock) = (Step::Leads, own, own);
+    }
+
+    fn remove_older(&self, state: &mut State, at: usize) {
+        self.note(Tried::Removed, 0);
+        let removed: Vec<usize> = older(state, &state.processes[at]).collect();
+        for fork in removed {
+            (state.forks[fork].records, state.forks[fork].is_removed) = (Records::default(), true);
+        }
     }
 
     /// Who is replaced exits, and waits when it is started again.
@@ -418,34 +618,54 @@ impl Leadership {
     }
 
     fn act(&self, state: &mut State, (at, what): Action) {
-        let lock = self.free_lock(state, &state.processes[at]);
-        let process = &mut state.processes[at];
         match what {
-            Do::TakeLock => process.lock = lock,
             Do::Look => self.look(state, at),
             Do::Claim => self.claim(state, at),
             Do::List => self.list(state, at),
-            Do::Read => {
-                process.memory = process.fork.map_or(process.memory, |fork| state.forks[fork].records);
-                process.step = Step::Read;
+            Do::TakeLock => self.take_lock(state, at),
+            Do::LookAtUnfinished => self.look_at_unfinished(state, at),
+            Do::RemoveUnfinished => self.remove_unfinished(state, at),
+            Do::LookAgain => self.look_again(state, at),
+            Do::MakeFork if self.may_fork(state, at) => state.processes[at].step = Step::Made,
+            Do::LockFork => {
+                let process = &mut state.processes[at];
+                process.step = if process.step == Step::Made { Step::Guarded } else { Step::Certain };
             }
+            Do::ProveFork => self.prove_fork(state, at),
+            Do::Choose if self.may_fork(state, at) => {
+                let newest = Some(state.newest());
+                let process = &mut state.processes[at];
+                (process.step, process.fork) = (Step::Chosen, newest);
+            }
+            Do::MakeFork | Do::Choose => {}
+            Do::Read => self.read(state, at),
             Do::Publish => self.publish(state, at),
+            Do::Lead => self.lead_in_place(state, at),
+            Do::RemoveOlder => self.remove_older(state, at),
             Do::Write => {
                 state.changes_begun += 1;
+                let process = &mut state.processes[at];
                 (process.step, process.change) = (Step::Writes, state.changes_begun);
             }
             Do::Land => land(state, at),
             Do::Prove => self.prove(state, at),
             Do::Acknowledge => acknowledge(state, at),
             Do::Kill => self.kill(state, at),
-            Do::LoseWrite => *process = Process::default(),
+            Do::LoseWrite => state.processes[at] = Process::default(),
         }
     }
 }
 
+/// The forks below the one that it leads in.
+fn older(state: &State, process: &Process) -> impl Iterator<Item = usize> {
+    (0..process.fork.unwrap_or(0)).filter(|at| !state.forks[*at].is_removed)
+}
+
 fn land(state: &mut State, at: usize) {
     let process = &mut state.processes[at];
-    if let (Some(fork), lsn @ 0..CHANGES) = (process.fork, end(&process.memory)) {
+    if let (Some(fork), lsn @ 0..CHANGES) = (process.fork, end(&process.memory))
+        && !state.forks[fork].is_removed
+    {
         state.forks[fork].records[lsn] = process.change;
     }
     if process.step == Step::Dies {
@@ -468,7 +688,7 @@ const IN_THE_LOG: &str = "what was acknowledged is in the log of record";
 const IN_MEMORY: &str = "what was acknowledged is known to all leaders from then on";
 const ONE_WRITER: &str = "a log has one writer";
 const ONE_CHANGE: &str = "under an LSN one change was acknowledged";
-const MEMORY_IS_LOG: &str = "what a leader knows is what its log has";
+const MEMORY_IS_LOG: &str = "what a leader knows is what its log has, until that is removed";
 
 fn all_in_the_log(_: &Leadership, state: &State) -> bool {
     let records = &state.forks[state.newest()].records;
@@ -496,7 +716,9 @@ fn one_change_for_an_lsn(_: &Leadership, state: &State) -> bool {
 
 fn memory_is_the_log(_: &Leadership, state: &State) -> bool {
     let mut leaders = state.processes.iter().filter(|it| it.step == Step::Leads);
-    leaders.all(|it| it.fork.is_some_and(|fork| state.forks[fork].records == it.memory))
+    leaders.all(|it| {
+        it.fork.is_some_and(|fork| state.forks[fork].records == it.memory || state.forks[fork].is_removed)
+    })
 }
 
 /// A leader was paused, replaced by the lease, has gone on, and will find it out.
@@ -523,9 +745,7 @@ impl Model for Leadership {
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         for (at, process) in state.processes.iter().enumerate() {
             actions.extend(self.next_of(state, process).map(|next| (at, next)));
-            if self.free_lock(state, process).is_some() {
-                actions.push((at, Do::TakeLock));
-            }
+            actions.extend(self.other_of(state, process).map(|other| (at, other)));
             if process.step == Step::Dies {
                 actions.push((at, Do::LoseWrite));
             } else if state.kills < self.bounds.kills && process.step != Step::Waits {
@@ -554,6 +774,13 @@ impl Model for Leadership {
             tried("two leaders acknowledged", two_leaders_acknowledged),
             tried("a claim is lost to another", |it, _| it.was_tried(Tried::ClaimLost)),
             tried("a copy goes on in place", |it, _| it.was_tried(Tried::InPlaceInCopy)),
+            tried("one goes on in a fork of a newer epoch", |it, _| it.was_tried(Tried::InPlaceInNewer)),
+            tried("an unfinished fork is seen", |it, _| it.was_tried(Tried::SawUnfinished)),
+            tried("an unfinished fork is removed", |it, _| it.was_tried(Tried::LostUnfinished)),
+            tried("a fork is given up", |it, _| it.was_tried(Tried::GaveUpFork)),
+            tried("a fork comes before one goes on in place", |it, _| it.was_tried(Tried::BeganAgain)),
+            tried("what is forked is read again", |it, _| it.was_tried(Tried::ReadAgain)),
+            tried("a fork is removed while it is used", |it, _| it.was_tried(Tried::Removed)),
             tried("a copy is copied", |it, _| it.was_tried(Tried::CopyOfCopy)),
             tried("a copy is published too late", |it, _| it.was_tried(Tried::PublishedLate)),
             tried("a claimant gives up to a newer one", |it, _| it.was_tried(Tried::GaveUpToNewer)),
@@ -572,7 +799,7 @@ fn assert_safe(bounds: Bounds) {
 
 #[test]
 fn nothing_acknowledged_is_lost_in_any_order() {
-    assert_safe(Bounds { epochs: 4, changes: 2, kills: 1 });
+    assert_safe(Bounds { epochs: 3, changes: 2, kills: 1 });
 }
 
 /// Minutes in a debug build: for who changes the protocol.
@@ -582,10 +809,11 @@ fn nothing_acknowledged_is_lost_in_longer_orders() {
     assert_safe(Bounds { epochs: 4, changes: 3, kills: 2 });
 }
 
-/// A short run in which not keeping the rule breaks the property.
+/// A run in which not keeping the rule breaks the property.
 fn assert_found(broken: Broken, property: &'static str, bounds: Bounds) {
     let model = Leadership::new(Some(broken), bounds);
-    let found = model.checker().finish_when(HasDiscoveries::AnyOf([property].into())).spawn_bfs().join();
+    let checker = model.checker().symmetry_fn(State::representative);
+    let found = checker.finish_when(HasDiscoveries::AnyOf([property].into())).spawn_dfs().join();
     let path = found.discovery(property).unwrap_or_else(|| panic!("{broken:?}: {property}: not found"));
     println!("{broken:?}, {property}, {} states: {:?}", found.unique_state_count(), path.into_actions());
 }
@@ -594,6 +822,7 @@ fn assert_found(broken: Broken, property: &'static str, bounds: Bounds) {
 fn each_rule_is_needed() {
     let two_leaders = Bounds { epochs: 2, changes: 1, kills: 0 };
     let two_changes = Bounds { changes: 2, ..two_leaders };
+    let three_leaders = Bounds { epochs: 3, ..two_leaders };
     for (broken, property, bounds) in [
         (Broken::NoProof, IN_THE_LOG, two_leaders),
         (Broken::NoProof, IN_MEMORY, two_leaders),
@@ -605,8 +834,13 @@ fn each_rule_is_needed() {
         (Broken::LockAfterRead, MEMORY_IS_LOG, two_leaders),
         (Broken::LockBeforeRest, IN_THE_LOG, Bounds { kills: 1, ..two_changes }),
         (Broken::OneLock, IN_THE_LOG, Bounds { epochs: 3, changes: 2, kills: 1 }),
-        (Broken::InPlaceUnderOldEpoch, IN_THE_LOG, two_leaders),
-        (Broken::FollowNewer, IN_THE_LOG, Bounds { epochs: 3, changes: 1, kills: 1 }),
+        (Broken::ForkWithoutProof, IN_THE_LOG, two_leaders),
+        (Broken::ForkProofBeforeLock, IN_THE_LOG, two_leaders),
+        (Broken::ForkWithoutLookAgain, IN_THE_LOG, three_leaders),
+        (Broken::InPlaceWithoutLook, IN_THE_LOG, two_leaders),
+        (Broken::InPlaceLookBeforeClaim, IN_THE_LOG, two_leaders),
+        (Broken::InPlaceWithoutLookAgain, IN_THE_LOG, two_leaders),
+        (Broken::InPlaceWithoutSecondLookAgain, IN_MEMORY, Bounds { kills: 1, ..three_leaders }),
         (Broken::CopyReadsAgain, MEMORY_IS_LOG, two_leaders),
     ] {
         assert_found(broken, property, bounds);
