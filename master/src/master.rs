@@ -40,6 +40,8 @@ const RETURN_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long the last write of a leader that is gone may take to come to rest, and how often that is looked at.
 const LOG_REST_MAX: Duration = Duration::from_secs(10);
 const LOG_REST_LOOK: Duration = Duration::from_millis(20);
+/// How often what a leader that may still write has left is read again before it is refused.
+const READ_AGAIN_MAX: u32 = 3;
 /// Requests in flight on one connection.
 const STREAMS_MAX: u32 = 4096;
 /// How often an idle connection is asked whether it is alive, and how long it may think.
@@ -121,9 +123,9 @@ impl Master {
             (None, Some(address)) => Some(bind(address).await?),
             (None, None) => None,
         };
-        let (config, recovered) = blocking(move || {
-            let recovered = recover(&config, cluster_id, epoch, predecessor)?;
-            Ok((config, recovered))
+        let (config, leadership, recovered) = blocking(move || {
+            let recovered = recover(&config, cluster_id, &leadership, predecessor)?;
+            Ok((config, leadership, recovered))
         })
         .await?;
         let recovery::Opened { log, namespace, checkpoint: base } = recovered;
@@ -326,22 +328,39 @@ fn open_folder(config: &MasterConfig, seat: Seat) -> Result<Opened, StartError> 
     Ok(Opened { cluster_id, leadership, keeper, predecessor })
 }
 
-/// As [`recovery::open`]. Who leads has the log to itself, but the last write of a leader that was killed may still be on
-/// its way to the disk, and keeps it in use until it has come to rest.
+/// As [`recovery::open`]. Whose predecessor's process is gone has the log to itself, but the last write of one that was
+/// killed may still be on its way to the disk, and keeps the log in use until it has come to rest. If it does not, or
+/// somebody else works on the log who was stopped in the middle of that, the log is forked, unless there is no lease: that
+/// says that the file system is not fit for it.
 fn recover(
     config: &MasterConfig,
     cluster: ClusterId,
-    epoch: Epoch,
-    predecessor: Predecessor,
+    leadership: &Leadership,
+    mut predecessor: Predecessor,
 ) -> Result<recovery::Opened, StartError> {
     let deadline = Instant::now() + LOG_REST_MAX;
+    let mut read_again = 0;
     loop {
-        match recovery::open(config, cluster, epoch, predecessor) {
-            Err(StartError::Recover(RecoverError::InUse { dir })) if Instant::now() < deadline => {
-                tracing::info!(dir = %dir.display(), "the log is still in use by who led before");
+        let error = match recovery::open(config, cluster, leadership, predecessor) {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        leadership.prove().map_err(StartError::Deposed)?;
+        match (&error, predecessor) {
+            (StartError::Recover(RecoverError::InUse { .. }), _) if Instant::now() < deadline => {
+                tracing::info!(%error, "waits for whoever has the log");
                 std::thread::sleep(LOG_REST_LOOK);
             }
-            opened => return opened,
+            (StartError::Recover(RecoverError::InUse { .. }), Predecessor::Gone)
+                if config.lease.is_some() =>
+            {
+                predecessor = Predecessor::MayWrite;
+            }
+            // It may just have taken its last checkpoint, and let go of the log behind the one that was read here.
+            (StartError::Refused { .. }, Predecessor::MayWrite) if read_again < READ_AGAIN_MAX => {
+                read_again += 1
+            }
+            _ => return Err(error),
         }
     }
 }

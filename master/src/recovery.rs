@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use distrifs_engine::checkpoint::{CheckpointError, CheckpointFolder, CheckpointReader, Listed};
 use distrifs_engine::durable_file;
-use distrifs_engine::log::{self, Corruption, Log, LogOptions, RecoverError, Recovered, recover};
-use distrifs_proto::types::{ClusterId, Epoch, Lsn};
+use distrifs_engine::log::{
+    self, Corruption, Log, LogOptions, RecoverError, Recovered, ReplayError, recover, recover_forked,
+};
+use distrifs_proto::types::{ClusterId, Lsn};
 
 use crate::config::MasterConfig;
 use crate::error::StartError;
 use crate::folder::{make_folder, write_durably};
+use crate::leadership::Leadership;
 use crate::namespace::image::{ImageError, Restorer};
 use crate::namespace::{Namespace, format};
 use crate::recovery_table::{Facts, ImageState, Verdict, classify};
@@ -53,7 +56,7 @@ struct Image {
 pub(crate) fn open(
     config: &MasterConfig,
     cluster: ClusterId,
-    epoch: Epoch,
+    leadership: &Leadership,
     predecessor: Predecessor,
 ) -> Result<Opened, StartError> {
     let dir = config.wal_dir();
@@ -74,7 +77,8 @@ pub(crate) fn open(
     }
     let restored = images.iter_mut().find_map(|image| Some((image.listed.lsn, image.namespace.take()?)));
     let (base, mut namespace) = restored.unwrap_or_else(|| (Lsn(0), Namespace::new(&config.superuser)));
-    let replayed = replay(&dir, cluster, base, &mut namespace)?;
+    let taking = Taking { dir: &dir, cluster, base, leadership, predecessor };
+    let replayed = taking.replay(&mut namespace)?;
     let joins = !matches!(replayed, Replayed::BeginsAt(_));
     let reaches = !matches!(replayed, Replayed::TooShort);
     let verdict = classify(Facts { newest, older, joins, reaches });
@@ -91,7 +95,7 @@ pub(crate) fn open(
     if cfg!(debug_assertions) {
         namespace.check_invariants().map_err(|why| StartError::Broken(format!("recovered state: {why}")))?;
     }
-    let mut options = LogOptions::new(dir, cluster, epoch);
+    let mut options = LogOptions::new(dir, cluster, leadership.epoch());
     options.mode = config.log_mode;
     let log = Log::start(options, recovered)?;
     if !was_begun {
@@ -110,21 +114,40 @@ enum Replayed {
     TooShort,
 }
 
-/// Applies the records behind `base`.
-fn replay(
-    dir: &Path,
+/// A log that is taken over.
+struct Taking<'a> {
+    dir: &'a Path,
     cluster: ClusterId,
     base: Lsn,
-    namespace: &mut Namespace,
-) -> Result<Replayed, StartError> {
-    let recovered = recover(dir, cluster, base, &mut |lsn, _epoch, record| {
-        let command = format::decode(record)?;
-        if let Err(refused) = namespace.apply(lsn, &command) {
-            // It was refused when it was live, too, and its caller told so.
-            tracing::debug!(%lsn, %refused, "a logged command that was refused");
-        }
-        Ok(())
-    });
+    leadership: &'a Leadership,
+    predecessor: Predecessor,
+}
+
+impl Taking<'_> {
+    /// Applies the records behind the base.
+    fn replay(&self, namespace: &mut Namespace) -> Result<Replayed, StartError> {
+        let (dir, cluster, base) = (self.dir, self.cluster, self.base);
+        let mut apply = |lsn, _epoch, record: &[u8]| {
+            let command = format::decode(record)?;
+            if let Err(refused) = namespace.apply(lsn, &command) {
+                // It was refused when it was live, too, and its caller told so.
+                tracing::debug!(%lsn, %refused, "a logged command that was refused");
+            }
+            Ok(())
+        };
+        let mut prove = || self.leadership.prove().map_err(ReplayError::from);
+        let recovered = match self.predecessor {
+            Predecessor::Gone => recover(dir, cluster, base, &mut apply),
+            Predecessor::MayWrite => {
+                recover_forked(dir, cluster, base, self.leadership.epoch(), &mut prove, &mut apply)
+            }
+        };
+        replayed(base, recovered)
+    }
+}
+
+/// What came of it.
+fn replayed(base: Lsn, recovered: Result<Recovered, RecoverError>) -> Result<Replayed, StartError> {
     let recovered = match recovered {
         Ok(recovered) => recovered,
         Err(RecoverError::Released { first, .. }) => return Ok(Replayed::BeginsAt(first)),

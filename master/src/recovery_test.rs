@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use std::fs;
 
-use distrifs_proto::types::RequestId;
+use distrifs_proto::types::{Epoch, RequestId};
 use tempfile::TempDir;
 
 use super::*;
@@ -18,6 +18,10 @@ fn run<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
 }
 
+fn leadership(config: &MasterConfig) -> Leadership {
+    Leadership::begin(&config.data_dir).expect("leads")
+}
+
 /// A folder on which a master could start.
 struct Bench {
     _dir: TempDir,
@@ -29,11 +33,12 @@ impl Bench {
         let dir = tempfile::tempdir().expect("a folder");
         let config = MasterConfig::new(dir.path().join("m"), "op");
         fs::create_dir(&config.data_dir).expect("made");
+        Leadership::format(&config.data_dir).expect("formatted");
         Self { _dir: dir, config }
     }
 
     fn start(&self) -> Result<Opened, StartError> {
-        open(&self.config, CLUSTER, Epoch(1), Predecessor::Gone)
+        open(&self.config, CLUSTER, &leadership(&self.config), Predecessor::Gone)
     }
 
     /// A start that makes `count` more directories, optionally takes a checkpoint, and lets go of the log up to
@@ -205,7 +210,7 @@ fn a_newer_image_and_another_clusters_are_refused() {
     let bench = Bench::new();
     bench.live(5, true, None);
     let path = bench.checkpoints().remove(0);
-    let text = match open(&bench.config, ClusterId(78), Epoch(1), Predecessor::Gone) {
+    let text = match open(&bench.config, ClusterId(78), &leadership(&bench.config), Predecessor::Gone) {
         Ok(_) => panic!("it started"),
         Err(error) => error.to_string(),
     };

@@ -197,6 +197,13 @@ impl State {
         v1::ToDatanode { epoch: epoch.0, lsn: durable.0, history: history.0, body: Some(body) }
     }
 
+    /// The answer to a heartbeat; without the durable LSN it costs the datanode no write.
+    pub(crate) fn sign_of_life(&self, with_lsn: bool) -> v1::ToDatanode {
+        let Leader { epoch, durable, history, .. } = self.leader();
+        let lsn = if with_lsn { durable.0 } else { 0 };
+        v1::ToDatanode { epoch: epoch.0, lsn, history: history.0, body: None }
+    }
+
     /// Gives orders to a datanode, as long as this master leads for certain. A full queue, or a session that has ended, is
     /// no harm: what is not carried out is ordered again.
     pub(crate) fn order(&self, session: SessionId, orders: v1::Orders) {

@@ -3,6 +3,7 @@
 //! Everything passes through this task in order, so that a full report and the changes after it cannot cross.
 
 mod inventory;
+mod leader;
 mod session;
 
 use std::collections::HashSet;
@@ -12,10 +13,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use distrifs_engine::store::{Folder, StoreError, Witness};
-use distrifs_proto::grpc::{leading, v1};
+use distrifs_proto::grpc::v1;
 use distrifs_proto::types::{ChunkId, ClusterId, Epoch, HostPort, Lsn};
 use tokio::sync::{mpsc, watch};
-use tonic::transport::{Channel, Endpoint};
 
 use crate::node::{Counters, Node};
 use crate::pace::{Pace, Quiet};
@@ -28,8 +28,7 @@ use session::SessionEnd;
 /// Between two attempts to find the leader; the pause doubles up to the second.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// How long masters may take to say that they lead, and the pause until they are asked again.
-const LEADER_PATIENCE: Duration = Duration::from_secs(1);
+/// The pause until the masters are asked again which of them leads.
 const LEADER_PAUSE: Duration = Duration::from_millis(100);
 /// Replicas that are being dropped at once. One whose deletion fails stays among them until the next start, which finds
 /// it again.
@@ -116,17 +115,16 @@ impl Control {
         if let [only] = &self.masters[..] {
             return Some(only.clone());
         }
-        let endpoint = |master: &HostPort| Endpoint::from_shared(format!("http://{master}")).ok();
-        let channel = |endpoint: Endpoint| endpoint.connect_timeout(LEADER_PATIENCE).connect_lazy();
-        let masters = self.masters.iter().enumerate();
-        let channels: Vec<(usize, Channel)> =
-            masters.filter_map(|(index, master)| Some((index, channel(endpoint(master)?)))).collect();
         let mut stop = self.stop.clone();
-        let leading = tokio::select! {
+        tokio::select! {
             _ = stop.changed() => None,
-            leading = leading(&channels, self.witness.epoch, LEADER_PATIENCE) => leading,
-        };
-        leading.map(|(index, _)| self.masters[index].clone())
+            found = leader::find(&self.masters, self.witness.epoch) => found.map(|(master, _)| master),
+        }
+    }
+
+    /// The other masters.
+    fn masters_beside(&self, master: &HostPort) -> Vec<HostPort> {
+        self.masters.iter().filter(|other| *other != master).cloned().collect()
     }
 
     /// Without a session the inventory still follows what the shards do; the next full report tells it all.

@@ -17,6 +17,7 @@ use tonic::transport::Endpoint;
 use tonic::{Status, Streaming};
 
 use super::inventory::Held;
+use super::leader::LeaderWatch;
 use super::{Control, DROPPED_MAX, Fatal};
 use crate::shard::{Copy, Fate, Removal, SHARD_QUEUE_FOR_CONNECTIONS, ShardCommand, ShardEvent};
 
@@ -46,6 +47,7 @@ struct Session {
     patience: Duration,
     /// Whether the full report was sent.
     reported: bool,
+    watch: LeaderWatch,
 }
 
 /// Why a session is over.
@@ -124,7 +126,9 @@ impl Control {
         };
         let heartbeat = every(registered.heartbeat_interval_ms);
         let report = every(registered.block_report_interval_ms);
-        Ok(Session { say, hear, heartbeat, report, patience, reported: false })
+        let interval = Duration::from_millis(registered.heartbeat_interval_ms);
+        let watch = LeaderWatch::new(self.masters_beside(master), interval);
+        Ok(Session { say, hear, heartbeat, report, patience, reported: false, watch })
     }
 
     async fn converse(&mut self, session: &mut Session) -> Over {
@@ -133,7 +137,10 @@ impl Control {
             let done = tokio::select! {
                 biased;
                 message = session.hear.message() => match message {
-                    Ok(Some(message)) => self.obey(session, message).await,
+                    Ok(Some(message)) => {
+                        session.watch.heard();
+                        self.obey(session, message).await
+                    }
                     Ok(None) => Err(Over::Lost("closed by the master".into())),
                     Err(status) => Err(Over::Lost(grpc::text_of(&status))),
                 },
@@ -151,6 +158,9 @@ impl Control {
                         Ok(()) => self.report_lost_disks(session).await,
                         over => over,
                     }
+                }
+                other = session.watch.other_leads(self.witness.epoch) => {
+                    Err(Over::Lost(format!("silent, and {other} leads")))
                 }
                 () = tokio::time::sleep_until((self.started + self.scrub.due()).into()) => {
                     self.scrub();

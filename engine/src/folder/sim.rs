@@ -129,8 +129,15 @@ struct Power {
     off: bool,
 }
 
-/// What somebody else does.
-type Other = Box<dyn FnOnce() + Send>;
+/// What somebody else does, once.
+type Meanwhile = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+fn happen(meanwhile: &Meanwhile) {
+    let other = meanwhile.lock().expect("no panic while the lock is held").take();
+    if let Some(other) = other {
+        other();
+    }
+}
 
 /// The simulated folder. Clones are the same folder.
 #[derive(Clone)]
@@ -143,8 +150,9 @@ pub(crate) struct SimDisk {
     gate: Arc<Mutex<Option<Arc<Semaphore>>>>,
     /// Removals wait for it.
     removals: Arc<Mutex<()>>,
-    /// What somebody else does just before a folder is locked.
-    before_lock: Arc<Mutex<Option<Other>>>,
+    /// What somebody else does just before a folder is locked, or its files are listed.
+    before_lock: Meanwhile,
+    before_list: Meanwhile,
 }
 
 impl fmt::Debug for SimDisk {
@@ -260,6 +268,7 @@ impl SimDisk {
             gate: Arc::default(),
             removals: Arc::default(),
             before_lock: Arc::default(),
+            before_list: Arc::default(),
         }
     }
 
@@ -291,6 +300,11 @@ impl SimDisk {
     /// Just before the next folder is locked, this is done.
     pub(crate) fn before_lock(&self, other: impl FnOnce() + Send + 'static) {
         *self.before_lock.lock().expect("no panic while the lock is held") = Some(Box::new(other));
+    }
+
+    /// Just before the files of a folder are listed the next time, this is done.
+    pub(crate) fn before_list(&self, other: impl FnOnce() + Send + 'static) {
+        *self.before_list.lock().expect("no panic while the lock is held") = Some(Box::new(other));
     }
 
     /// This folder, as one of the same machine as `other`: they lose their power together.
@@ -409,6 +423,7 @@ impl SimDisk {
     }
 
     pub(super) fn list(&self) -> io::Result<Vec<(String, u64)>> {
+        happen(&self.before_list);
         let mut state = self.state();
         state.step()?;
         let files = state.folders[self.here(&state)?].files();
@@ -613,10 +628,7 @@ impl SimDisk {
 
     /// The folder that is locked now; `None` when it was before.
     pub(super) fn lock(&self) -> io::Result<Option<usize>> {
-        let other = self.before_lock.lock().expect("no panic while the lock is held").take();
-        if let Some(other) = other {
-            other();
-        }
+        happen(&self.before_lock);
         let mut state = self.state();
         let here = self.here(&state)?;
         Ok(state.locked.insert(here).then_some(here))

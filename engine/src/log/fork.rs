@@ -160,9 +160,20 @@ impl Forking {
 
     /// Reads the log where it is now, and makes the files of the fork from it. Returns what was left out at its end, and
     /// its last record.
+    ///
+    /// Another leader that was replaced may finish a fork late, and remove what it has forked, while that is read here:
+    /// half of it looks as sound as the whole. Its fork is finished before it removes anything, so that it is seen.
     fn fill(&self, fork: &Folder) -> Result<(Option<CutTail>, Lsn), RecoverError> {
-        let source = folder_of(&self.root, self.check_older()?).regardless_of_locks();
-        let sound = check(&source, self.cluster, self.after)?;
+        let newest = self.check_older()?;
+        let end = self.copy(&folder_of(&self.root, newest).regardless_of_locks(), fork)?;
+        match self.check_older()? == newest {
+            true => Ok(end),
+            false => Err(RecoverError::InUse { dir: self.root.path().to_owned() }),
+        }
+    }
+
+    fn copy(&self, source: &Folder, fork: &Folder) -> Result<(Option<CutTail>, Lsn), RecoverError> {
+        let sound = check(source, self.cluster, self.after)?;
         if sound.epoch > self.epoch {
             return Err(self.stale(sound.epoch));
         }
@@ -178,7 +189,7 @@ impl Forking {
         };
         for sealed in tail.kept.iter().filter(|segment| segment.sequence != active.sequence) {
             let name = segment_name(sealed.sequence);
-            take_along(&source, &name, sealed.bytes, fork)?;
+            take_along(source, &name, sealed.bytes, fork)?;
         }
         let name = segment_name(active.sequence);
         let mut bytes = sound.active_bytes.expect("the reader keeps the segment that it says is in use");
@@ -236,10 +247,12 @@ fn has_no_links(error: &io::Error) -> bool {
     matches!(error.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported)
 }
 
-/// Whether a reading may be better the next time: torn by a write, or by a file that went meanwhile.
+/// Whether a reading may be better the next time: torn by a write, or by files that went meanwhile.
 fn may_pass(error: &RecoverError) -> bool {
     match error {
-        RecoverError::Corrupt { .. } | RecoverError::MissingSegment { .. } => true,
+        RecoverError::Corrupt { .. } | RecoverError::MissingSegment { .. } | RecoverError::InUse { .. } => {
+            true
+        }
         RecoverError::Io { source, .. } => {
             matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof)
         }

@@ -36,6 +36,8 @@ mod epoch_file;
 mod keeper;
 pub(crate) mod lease;
 mod lock;
+#[cfg(test)]
+mod model_test;
 pub(crate) mod token;
 
 use std::path::{Path, PathBuf};

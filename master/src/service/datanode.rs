@@ -1,7 +1,7 @@
 //! The sessions of datanodes: registration, reports and heartbeats in, orders out.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use distrifs_proto::grpc::v1::datanode_service_server::DatanodeService;
 use distrifs_proto::grpc::v1::from_datanode::Body;
@@ -21,6 +21,8 @@ use crate::state::{SESSION_QUEUE_MAX, State, ToSession};
 
 /// How long a new connection may take to introduce itself.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a datanode is shown the durable LSN, which it writes down: what was lost behind that is noticed.
+const SHOW_LSN_EVERY: Duration = Duration::from_secs(1);
 /// Data folders of one node.
 const DIRS_MAX: usize = 256;
 /// An address or a rack's name, in bytes.
@@ -141,6 +143,7 @@ async fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> &'static str {
     let silence = state.config.heartbeat_timeout;
+    let mut lsn_shown = Instant::now();
     loop {
         let message = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return "the master stops",
@@ -154,6 +157,14 @@ async fn serve(
         };
         if !state.cluster().is_current(session) {
             return "replaced by a newer one";
+        }
+        let is_heartbeat = matches!(body, Some(Body::Heartbeat(_)));
+        if is_heartbeat && state.may_answer() {
+            let with_lsn = lsn_shown.elapsed() >= SHOW_LSN_EVERY;
+            // What a full queue holds says the same.
+            if sender.try_send(Ok(state.sign_of_life(with_lsn))).is_ok() && with_lsn {
+                lsn_shown = Instant::now();
+            }
         }
         if let Err(refused) = take(state, session, body) {
             // The stream ends anyway when this cannot be told.

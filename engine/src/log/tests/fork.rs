@@ -618,6 +618,36 @@ fn a_log_that_moves_while_it_is_being_locked_is_found() {
     assert_eq!(recover_after(&disk, 0).1.expect("a log").fork(), Some(Epoch(2)));
 }
 
+/// A leader of epoch 2 that was replaced finishes its fork and removes what it has forked while epoch 3 reads that.
+#[test]
+fn a_log_that_is_forked_away_while_it_is_read_is_read_again() {
+    for (late, expected) in [(2, Ok(3)), (4, Err(()))] {
+        let (disk, _old) = built(18);
+        let other = disk.clone();
+        let mut prove = || {
+            let other = other.clone();
+            disk.before_list(move || drop(fork(&other, late)));
+            Ok(())
+        };
+        let mut found = Vec::new();
+        let forked = forking(&disk, 0, 3).run(&mut prove, &mut || (), &mut |lsn, epoch, record| {
+            found.push((lsn, epoch, record.to_vec()));
+            Ok(())
+        });
+        match expected {
+            Ok(epoch) => {
+                assert_eq!(forked.expect("a fork").fork(), Some(Epoch(epoch)));
+                assert_numbers(&found, 0..RECORDS, "handed out");
+                assert_numbers(&recover_after(&disk, 0).0, 0..RECORDS, "recovered");
+            }
+            Err(()) => {
+                let stale = matches!(forked, Err(RecoverError::StaleFork { found: Epoch(4), .. }));
+                assert!(stale && found.is_empty(), "{forked:?}");
+            }
+        }
+    }
+}
+
 /// Whoever is replaced while it recovers does not go on with what nobody reads any more.
 #[test]
 fn a_recovery_ends_when_the_log_is_forked_away_beneath_it() {
