@@ -25,6 +25,7 @@ use crate::cluster::{Cluster, Timing};
 use crate::config::MasterConfig;
 use crate::error::{MasterFailure, StartError};
 use crate::folder::{format, identity, make_folder};
+use crate::leadership::lease::Sight;
 use crate::leadership::{Keeper, LeaderLock, Leadership};
 use crate::namespace::Namespace;
 use crate::recovery::Predecessor;
@@ -84,6 +85,8 @@ struct Opened {
     leadership: Leadership,
     keeper: Keeper,
     predecessor: Predecessor,
+    /// Whoever led before may answer until then.
+    answers_from: Instant,
 }
 
 impl Master {
@@ -108,14 +111,9 @@ impl Master {
         http: Option<(TcpListener, SocketAddr)>,
     ) -> Result<Self, StartError> {
         let clock = Clock::new();
-        let believed = match &seat {
-            Seat::Free(_) => Duration::ZERO,
-            Seat::Taken { believed, .. } => *believed,
-        };
-        let answers_from = Instant::now() + believed;
         let (config, opened) =
             blocking(move || open_folder(&config, seat).map(|opened| (config, opened))).await?;
-        let Opened { cluster_id, leadership, keeper, predecessor } = opened;
+        let Opened { cluster_id, leadership, keeper, predecessor, answers_from } = opened;
         let epoch = leadership.epoch();
         let (grpc_listener, grpc) = bind(&config.listen).await?;
         let http_listener = match (http, &config.http) {
@@ -320,12 +318,21 @@ fn open_folder(config: &MasterConfig, seat: Seat) -> Result<Opened, StartError> 
             cluster_id
         }
     };
-    let (lock, leadership, predecessor) = match seat {
-        Seat::Free(lock) => (lock, Leadership::begin(&config.data_dir)?, Predecessor::Gone),
-        Seat::Taken { lock, leadership, .. } => (lock, leadership, Predecessor::MayWrite),
+    let (lock, leadership, predecessor, believed) = match seat {
+        Seat::Free(lock) => {
+            let leadership = Leadership::begin(&config.data_dir)?;
+            let believed = match lock.is_in_place()? {
+                true => Duration::ZERO,
+                // Somebody has taken over from whoever had this lock before, just before this one did.
+                false => Sight::of(&config.data_dir)?.believed(),
+            };
+            (lock, leadership, Predecessor::Gone, believed)
+        }
+        Seat::Taken { lock, leadership, believed } => (lock, leadership, Predecessor::MayWrite, believed),
     };
+    let answers_from = Instant::now() + believed;
     let keeper = Keeper::begin(leadership.clone(), lock, config.lease)?;
-    Ok(Opened { cluster_id, leadership, keeper, predecessor })
+    Ok(Opened { cluster_id, leadership, keeper, predecessor, answers_from })
 }
 
 /// As [`recovery::open`]. Whose predecessor's process is gone has the log to itself, but the last write of one that was
@@ -358,7 +365,7 @@ fn recover(
             }
             // It may just have taken its last checkpoint, and let go of the log behind the one that was read here.
             (StartError::Refused { .. }, Predecessor::MayWrite) if read_again < READ_AGAIN_MAX => {
-                read_again += 1
+                read_again += 1;
             }
             _ => return Err(error),
         }

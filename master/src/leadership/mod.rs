@@ -2,25 +2,26 @@
 //!
 //! **What there is**, in the master's folder: the [`token`], a file whose name is the epoch and which is raised by a
 //! rename; the [`lock`] of the operating system, which is free as soon as its holder's process is gone; the [`lease`],
-//! which its holder renews; the log, in a folder of its own for each leader, named after its epoch.
+//! which its holder renews; the log, in a folder that its writer has locked as long as it lives.
 //!
-//! **The order.** Who finds the lock free, or the lease run out,
+//! **The order.** Who finds the leader's lock free, or the lease run out,
 //! 1. raises the token, durably: this is the fence, and of several that try, one succeeds;
-//! 2. takes the log over: the newest folder there is. If its writer's process is gone, which that folder's lock says, the
-//!    folder is renamed to this epoch; if not, it is *forked*: copied into a folder of this epoch that the old writer
-//!    cannot reach;
+//! 2. takes the log over. Who gets the lock of the log's folder, and finds nobody about to fork it, knows that whoever wrote
+//!    there is gone, and goes on in place. Who does not, *forks* the log: reads it regardless of locks, and copies it into
+//!    a folder of this epoch, which the old writer cannot reach and which is the log from then on. It locks that folder
+//!    while it is unfinished, and proves the token after that and before it reads;
 //! 3. replays it, and leads: appends a group of changes, syncs it, *proves* that the token still has its name, applies
 //!    and answers.
 //!
 //! **Why nothing that was acknowledged is lost.** Let L acknowledge a change, and M be the first to raise the token after
-//! L raised it. L proved its token after the sync and found its name, so the change was durable in L's folder before M
-//! raised the token, and M reads after that. Nobody writes a folder but the leader that it is named after, so the newest
-//! folder that M finds is L's: a folder of a later epoch needs a later token, and one of an earlier epoch, finished late
-//! by somebody who was stopped, counts less. M's log begins with the change, and so does that of everybody after M.
+//! L raised it. L proved its token after the sync and found its name, so the change was durable before M raised the token,
+//! and M reads after that. M reads the log that L wrote: a fork that somebody else finished late, who was replaced before L
+//! came or is replaced by M, would have had to prove a token that was gone, or was seen by L, which then forked it away, or
+//! is older than M's. M's log begins with the change, and so does that of everybody after M.
 //!
 //! **Why a leader that was replaced acknowledges nothing.** Once M has raised the token, no proof of L succeeds. What L
-//! proved before is in M's log, even if L is stopped between the proof and the answer. What L still writes goes into L's
-//! folder, or into none if it was renamed or removed, and nobody reads it again.
+//! proved before is in M's log, even if L is stopped between the proof and the answer. What L still writes goes into files
+//! that are not of M's log; M goes on in L's files only after L's process is gone and its last write has come to rest.
 //!
 //! **Why its orders do no harm.** Each carries the epoch. A datanode writes down the highest one it was shown before it
 //! obeys, and refuses lower ones, also after a restart. One that obeys L all the same was not shown M's yet, so M counts
@@ -29,8 +30,8 @@
 //! **Why it answers no reads from the past.** L answers only while its own lease holds. M waits for the end of a lease
 //! that it saw renewed after it had judged it to have run out, and for nothing if L's process is gone.
 //!
-//! A model of this, in which every step can be followed by a stop of any length or the end of the process, is checked in
-//! `model_test.rs`.
+//! `model_test.rs` goes through it step by step, and checks a model in which every step can be followed by a stop of any
+//! length or the end of the process; each rule that is left out there loses something.
 
 mod epoch_file;
 mod keeper;
