@@ -300,11 +300,11 @@ async fn watch_leadership(
         failure = lost.wait_for(Option::is_some) => failure.ok().and_then(|failure| failure.clone()),
         _ = stop.wait_for(|stop| *stop) => return,
     };
-    match failure {
-        Some(failure) => state.fail(failure),
-        // Without a lease nothing is ever told here.
-        None => drop(stop.wait_for(|stop| *stop).await),
+    // Without a lease nothing is ever told here.
+    if let Some(failure) = failure {
+        state.fail(failure);
     }
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 fn open_folder(config: &MasterConfig, seat: Seat) -> Result<Opened, StartError> {

@@ -46,8 +46,13 @@ impl Drop for LeaderWatch {
 }
 
 impl LeaderWatch {
-    /// Of a leader that answers heartbeats, which come in this interval; the others may lead in its place.
-    pub(super) fn new(others: Vec<HostPort>, heartbeat_interval: Duration) -> Self {
+    /// Of a leader that is about to answer; the others may lead in its place.
+    pub(super) fn new(others: Vec<HostPort>) -> Self {
+        Self::of_session(others, Duration::ZERO)
+    }
+
+    /// Of a leader that answers heartbeats, which come in this interval.
+    pub(super) fn of_session(others: Vec<HostPort>, heartbeat_interval: Duration) -> Self {
         let silence = (heartbeat_interval * UNANSWERED_MAX).max(SILENCE_MIN);
         Self { others, silence, ask_at: Instant::now() + silence, asking: None }
     }

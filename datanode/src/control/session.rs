@@ -63,12 +63,20 @@ impl From<Fatal> for Over {
     }
 }
 
+/// The leader says nothing, and another master leads.
+fn silent(other: &HostPort) -> Over {
+    Over::Lost(format!("silent, and {other} leads"))
+}
+
 impl Control {
     pub(super) async fn session(&mut self, master: &HostPort) -> Result<SessionEnd, Fatal> {
         let mut stop = self.stop.clone();
+        let (mut watch, seen) = (LeaderWatch::new(self.masters_beside(master)), self.witness.epoch);
         let opened = tokio::select! {
             _ = stop.changed() => return Ok(SessionEnd::Stopped),
             opened = self.open(master) => opened,
+            // One that said that it leads may stand still before it has said more.
+            other = watch.other_leads(seen) => Err(silent(&other)),
         };
         let (over, was_registered) = match opened {
             Ok(mut session) => {
@@ -127,7 +135,7 @@ impl Control {
         let heartbeat = every(registered.heartbeat_interval_ms);
         let report = every(registered.block_report_interval_ms);
         let interval = Duration::from_millis(registered.heartbeat_interval_ms);
-        let watch = LeaderWatch::new(self.masters_beside(master), interval);
+        let watch = LeaderWatch::of_session(self.masters_beside(master), interval);
         Ok(Session { say, hear, heartbeat, report, patience, reported: false, watch })
     }
 
@@ -160,7 +168,7 @@ impl Control {
                     }
                 }
                 other = session.watch.other_leads(self.witness.epoch) => {
-                    Err(Over::Lost(format!("silent, and {other} leads")))
+                    Err(silent(&other))
                 }
                 () = tokio::time::sleep_until((self.started + self.scrub.due()).into()) => {
                     self.scrub();
