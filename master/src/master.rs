@@ -41,6 +41,8 @@ const RETURN_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long the last write of a leader that is gone may take to come to rest, and how often that is looked at.
 const LOG_REST_MAX: Duration = Duration::from_secs(10);
 const LOG_REST_LOOK: Duration = Duration::from_millis(20);
+/// How often it is looked whether there is room for a fork.
+const ROOM_LOOK: Duration = Duration::from_secs(1);
 /// How often what a leader that may still write has left is read again before it is refused.
 const READ_AGAIN_MAX: u32 = 3;
 /// Requests in flight on one connection.
@@ -346,7 +348,7 @@ fn recover(
     mut predecessor: Predecessor,
 ) -> Result<recovery::Opened, StartError> {
     let deadline = Instant::now() + LOG_REST_MAX;
-    let mut read_again = 0;
+    let (mut read_again, mut waits, mut told) = (0, false, false);
     loop {
         let error = match recovery::open(config, cluster, leadership, predecessor) {
             Ok(opened) => return Ok(opened),
@@ -355,13 +357,23 @@ fn recover(
         leadership.prove().map_err(StartError::Deposed)?;
         match (&error, predecessor) {
             (StartError::Recover(RecoverError::InUse { .. }), _) if Instant::now() < deadline => {
-                tracing::info!(%error, "waits for whoever has the log");
+                if !std::mem::replace(&mut waits, true) {
+                    tracing::info!(%error, "waits for whoever has the log");
+                }
                 std::thread::sleep(LOG_REST_LOOK);
             }
             (StartError::Recover(RecoverError::InUse { .. }), Predecessor::Gone)
                 if config.lease.is_some() =>
             {
                 predecessor = Predecessor::MayWrite;
+            }
+            // A fork needs room. What goes on in place does not, as soon as the predecessor's process is gone.
+            (StartError::Recover(refused), Predecessor::MayWrite) if refused.is_no_space() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::error!(%error, "make room, or end the leader that stands still: this master waits for either");
+                }
+                std::thread::sleep(ROOM_LOOK);
+                predecessor = Predecessor::Gone;
             }
             // It may just have taken its last checkpoint, and let go of the log behind the one that was read here.
             (StartError::Refused { .. }, Predecessor::MayWrite) if read_again < READ_AGAIN_MAX => {

@@ -116,6 +116,14 @@ pub enum RecoverError {
     },
 }
 
+impl RecoverError {
+    /// Whether there was only no room on the disk.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_no_space(source))
+    }
+}
+
 /// What a caller of [`recover`](super::recover) answers to a record it cannot take, and one of
 /// [`recover_forked`](super::recover_forked) when it does not lead any more.
 pub type ReplayError = Box<dyn std::error::Error + Send + Sync>;
