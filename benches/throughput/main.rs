@@ -6,18 +6,24 @@
 
 mod cluster;
 mod cpu;
+/// The same pump that `distrifs bench --ceiling` has.
+#[allow(dead_code, reason = "each program takes its part")]
+#[path = "../../src/commands/bench/pump.rs"]
 mod pump;
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use cluster::{cache_replicas, peak_memory};
 use cpu::CpuSeconds;
 use distrifs_testkit::Local;
+use pump::Rounds;
 
-const REPLICAS: usize = 3;
+const REPLICAS: u64 = 3;
 const MIB: u64 = 1 << 20;
 const SIZE_MIB_DEFAULT: u64 = 1024;
 const SIZE_MIB_TEST: u64 = 8;
@@ -31,9 +37,6 @@ struct Sample {
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.first().is_some_and(|first| first == pump::HOP_ARGUMENT) {
-        return pump::hop(&arguments[1..]);
-    }
     let value = |name: &str| {
         let at = arguments.iter().position(|a| a == name)?;
         arguments.get(at + 1)
@@ -63,7 +66,7 @@ fn run(bytes: u64, rounds: usize) -> anyhow::Result<()> {
     let (mut chain, mut put, mut read, mut get) = (vec![], vec![], vec![], vec![]);
     for round in 0..rounds {
         let pumped = folder.path().join(format!("pump-{round}"));
-        chain.push(measure(&[], || pump::chain(&pumped, REPLICAS, bytes))?);
+        chain.push(measure(&[], || bare_chain(&pumped, bytes))?);
         std::fs::remove_dir_all(&pumped)?;
 
         let remote = format!("/file-{round}");
@@ -72,7 +75,7 @@ fn run(bytes: u64, rounds: usize) -> anyhow::Result<()> {
         })?);
         // Chunks are written past the page cache: bring all replicas into it, whichever will be read.
         cache_replicas(&data_dir)?;
-        read.push(measure(&[], || pump::cached_read(&source))?);
+        read.push(measure(&[], || bare_read(&source, bytes))?);
         get.push(measure(&pids, || timed(cluster.command(&["get", "-q", &remote, "-"])))?);
         ensure!(cluster.command(&["rm", &remote]).status()?.success(), "rm {remote}");
     }
@@ -89,6 +92,21 @@ fn run(bytes: u64, rounds: usize) -> anyhow::Result<()> {
     println!("get / bare read:   throughput {:.2}, CPU {:.2}", get.0 / read.0, get.1 / read.1);
     println!("peak memory, MiB:  {memory}");
     Ok(())
+}
+
+fn bare_chain(folder: &Path, bytes: u64) -> anyhow::Result<f64> {
+    let program = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_distrifs"));
+        command.args(["bench", "pump-hop"]);
+        Ok(command)
+    };
+    let what = Rounds { streams: 1, rounds: 1, bytes };
+    Ok(pump::chain(&program, folder, REPLICAS, what, &AtomicBool::new(false))?.seconds)
+}
+
+fn bare_read(source: &Path, bytes: u64) -> anyhow::Result<f64> {
+    let what = Rounds { streams: 1, rounds: 1, bytes };
+    Ok(pump::cached(&File::open(source)?, what, &|_, _| 0, &AtomicBool::new(false))?.seconds)
 }
 
 /// Runs `work`, which tells its own seconds, and adds up the CPU of this process, of the children it waits for,
@@ -118,7 +136,7 @@ fn report(what: &str, bytes: u64, samples: &mut [Sample]) -> (f64, f64) {
 
 /// Bytes that neither compress nor repeat, written once and left in the page cache.
 fn write_source(path: &Path, bytes: u64) -> anyhow::Result<()> {
-    let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+    let mut file = std::io::BufWriter::new(File::create(path)?);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..bytes / 8 {
         // xorshift64 (Marsaglia 2003): fast and good enough to fool a compressing disk.

@@ -135,12 +135,13 @@ impl Command {
         if matches!(self, Self::Master(_) | Self::Datanode(_)) { Speaker::Daemon } else { Speaker::Command }
     }
 
-    /// Whether it ends when its work is done; the others serve until they are told to stop.
+    /// Whether it ends when its work is done, and may be dropped before; the others serve until they are told to stop, or
+    /// have something to put in order then.
     pub(crate) fn ends_by_itself(&self) -> bool {
-        !matches!(self, Self::Master(_) | Self::Datanode(_) | Self::Local(_))
+        !matches!(self, Self::Master(_) | Self::Datanode(_) | Self::Local(_) | Self::Bench(_))
     }
 
-    /// Runs it. Those that serve are given the signals that stop them.
+    /// Runs it. Those that do not end by themselves are given the signals that end them.
     pub(crate) async fn run(
         self,
         context: &Context,
@@ -169,7 +170,11 @@ impl Command {
             Self::Du(command) => command.run(context, out).await?,
             Self::Checksum(command) => command.run(context, out).await?,
             Self::Inspect(command) => command.run(out)?,
-            Self::Bench(command) => command.run(context, out).await?,
+            Self::Bench(command) => {
+                let status = command.run(context, out, signals).await?;
+                output.flush()?;
+                return Ok(status);
+            }
             Self::Fsck(command) => command.run(context, out).await?,
             Self::Why(command) => command.run(context, out).await?,
             Self::Chaos(command) => command.run(context, out).await?,

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::calls::Calls;
 use super::device::Device;
-use super::load::{Sample, histogram, run};
+use super::load::{Pace, Sample, histogram, run};
 use super::target::Target;
 use crate::context::Context;
 use crate::error::CommandError;
@@ -23,13 +23,10 @@ const LONE_OPS_MAX: u64 = 300;
 
 /// Operations of the namespace.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Without --master it starts a master and a datanode in a temporary folder (TMPDIR). With --master it \
-    works in a directory of its own below /, which it removes.\n\
+#[command(after_help = "A cluster of its own has one datanode.\n\
     Shown are medians of the rounds; \"of empty\" is the rate of an operation through that of an empty call with as \
     many in flight in the same round.\n\n\
-    Example:\n  distrifs bench meta --clients 64 --ops 20000"
-)]
+    Example:\n  distrifs bench meta --clients 64 --ops 20000")]
 pub(crate) struct Meta {
     /// Operations in flight
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
@@ -40,7 +37,7 @@ pub(crate) struct Meta {
     /// Rounds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
     rounds: u64,
-    /// For the ids of requests and the name of the directory
+    /// For the ids of requests
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Also measure the device below this folder (an embedded cluster's own by default)
@@ -159,28 +156,17 @@ struct Row {
 }
 
 impl Meta {
-    pub(super) async fn run(self, context: &Context, output: &mut Output) -> Result<(), CommandError> {
-        let target = Target::start(context).await?;
-        let folder = format!("/bench-meta-{}-{}", self.seed, std::process::id());
-        let measured = self.measure(context, &target, &folder).await;
-        // Also after a failure; a cluster of our own goes as a whole.
-        let removed = match target.folder() {
-            Some(_) => Ok(()),
-            None => target.client.remove(&folder, true).await,
-        };
-        target.stop().await?;
-        let measured = measured?;
-        removed?;
+    pub(super) async fn run(
+        self,
+        context: &Context,
+        target: &Target,
+        output: &mut Output,
+    ) -> Result<(), CommandError> {
+        let measured = self.measure(context, target).await?;
         report(output, &measured)
     }
 
-    async fn measure(
-        &self,
-        context: &Context,
-        target: &Target,
-        folder: &str,
-    ) -> Result<Vec<Measured>, CommandError> {
-        target.client.mkdir(folder, false, 0o755).await?;
+    async fn measure(&self, context: &Context, target: &Target) -> Result<Vec<Measured>, CommandError> {
         let sync_dir = self.sync_dir.as_deref().or(target.folder());
         let device = |dir: &std::path::Path| {
             Device::new(dir, LONE_OPS_MAX * self.rounds)
@@ -190,7 +176,7 @@ impl Meta {
         let mut all: Vec<Measured> = Vec::new();
         let bar = TransferBar::new(context.options.quiet, "bench meta");
         for round in 0..self.rounds {
-            let folder = format!("{folder}/{round}");
+            let folder = format!("{}/{round}", target.directory);
             target.client.mkdir(&folder, false, 0o755).await?;
             let files = self.ops;
             let (user, seed) = (&target.user, self.seed.wrapping_add(round));
@@ -213,7 +199,7 @@ impl Meta {
         for phase in ROUND {
             let before = calls.log_counts().await?;
             let cpu = target.cpu();
-            let sample = phase_of(phase, calls, self.clients, self.ops).await?;
+            let sample = phase_of(phase, calls, &Pace::closed(self.clients, self.ops)).await?;
             let cpu = cpu.zip(target.cpu()).map(|(before, after)| (after - before) / sample.ops as f64);
             let after = calls.log_counts().await?;
             let syncs = (after.0 > before.0).then(|| (after.1 - before.1) as f64 / sample.ops as f64);
@@ -248,17 +234,17 @@ fn entry<'a>(all: &'a mut Vec<Measured>, name: &'static str, clients: u64) -> &'
     &mut all[at]
 }
 
-async fn phase_of(phase: Phase, calls: &Calls, clients: u64, ops: u64) -> Result<Sample, CommandError> {
+async fn phase_of(phase: Phase, calls: &Calls, pace: &Pace) -> Result<Sample, CommandError> {
     let calls = calls.clone();
     match phase {
-        Phase::Empty => run(clients, ops, move |lane, _| calls.clone().ping(lane)).await,
-        Phase::Mkdir => run(clients, ops, move |lane, n| calls.clone().mkdir(lane, n)).await,
-        Phase::Create => run(clients, ops, move |lane, n| calls.clone().create(lane, n)).await,
-        Phase::Complete => run(clients, ops, move |lane, n| calls.clone().complete(lane, n)).await,
-        Phase::Stat => run(clients, ops, move |lane, n| calls.clone().stat(lane, n)).await,
-        Phase::ReadPlan => run(clients, ops, move |lane, n| calls.clone().read_plan(lane, n)).await,
-        Phase::Rename => run(clients, ops, move |lane, n| calls.clone().rename(lane, n)).await,
-        Phase::Remove => run(clients, ops, move |lane, n| calls.clone().remove(lane, n)).await,
+        Phase::Empty => run(pace, move |lane, _| calls.clone().ping(lane)).await,
+        Phase::Mkdir => run(pace, move |lane, n| calls.clone().mkdir(lane, n)).await,
+        Phase::Create => run(pace, move |lane, n| calls.clone().create(lane, n)).await,
+        Phase::Complete => run(pace, move |lane, n| calls.clone().complete(lane, n)).await,
+        Phase::Stat => run(pace, move |lane, n| calls.clone().stat(lane, n)).await,
+        Phase::ReadPlan => run(pace, move |lane, n| calls.clone().read_plan(lane, n)).await,
+        Phase::Rename => run(pace, move |lane, n| calls.clone().rename(lane, n)).await,
+        Phase::Remove => run(pace, move |lane, n| calls.clone().remove(lane, n)).await,
     }
 }
 

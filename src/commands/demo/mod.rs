@@ -324,7 +324,8 @@ pub(super) async fn wait_writable(client: &Client, datanodes: u32) -> Result<(),
     }
 }
 
-fn require_space(folder: &Path, bytes: u64) -> Result<(), CommandError> {
+/// Refuses to begin what would fill the disk.
+pub(super) fn require_space(folder: &Path, bytes: u64) -> Result<(), CommandError> {
     let found = rustix::fs::statvfs(folder)
         .map_err(|e| CommandError::local(folder, "ask how full its file system is", e.into()))?;
     let (free, needed) = (found.f_bavail.saturating_mul(found.f_frsize), bytes.saturating_add(SPARE_BYTES));

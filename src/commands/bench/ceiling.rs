@@ -1,0 +1,112 @@
+//! What the machine can do, measured in the same run as the cluster: the bare pump and the raw disk.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use distrifs_proto::SplitMix;
+use tempfile::TempDir;
+
+use super::content::Content;
+use super::device::Device;
+use super::disk::{self, RawDisk};
+use super::figures::{BareSample, By};
+use super::load::Sample;
+use super::mix::starts;
+use super::pump::{self, Pumped, Rounds};
+use super::target::Target;
+use crate::error::CommandError;
+use crate::usage::cpu_with_ended_children;
+
+/// Writes to the device.
+const DEVICE_WRITES: u64 = 200;
+
+/// The bare chain with as many hops as there are copies.
+pub(super) async fn chain(
+    target: &Target,
+    copies: u32,
+    what: Rounds,
+    by: By,
+) -> Result<BareSample, CommandError> {
+    let pumped = in_folder(target, move |folder, stop| {
+        let program = || {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["bench", super::PUMP_HOP]);
+            Ok(command)
+        };
+        let cpu = cpu_with_ended_children();
+        let pumped = pump::chain(&program, folder, u64::from(copies), what, stop)?;
+        Ok((pumped, cpu_with_ended_children() - cpu))
+    });
+    Ok(bare(format!("bare chain of {copies}"), pumped.await?, by))
+}
+
+/// The bare cached read of ranges, at places by this seed.
+pub(super) async fn cached(
+    target: &Target,
+    content: &Arc<Content>,
+    what: Rounds,
+    seed: u64,
+    by: By,
+) -> Result<BareSample, CommandError> {
+    let content = content.clone();
+    let places = starts(content.size(), what.bytes);
+    let start = move |stream, round| SplitMix::new(seed ^ stream << 40 ^ round).next() % places;
+    let pumped = in_folder(target, move |_, stop| {
+        let cpu = cpu_with_ended_children();
+        let pumped = pump::cached(content.file(), what, &start, stop)?;
+        Ok((pumped, cpu_with_ended_children() - cpu))
+    });
+    Ok(bare("bare cached read".to_owned(), pumped.await?, by))
+}
+
+/// The raw disk, both ways.
+pub(super) async fn raw_disk(target: &Target, bytes: u64) -> Result<RawDisk, CommandError> {
+    in_folder(target, move |folder, stop| disk::measure(folder, bytes, stop)).await
+}
+
+/// What the raw disk does in so many seconds with so many bytes, of which `copies` make one of the user's.
+pub(super) fn of_disk(name: String, bytes: u64, seconds: f64, copies: u32) -> BareSample {
+    let sample = Sample { ops: 1, seconds, ..Sample::default() };
+    BareSample { name, sample, bytes: bytes / u64::from(copies.max(1)), cpu: None, by: By::Bytes }
+}
+
+/// One durable write of 4 KiB after the other.
+pub(super) async fn device(target: &Target) -> Result<BareSample, CommandError> {
+    let sample = in_folder(target, |folder, _| {
+        let (mut device, mut sample) = (Device::new(folder, DEVICE_WRITES)?, Sample::default());
+        for _ in 0..DEVICE_WRITES {
+            let began = Instant::now();
+            device.write()?;
+            sample.add(began);
+        }
+        Ok(sample)
+    });
+    let (sample, name) = (sample.await?, "device sync, alone".to_owned());
+    Ok(BareSample { name, sample, bytes: DEVICE_WRITES * 4096, cpu: None, by: By::Time })
+}
+
+fn bare(name: String, (pumped, cpu): (Pumped, f64), by: By) -> BareSample {
+    let Pumped { bytes, seconds, times } = pumped;
+    let sample = Sample { ops: times.len(), seconds, times, open: false };
+    BareSample { name, sample, bytes, cpu: Some(cpu), by }
+}
+
+/// Blocking work in a folder of its own, which is removed: on the file system of the embedded cluster, else below TMPDIR.
+async fn in_folder<T: Send + 'static>(
+    target: &Target,
+    work: impl FnOnce(&std::path::Path, &AtomicBool) -> std::io::Result<T> + Send + 'static,
+) -> Result<T, CommandError> {
+    let parent: PathBuf = target.folder().map_or_else(std::env::temp_dir, PathBuf::from);
+    let run = move |stop: &AtomicBool| {
+        let failed = |e| CommandError::local(&parent, "measure the machine below it", e);
+        let folder: TempDir =
+            tempfile::Builder::new().prefix("distrifs-ceiling-").tempdir_in(&parent).map_err(failed)?;
+        let done = work(folder.path(), stop).map_err(failed)?;
+        folder.close().map_err(failed)?;
+        Ok(done)
+    };
+    target.blocking.run(run).await
+}

@@ -1,0 +1,157 @@
+//! The bytes that are put, and the check of what comes back.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use distrifs_client::{GetTarget, PutSource};
+use distrifs_proto::SplitMix;
+use rustix::fs::{MemfdFlags, memfd_create};
+use tokio::io::AsyncWrite;
+
+use crate::error::CommandError;
+
+/// How much is made or compared at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Pseudo-random bytes of a seed in a file that is memory alone: no disk is read while a put is measured.
+#[derive(Debug)]
+pub(super) struct Content {
+    file: File,
+    size: u64,
+}
+
+impl Content {
+    /// `size` bytes of this seed.
+    pub(super) fn new(size: u64, seed: u64) -> io::Result<Self> {
+        let mut file: File = memfd_create("distrifs-bench", MemfdFlags::CLOEXEC)?.into();
+        let (mut random, mut left) = (SplitMix::new(seed), size);
+        let mut piece = vec![0; PIECE_BYTES];
+        while left > 0 {
+            for word in piece.chunks_exact_mut(8) {
+                word.copy_from_slice(&random.next().to_le_bytes());
+            }
+            let now = left.min(PIECE_BYTES as u64);
+            file.write_all(&piece[..now as usize])?;
+            left -= now;
+        }
+        Ok(Self { file, size })
+    }
+
+    /// The bytes, as a file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// How many.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// For a put of all of it.
+    pub(super) fn source(&self) -> Result<PutSource, CommandError> {
+        let file = self.file.try_clone().map_err(|e| CommandError::Check(format!("the source: {e}")))?;
+        Ok(PutSource::File(file, self.size))
+    }
+}
+
+/// Whether what a get brought is what was put.
+pub(super) struct Comparison {
+    seen: Arc<AtomicU64>,
+    from: u64,
+    length: u64,
+}
+
+impl Comparison {
+    /// For the `length` bytes at `from`; the target compares all that it is given and keeps none of it.
+    pub(super) fn new(content: &Arc<Content>, from: u64, length: u64) -> (Self, GetTarget) {
+        let seen = Arc::new(AtomicU64::new(0));
+        let target =
+            Comparing { content: content.clone(), at: from, from, seen: seen.clone(), piece: Vec::new() };
+        (Self { seen, from, length }, GetTarget::Stream(Box::new(target)))
+    }
+
+    /// To be asked when the get has succeeded: a difference has failed it already, but not a lack.
+    pub(super) fn finish(&self, path: &str) -> Result<(), CommandError> {
+        let (seen, length, from) = (self.seen.load(Ordering::Relaxed), self.length, self.from);
+        if seen == length {
+            return Ok(());
+        }
+        Err(CommandError::Check(format!("{path}: {seen} bytes of {length} at {from} came back")))
+    }
+}
+
+struct Comparing {
+    content: Arc<Content>,
+    at: u64,
+    from: u64,
+    seen: Arc<AtomicU64>,
+    piece: Vec<u8>,
+}
+
+impl Comparing {
+    fn compare(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.piece.resize(bytes.len(), 0);
+        // Behind its end there is nothing to compare with: that is a difference as well.
+        self.content.file.read_exact_at(&mut self.piece, self.at)?;
+        if let Some(at) = self.piece.iter().zip(bytes).position(|(put, got)| put != got) {
+            let at = self.at + at as u64;
+            return Err(io::Error::other(format!("it differs from what was put at byte {at}")));
+        }
+        self.at += bytes.len() as u64;
+        self.seen.store(self.at - self.from, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl AsyncWrite for Comparing {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let now = bytes.len().min(PIECE_BYTES);
+        Poll::Ready(self.compare(&bytes[..now]).map(|()| now))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_back_is_compared_byte_by_byte() {
+        let size = PIECE_BYTES as u64 + 10;
+        let content = Arc::new(Content::new(size, 7).unwrap());
+        let mut all = vec![0; size as usize];
+        content.file().read_exact_at(&mut all, 0).unwrap();
+        assert_eq!(Content::new(size, 7).unwrap().file().metadata().unwrap().len(), size);
+        let compare = |bytes: Vec<u8>, from, length| {
+            let content = content.clone();
+            async move {
+                let (comparison, target) = Comparison::new(&content, from, length);
+                let GetTarget::Stream(mut stream) = target else { panic!("a stream") };
+                stream.write_all(&bytes).await.map_err(|e| e.to_string())?;
+                comparison.finish("/a").map_err(|e| e.to_string())
+            }
+        };
+        assert_eq!(compare(all.clone(), 0, size).await, Ok(()));
+        assert_eq!(compare(all[5..9].to_vec(), 5, 4).await, Ok(()));
+        assert!(compare(all[5..8].to_vec(), 5, 4).await.unwrap_err().contains("3 bytes of 4 at 5"));
+        let mut wrong = all.clone();
+        wrong[PIECE_BYTES + 3] ^= 1;
+        assert!(compare(wrong, 0, size).await.unwrap_err().contains(&format!("byte {}", PIECE_BYTES + 3)));
+        all.push(0);
+        assert!(compare(all, 0, size + 1).await.is_err());
+    }
+}

@@ -1,0 +1,44 @@
+//! What a load costs: CPU time, memory, and durable writes of the master's log.
+
+use super::calls::Calls;
+use super::target::Target;
+use crate::error::CommandError;
+use crate::usage::{ProcessUsage, Usage};
+
+/// What was spent.
+#[derive(Debug, Default)]
+pub(super) struct Cost {
+    /// Each process that is known.
+    pub(super) processes: Vec<ProcessUsage>,
+    /// CPU seconds of all, where all are known.
+    pub(super) cpu: Option<f64>,
+    /// Durable writes of the log, where any record was written.
+    pub(super) log_syncs: Option<u64>,
+}
+
+/// From its start on.
+pub(super) struct Span<'a> {
+    target: &'a Target,
+    calls: Calls,
+    usage: Usage,
+    log: (u64, u64),
+}
+
+impl<'a> Span<'a> {
+    /// Begins now.
+    pub(super) async fn begin(target: &'a Target) -> Result<Self, CommandError> {
+        let calls = Calls::connect(&target.address, &target.user, "", 1, 0, 0).await?;
+        let log = calls.log_counts().await?;
+        Ok(Self { target, calls, usage: target.usage(), log })
+    }
+
+    /// What was spent until now.
+    pub(super) async fn end(self) -> Result<Cost, CommandError> {
+        let processes = self.target.usage().since(&self.usage);
+        let (records, syncs) = self.calls.log_counts().await?;
+        // A master that took over meanwhile counts from nothing.
+        let log_syncs = (records > self.log.0).then(|| syncs.saturating_sub(self.log.1));
+        let cpu = self.target.folder().map(|_| processes.iter().map(|it| it.cpu_seconds).sum());
+        Ok(Cost { processes, cpu, log_syncs })
+    }
+}

@@ -1,0 +1,112 @@
+//! `bench get`: large files back, from the page cache or the disk.
+
+use clap::Args;
+
+use super::ceiling;
+use super::cost::Span;
+use super::figures::{Bare, By, Figures, KEYS, report};
+use super::lanes::Lanes;
+use super::load::{Limit, Pace, Sample, run};
+use super::page_cache;
+use super::pump::Rounds;
+use super::target::Target;
+use super::workload::Workload;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::options::bytes;
+use crate::output::Output;
+use crate::progress::TransferBar;
+
+/// Gets of large files.
+#[derive(Debug, Args)]
+#[command(
+    after_help = format!("Each client has a file of its own, put before the clock runs; the first get of each is \
+    compared with what was put and does not count. Bytes that have passed their checksums go nowhere.\n\n{KEYS}\n\n\
+    Example:\n  distrifs bench get --size 256M --cold --ceiling")
+)]
+pub(crate) struct Get {
+    /// Bytes of a file; K, M, G and T are understood
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
+    pub(super) size: u64,
+    /// Each get begins with nothing of the chunks in the page cache; the clients get their files in rounds
+    #[arg(long, conflicts_with = "rate")]
+    pub(super) cold: bool,
+    #[command(flatten)]
+    pub(super) load: Workload,
+}
+
+impl Get {
+    /// # Errors
+    /// What cannot be asked of a cluster that runs.
+    pub(super) fn check(&self, running: bool) -> Result<(), CommandError> {
+        if self.cold && running {
+            let why = "--cold drops pages of this machine: leave --master and --running away for an embedded cluster";
+            return Err(CommandError::Usage(why.to_owned()));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn run(
+        self,
+        context: &Context,
+        target: &Target,
+        output: &mut Output,
+    ) -> Result<(), CommandError> {
+        let (load, clients) = (&self.load, self.load.clients(1));
+        let bar = TransferBar::new(context.options.quiet, "bench get");
+        let lanes = Lanes::start(target, clients, self.size, load.seed, load.replication, bar).await?;
+        let once = Pace::closed(clients, clients);
+        let putting = lanes.clone();
+        run(&once, move |lane, n| putting.clone().put(lane, format!("file-{n}"))).await?;
+        let comparing = lanes.clone();
+        run(&once, move |lane, n| comparing.clone().compare(lane, format!("file-{n}"), None)).await?;
+        page_cache(target, !self.cold).await?;
+        let pace = load.pace(1, clients);
+        let span = Span::begin(target).await?;
+        let sample = if self.cold { cold(target, &lanes, &pace).await? } else { warm(&lanes, &pace).await? };
+        let cost = span.end().await?;
+        lanes.finish();
+        let phase = if self.cold { "get, cold" } else { "get" };
+        let copies = target.replication(load.replication).await?;
+        let figures = Figures::new("get", phase, &pace, self.size, &sample);
+        let mut figures = figures.replicated(Some(copies)).at_cost(cost);
+        if load.ceiling {
+            let what = Rounds { streams: clients, rounds: 1, bytes: self.size };
+            let cached = ceiling::cached(target, lanes.content(), what, load.seed, By::Bytes).await?;
+            let disk = ceiling::raw_disk(target, self.size).await?;
+            let disk = ceiling::of_disk("raw disk".to_owned(), disk.bytes, disk.read_seconds, 1);
+            figures.ceiling = [cached, disk].iter().map(|bare| Bare::beside(&figures, bare)).collect();
+        }
+        report(output, &[figures])
+    }
+}
+
+async fn warm(lanes: &Lanes, pace: &Pace) -> Result<Sample, CommandError> {
+    let lanes = lanes.clone();
+    run(pace, move |lane, _| lanes.clone().get(lane, format!("file-{lane}"))).await
+}
+
+/// Rounds in each of which every client gets its file once, from the disk; what is between them does not count.
+async fn cold(target: &Target, lanes: &Lanes, pace: &Pace) -> Result<Sample, CommandError> {
+    let mut all = Sample::default();
+    let is_over = |all: &Sample| match pace.limit {
+        Limit::Ops(ops) => all.ops >= ops,
+        Limit::Time(time) => all.ops > 0 && all.seconds >= time.as_secs_f64(),
+    };
+    while !is_over(&all) {
+        page_cache(target, false).await?;
+        all.merge(&warm(lanes, &Pace::closed(lanes.count(), lanes.count())).await?, false);
+    }
+    Ok(all)
+}
+
+/// Brings all replicas of an embedded cluster into the page cache, or out of it. Of another one it cannot be told: there
+/// the first get has brought in what it read.
+pub(super) async fn page_cache(target: &Target, filled: bool) -> Result<(), CommandError> {
+    let Some(folder) = target.folder().map(std::path::Path::to_owned) else { return Ok(()) };
+    let work = move |_: &_| {
+        let done = if filled { page_cache::fill(&folder) } else { page_cache::forget(&folder) };
+        done.map_err(|e| CommandError::local(&folder, "read the chunks below it", e))
+    };
+    target.blocking.run(work).await
+}

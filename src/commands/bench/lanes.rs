@@ -1,0 +1,108 @@
+//! The clients of a load, each with connections of its own, and what they do to files.
+
+use std::sync::Arc;
+
+use distrifs_client::{Client, GetTarget, PutOptions};
+
+use super::content::{Comparison, Content};
+use super::target::Target;
+use crate::error::CommandError;
+use crate::progress::TransferBar;
+
+/// The clients. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Lanes {
+    clients: Arc<[Client]>,
+    content: Arc<Content>,
+    directory: Arc<str>,
+    replication: Option<u32>,
+    bar: TransferBar,
+}
+
+impl Lanes {
+    /// So many clients, which have found the master, for files of `size` bytes of this seed. The bytes are made here.
+    pub(super) async fn start(
+        target: &Target,
+        clients: u64,
+        size: u64,
+        seed: u64,
+        replication: Option<u32>,
+        bar: TransferBar,
+    ) -> Result<Self, CommandError> {
+        let make = move |_: &_| {
+            let why = |e| CommandError::Check(format!("cannot make {size} bytes in memory: {e}"));
+            Content::new(size, seed).map(Arc::new).map_err(why)
+        };
+        let content = target.blocking.run(make).await?;
+        let clients: Arc<[Client]> = (0..clients).map(|_| target.another_client()).collect();
+        for client in clients.iter() {
+            client.stat(&target.directory).await?;
+        }
+        let directory = target.directory.as_str().into();
+        Ok(Self { clients, content, directory, replication, bar })
+    }
+
+    /// The bytes of every file.
+    pub(super) fn content(&self) -> &Arc<Content> {
+        &self.content
+    }
+
+    /// How many clients.
+    pub(super) fn count(&self) -> u64 {
+        self.clients.len() as u64
+    }
+
+    /// Takes the progress from the screen.
+    pub(super) fn finish(&self) {
+        self.bar.finish();
+    }
+
+    fn client(&self, lane: u64) -> &Client {
+        &self.clients[lane as usize]
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.directory)
+    }
+
+    /// Puts all bytes under a name, in the place of what is there.
+    pub(super) async fn put(self, lane: u64, name: String) -> Result<(), CommandError> {
+        let options = PutOptions { overwrite: true, replication: self.replication, ..PutOptions::default() };
+        let source = self.content.source()?;
+        self.client(lane).put(source, &self.path(&name), options, &self.bar).await?;
+        Ok(())
+    }
+
+    /// Gets a file; its bytes are checked by their checksums and go nowhere.
+    pub(super) async fn get(self, lane: u64, name: String) -> Result<(), CommandError> {
+        let target = GetTarget::Stream(Box::new(tokio::io::sink()));
+        self.client(lane).get(&self.path(&name), None, target, &self.bar).await?;
+        Ok(())
+    }
+
+    /// Gets a file or a range of it, and compares it with what was put.
+    pub(super) async fn compare(
+        self,
+        lane: u64,
+        name: String,
+        range: Option<(u64, u64)>,
+    ) -> Result<(), CommandError> {
+        let path = self.path(&name);
+        let (from, length) = range.unwrap_or((0, self.content.size()));
+        let (comparison, target) = Comparison::new(&self.content, from, length);
+        self.client(lane).get(&path, range, target, &self.bar).await?;
+        comparison.finish(&path)
+    }
+
+    /// What is known of a file.
+    pub(super) async fn stat(self, lane: u64, name: String) -> Result<(), CommandError> {
+        self.client(lane).stat(&self.path(&name)).await?;
+        Ok(())
+    }
+
+    /// Removes a file.
+    pub(super) async fn remove(self, lane: u64, name: String) -> Result<(), CommandError> {
+        self.client(lane).remove(&self.path(&name), false).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,128 @@
+//! `bench mixed`: range reads, small puts, stats and removes at once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use clap::Args;
+
+use super::cost::Span;
+use super::figures::{Bare, By, Figures, KEYS, report};
+use super::get::page_cache;
+use super::lanes::Lanes;
+use super::load::{Sample, run_kinds};
+use super::mix::{Mix, Operation, starts};
+use super::read::{self, FILE, check_range};
+use super::small;
+use super::target::Target;
+use super::workload::Workload;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::options::bytes;
+use crate::output::Output;
+use crate::progress::TransferBar;
+
+/// Clients, if nobody says otherwise.
+const CLIENTS: u64 = 16;
+/// Operations, if nobody says otherwise.
+const OPS: u64 = 5_000;
+/// Of operations, in the order of [`kind_of`].
+const KINDS: [&str; 4] = ["range read", "small put", "stat", "remove"];
+
+/// Several kinds of operations at once.
+#[derive(Debug, Args)]
+#[command(
+    after_help = format!("Of 100 operations 70 read a random range of a large file that is in the page cache, 20 put a \
+    new small file of as many bytes, 5 ask for the state of a small file and 5 remove one, in an order that the seed gives \
+    for each client. With --ceiling only times are compared: the bare pump does one thing at a time.\n\n{KEYS}\n\n\
+    Example:\n  distrifs bench mixed --clients 16 --duration 10 --rate 500")
+)]
+pub(crate) struct Mixed {
+    /// Bytes of the large file; K, M, G and T are understood
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
+    pub(super) size: u64,
+    /// Bytes of a range, and of a small file
+    #[arg(long, value_name = "BYTES", default_value = "4K", value_parser = bytes)]
+    pub(super) range: u64,
+    #[command(flatten)]
+    pub(super) load: Workload,
+}
+
+impl Mixed {
+    /// # Errors
+    /// A range that does not fit.
+    pub(super) fn check(&self) -> Result<(), CommandError> {
+        check_range(self.size, self.range)
+    }
+
+    pub(super) async fn run(
+        self,
+        context: &Context,
+        target: &Target,
+        output: &mut Output,
+    ) -> Result<(), CommandError> {
+        let (load, clients) = (&self.load, self.load.clients(CLIENTS));
+        let bar = TransferBar::new(context.options.quiet, "bench mixed");
+        let large =
+            Lanes::start(target, clients, self.size, load.seed, load.replication, bar.clone()).await?;
+        let small = Lanes::start(target, clients, self.range, load.seed, load.replication, bar).await?;
+        large.clone().put(0, FILE.to_owned()).await?;
+        page_cache(target, true).await?;
+        let copies = target.replication(load.replication).await?;
+        let pace = load.pace(CLIENTS, OPS);
+        let mixes: Arc<[Mutex<Mix>]> = (0..clients)
+            .map(|lane| Mutex::new(Mix::new(load.seed, lane, starts(self.size, self.range))))
+            .collect();
+        let span = Span::begin(target).await?;
+        let (reading, changing, range) = (large.clone(), small.clone(), self.range);
+        let operation = move |lane: u64, _| {
+            // Only this lane takes it, and never while it waits for anything.
+            let next = mixes[lane as usize].lock().unwrap_or_else(PoisonError::into_inner).next();
+            execute(reading.clone(), changing.clone(), lane, next, range)
+        };
+        let samples: [Sample; 4] = run_kinds(&pace, operation).await?;
+        let cost = span.end().await?;
+        large.finish();
+        let mut whole = Sample::default();
+        samples.iter().for_each(|sample| whole.merge(sample, true));
+        // How many bytes an operation of all kinds has is an average at best.
+        let mut all = vec![Figures::new("mixed", "mixed", &pace, 0, &whole).at_cost(cost)];
+        for (kind, sample) in KINDS.iter().zip(&samples) {
+            let size = if matches!(*kind, "range read" | "small put") { range } else { 0 };
+            all.push(Figures::new("mixed", kind, &pace, size, sample));
+        }
+        let mut all: Vec<Figures> = all.into_iter().map(|it| it.replicated(Some(copies))).collect();
+        if load.ceiling {
+            let cached = read::bare(target, &large, &pace, range, load.seed, By::Time).await?;
+            let chain = small::bare(target, &pace, copies, range, By::Time).await?;
+            for (row, bare) in all[1..3].iter_mut().zip([cached, chain]) {
+                row.ceiling = vec![Bare::beside(row, &bare)];
+            }
+        }
+        report(output, &all)
+    }
+}
+
+async fn execute(
+    large: Lanes,
+    small: Lanes,
+    lane: u64,
+    operation: Operation,
+    range: u64,
+) -> Result<usize, CommandError> {
+    let name = |number: u64| format!("small-{lane}-{number}");
+    match operation {
+        Operation::Read(from) => large.compare(lane, FILE.to_owned(), Some((from, range))).await,
+        Operation::Put(number) => small.put(lane, name(number)).await,
+        Operation::Stat(number) => small.stat(lane, name(number)).await,
+        Operation::Remove(number) => small.remove(lane, name(number)).await,
+    }?;
+    Ok(kind_of(operation))
+}
+
+fn kind_of(operation: Operation) -> usize {
+    match operation {
+        Operation::Read(_) => 0,
+        Operation::Put(_) => 1,
+        Operation::Stat(_) => 2,
+        Operation::Remove(_) => 3,
+    }
+}

@@ -1,0 +1,135 @@
+//! `bench read`: random ranges of one file, against the bare cached read of the same ranges.
+
+use clap::Args;
+use distrifs_proto::SplitMix;
+
+use super::ceiling;
+use super::cost::Span;
+use super::figures::{Bare, By, Figures, KEYS, report};
+use super::get::page_cache;
+use super::lanes::Lanes;
+use super::load::{Pace, run};
+use super::mix::starts;
+use super::pump::Rounds;
+use super::target::Target;
+use super::workload::Workload;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::options::bytes;
+use crate::output::Output;
+use crate::progress::TransferBar;
+
+/// The file.
+pub(super) const FILE: &str = "large";
+/// Clients, if nobody says otherwise.
+const CLIENTS: u64 = 16;
+/// Ranges, if nobody says otherwise.
+const OPS: u64 = 20_000;
+/// Rounds of the bare read in all.
+const BARE_ROUNDS_MAX: u64 = 40_000;
+
+/// Reads of random ranges.
+#[derive(Debug, Args)]
+#[command(
+    after_help = format!("The file is put before the clock runs, and is in the page cache. Each read asks the master \
+    where the range lies and a datanode for it; what comes back is compared with what was put.\n\n{KEYS}\n\n\
+    Example:\n  distrifs bench read --range 4K --clients 32 --duration 10 --ceiling")
+)]
+pub(crate) struct Read {
+    /// Bytes of the file; K, M, G and T are understood
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
+    pub(super) size: u64,
+    /// Bytes of a range
+    #[arg(long, value_name = "BYTES", default_value = "4K", value_parser = bytes)]
+    pub(super) range: u64,
+    #[command(flatten)]
+    pub(super) load: Workload,
+}
+
+impl Read {
+    /// # Errors
+    /// A range that does not fit.
+    pub(super) fn check(&self) -> Result<(), CommandError> {
+        check_range(self.size, self.range)
+    }
+
+    pub(super) async fn run(
+        self,
+        context: &Context,
+        target: &Target,
+        output: &mut Output,
+    ) -> Result<(), CommandError> {
+        let (load, clients) = (&self.load, self.load.clients(CLIENTS));
+        let bar = TransferBar::new(context.options.quiet, "bench read");
+        let lanes = Lanes::start(target, clients, self.size, load.seed, load.replication, bar).await?;
+        lanes.clone().put(0, FILE.to_owned()).await?;
+        page_cache(target, true).await?;
+        let pace = load.pace(CLIENTS, OPS);
+        let span = Span::begin(target).await?;
+        let (places, length, seed) = (starts(self.size, self.range), self.range, load.seed);
+        let reading = lanes.clone();
+        let read = move |lane, number| {
+            let from = place(seed, number, places);
+            reading.clone().compare(lane, FILE.to_owned(), Some((from, length)))
+        };
+        let sample = run(&pace, read).await?;
+        let cost = span.end().await?;
+        lanes.finish();
+        let copies = target.replication(load.replication).await?;
+        let figures = Figures::new("read", "read", &pace, self.range, &sample);
+        let mut figures = figures.replicated(Some(copies)).at_cost(cost);
+        if load.ceiling {
+            let bare = bare(target, &lanes, &pace, self.range, seed, By::Ops).await?;
+            figures.ceiling.push(Bare::beside(&figures, &bare));
+        }
+        report(output, &[figures])
+    }
+}
+
+/// # Errors
+/// A range that does not fit.
+pub(super) fn check_range(size: u64, range: u64) -> Result<(), CommandError> {
+    if range == 0 || range > size {
+        return Err(CommandError::Usage(format!(
+            "--range {range}: expected 1 to the {size} bytes of --size"
+        )));
+    }
+    Ok(())
+}
+
+/// Where the range of this number begins.
+fn place(seed: u64, number: u64, places: u64) -> u64 {
+    SplitMix::new(SplitMix::new(seed).next() ^ number).next() % places
+}
+
+/// The bare read of ranges of the same bytes, with as many in flight.
+pub(super) async fn bare(
+    target: &Target,
+    lanes: &Lanes,
+    pace: &Pace,
+    range: u64,
+    seed: u64,
+    by: By,
+) -> Result<super::figures::BareSample, CommandError> {
+    // As much as a large range moves in a moment.
+    let rounds = (BARE_ROUNDS_MAX / pace.clients).min((1 << 30) / range / pace.clients).max(1);
+    let what = Rounds { streams: pace.clients, rounds, bytes: range };
+    ceiling::cached(target, lanes.content(), what, seed, by).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_spread_by_the_seed_and_every_range_fits() {
+        let places: Vec<u64> = (0..1000).map(|number| place(1, number, starts(10_000, 4096))).collect();
+        assert!(places.iter().all(|from| from + 4096 <= 10_000));
+        assert_eq!(places[7], place(1, 7, starts(10_000, 4096)));
+        assert_ne!(places, (0..1000).map(|n| place(2, n, starts(10_000, 4096))).collect::<Vec<_>>());
+        let below = places.iter().filter(|from| **from < 2952).count();
+        assert!((400..600).contains(&below), "{below}");
+        assert!(check_range(4096, 4096).is_ok());
+        assert!(check_range(4096, 4097).is_err() && check_range(4096, 0).is_err());
+    }
+}
