@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use distrifs_engine::io::{Body, Buf, IoMode, block_on};
+use distrifs_engine::io::{Body, Buf, IoMode, Shared, block_on};
 use distrifs_engine::store::{ChunkStore, Folder};
 use distrifs_proto::frame::{FRAME_BUFFER_BYTES, Header, Op, Placement, seal, verify};
 use distrifs_proto::limits::FRAME_PAYLOAD_BYTES_MAX;
@@ -67,13 +67,58 @@ fn store(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("write and commit 8 MiB", mode), |b| {
             b.iter_custom(|rounds| write_chunks(&body, rounds));
         });
+        group.bench_function(BenchmarkId::new("read and verify 8 MiB, cached", mode), |b| {
+            b.iter_custom(|rounds| read_chunk(&body, rounds));
+        });
     }
     group.finish();
 }
 
+const CLUSTER: ClusterId = ClusterId(1);
+const GENERATION: GenerationStamp = GenerationStamp(1);
+
+/// Writes and commits a chunk.
+async fn write_chunk(store: &ChunkStore, chunk: ChunkId, piece: &Shared, crcs: &[Crc32c]) {
+    let mut writer = store.create(CLUSTER, chunk, GENERATION, CHUNK as u64).await.expect("create");
+    for _ in 0..CHUNK / FRAME_PAYLOAD_BYTES_MAX {
+        let writing = writer.append(piece.clone(), 0..piece.len(), crcs.iter().copied());
+        writing.expect("append").await;
+    }
+    writer.commit().await.expect("commit");
+}
+
+/// Opens and reads one chunk `rounds` times, each block checked; the writing does not count, nor the first reading.
+fn read_chunk(body: &Body, rounds: u64) -> Duration {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = Folder::open(dir.path(), NodeId(1)).expect("a data folder");
+    let root = folder.root().to_owned();
+    let spent = block_on(body.clone(), |io| async move {
+        let store = ChunkStore::attach(io.clone(), root);
+        let piece = Buf::alloc(FRAME_PAYLOAD_BYTES_MAX).share();
+        let crcs: Vec<_> = block_crcs(&piece).collect();
+        write_chunk(&store, ChunkId(1), &piece, &crcs).await;
+        let mut buffer = Buf::alloc(FRAME_PAYLOAD_BYTES_MAX);
+        let mut begun = io.now();
+        for round in 0..=rounds {
+            if round == 1 {
+                begun = io.now();
+            }
+            let reader = store.open(CLUSTER, ChunkId(1)).await.expect("open");
+            for at in (0..CHUNK as u64).step_by(FRAME_PAYLOAD_BYTES_MAX) {
+                let bytes = at..at + FRAME_PAYLOAD_BYTES_MAX as u64;
+                let (read, back) = reader.read(buffer, 0, &bytes).await;
+                read.expect("read");
+                reader.verify(&back, &bytes).expect("verified");
+                buffer = back;
+            }
+        }
+        io.now() - begun
+    });
+    spent.expect("the I/O body runs")
+}
+
 /// Writes, commits and deletes `rounds` chunks; only writing and committing counts.
 fn write_chunks(body: &Body, rounds: u64) -> Duration {
-    const CLUSTER: ClusterId = ClusterId(1);
     let dir = tempfile::tempdir().expect("a temporary folder");
     let folder = Folder::open(dir.path(), NodeId(1)).expect("a data folder");
     let root = folder.root().to_owned();
@@ -84,16 +129,9 @@ fn write_chunks(body: &Body, rounds: u64) -> Duration {
         let mut spent = Duration::ZERO;
         for n in 1..=rounds {
             let begun = io.now();
-            let generation = GenerationStamp(1);
-            let mut writer =
-                store.create(CLUSTER, ChunkId(n), generation, CHUNK as u64).await.expect("create");
-            for _ in 0..CHUNK / FRAME_PAYLOAD_BYTES_MAX {
-                let writing = writer.append(piece.clone(), 0..piece.len(), crcs.iter().copied());
-                writing.expect("append").await;
-            }
-            writer.commit().await.expect("commit");
+            write_chunk(&store, ChunkId(n), &piece, &crcs).await;
             spent += io.now() - begun;
-            store.delete(ChunkId(n), generation).await.expect("delete");
+            store.delete(ChunkId(n), GENERATION).await.expect("delete");
         }
         spent
     });
