@@ -1,6 +1,9 @@
 //! `distrifs bench`: what it prints, for people and for scripts. No figure is judged here.
 
-use distrifs_testkit::{Cluster, run};
+use std::process::{Child, Stdio};
+
+use distrifs_testkit::{Cluster, bare_command, run, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_distrifs");
 const SMALL: [&str; 6] = ["--ops", "40", "--clients", "8", "--rounds", "2"];
@@ -60,4 +63,139 @@ fn meta_measures_a_running_cluster_and_removes_its_directory() {
     let _ = run(&mut nobody, b"").fails_with(8);
     let _ = cluster.run(&["bench", "meta", "--clients", "0"]).fails_with(2);
     let _ = cluster.run(&["--user", "bob", "bench", "meta", "--master", &master]).fails_with(5);
+}
+
+/// Loads that are done within a moment: name and options.
+const LOADS: [(&str, &[&str]); 5] = [
+    ("put", &["--size", "300K", "--clients", "2", "--replication", "2", "--ceiling"]),
+    ("get", &["--size", "1M", "--replication", "1", "--cold", "--ops", "2", "--ceiling"]),
+    ("read", &["--size", "1M", "--range", "3000", "--clients", "3", "--duration", "0.2", "--ceiling"]),
+    ("small", &["--ops", "20", "--clients", "4", "--get", "--replication", "1", "--ceiling"]),
+    (
+        "mixed",
+        &[
+            "--size",
+            "1M",
+            "--ops",
+            "400",
+            "--rate",
+            "2000",
+            "--clients",
+            "2",
+            "--replication",
+            "1",
+            "--ceiling",
+        ],
+    ),
+];
+
+fn phases(rows: &[serde_json::Value]) -> Vec<&str> {
+    rows.iter().map(|row| row["phase"].as_str().expect("a name")).collect()
+}
+
+#[test]
+fn loads_of_files_measure_a_cluster_of_their_own_and_leave_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut shown = Vec::new();
+    for (load, options) in LOADS {
+        let mut command = bare_command(BINARY);
+        command.args(["bench", load, "--json"]).args(options).env("TMPDIR", folder.path());
+        shown.extend(run(&mut command, b"").ok().json());
+        let left = std::fs::read_dir(folder.path()).expect("listed").count();
+        assert_eq!(left, 0, "{load} leaves nothing");
+    }
+    let expected = [
+        "put",
+        "get, cold",
+        "read",
+        "small put",
+        "small get",
+        "mixed",
+        "range read",
+        "small put",
+        "stat",
+        "remove",
+    ];
+    assert_eq!(phases(&shown), expected);
+    for row in &shown {
+        for key in ["ops", "seconds", "ops_per_second", "p50_us", "p90_us", "p99_us", "p999_us", "max_us"] {
+            assert!(row[key].as_f64().expect(key) > 0.0, "{key}: {row}");
+        }
+        for key in ["rate", "cpu_seconds_per_gib", "cpu_seconds_per_1000_ops", "log_syncs_per_op", "ceiling"]
+        {
+            assert!(row.get(key).is_some(), "{key}: {row}");
+        }
+    }
+    costs_and_ceilings_are_told(&shown);
+}
+
+fn costs_and_ceilings_are_told(rows: &[serde_json::Value]) {
+    let named = |row: usize, list: &str| -> Vec<String> {
+        let all = rows[row][list].as_array().expect("a list").iter();
+        all.map(|it| it["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    assert_eq!(named(0, "processes"), ["client", "master", "datanode-1", "datanode-2"]);
+    for process in rows[0]["processes"].as_array().expect("a list") {
+        assert!(process["peak_bytes"].as_u64() > Some(0), "{process}");
+    }
+    assert_eq!(named(0, "ceiling"), ["bare chain of 2", "raw disk, 2 copies"]);
+    assert_eq!(named(1, "ceiling"), ["bare cached read", "raw disk"]);
+    assert_eq!(named(2, "ceiling"), ["bare cached read"]);
+    assert_eq!(named(3, "ceiling"), ["bare chain of 1", "device sync, alone"]);
+    assert_eq!((named(6, "ceiling").len(), named(7, "ceiling").len()), (1, 1));
+    assert!(rows[0]["ceiling"][0]["ratio"].as_f64() > Some(0.0), "{}", rows[0]);
+    assert!(rows[2]["ceiling"][0]["p50_ratio"].as_f64() > Some(0.0), "{}", rows[2]);
+    assert!(rows[3]["log_syncs_per_op"].as_f64() > Some(0.0), "{}", rows[3]);
+    let count = |row: usize| rows[row]["ops"].as_u64().expect("a count");
+    assert_eq!([count(0), count(1), count(3), count(4), count(5)], [2, 2, 20, 20, 400]);
+    assert_eq!((6..10).map(count).sum::<u64>(), 400);
+}
+
+#[test]
+fn loads_of_files_measure_a_running_cluster_and_remove_their_directory() {
+    let cluster = Cluster::start(BINARY);
+    let master = cluster.master_address();
+    for load in ["put", "get", "read", "small", "mixed"] {
+        let mut arguments = vec!["bench", load, "--master", &master, "--size", "64K", "--ops", "4"];
+        arguments.extend(["--clients", "2", "--json"]);
+        let rows = cluster.run(&arguments).ok().json();
+        assert_eq!((&rows[0]["bench"], &rows[0]["ops"]), (&load.into(), &4.into()));
+        let processes = rows[0]["processes"].as_array().expect("a list");
+        assert_eq!((processes.len(), &processes[0]["name"]), (1, &"client".into()));
+        assert!(rows[0]["cpu_seconds_per_1000_ops"].is_null(), "of the others nothing is known");
+        assert_eq!(cluster.run(&["ls", "/"]).ok().text(), "");
+    }
+    // The environment alone is not enough to load a cluster, with --running it is.
+    let shown = cluster.run(&["bench", "small", "--running", "--ops", "5", "--clients", "1"]).ok();
+    assert!(shown.text().lines().any(|line| line.starts_with("small put ")), "{}", shown.text());
+    let _ = cluster.run(&["bench", "get", "--running", "--cold"]).fails_with(2);
+    let _ = cluster.run(&["bench", "read", "--running", "--size", "1K"]).fails_with(2);
+    // After an error too.
+    let _ = cluster.run(&["bench", "put", "--running", "--size", "1K", "--replication", "16"]).fails_with(6);
+    assert_eq!(cluster.run(&["ls", "/"]).ok().text(), "");
+}
+
+#[test]
+fn a_bench_that_is_told_to_end_leaves_nothing() {
+    let cluster = Cluster::start(BINARY);
+    let child = cluster.spawn(&["bench", "small", "--running", "--duration", "60", "-q"]);
+    let files = || cluster.run(&["du", "--json", "/"]).ok().json()[0]["files"].as_u64();
+    wait_until("files are put", || files() > Some(3));
+    end(child);
+    assert_eq!(cluster.run(&["ls", "/"]).ok().text(), "");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = bare_command(BINARY);
+    command.args(["bench", "put", "--size", "1M", "--duration", "60"]).env("TMPDIR", folder.path());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("it starts");
+    wait_until("its folder is there", || std::fs::read_dir(folder.path()).expect("listed").count() > 0);
+    end(child);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 0);
+}
+
+fn end(child: Child) {
+    kill_process(Pid::from_child(&child), Signal::INT).expect("it runs");
+    let output = child.wait_with_output().expect("its end");
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
 }
