@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 
-use super::cost::Span;
+use super::cost::{Cost, Span};
 use super::figures::{Bare, By, Figures, KEYS, report};
 use super::get::page_cache;
 use super::lanes::Lanes;
-use super::load::{Sample, run_kinds};
+use super::load::{Pace, Sample, run_kinds};
 use super::mix::{Mix, Operation, starts};
 use super::read::{self, FILE, check_range};
 use super::small;
@@ -66,38 +66,48 @@ impl Mixed {
         let small = Lanes::start(target, clients, self.range, load.seed, load.replication, bar).await?;
         large.clone().put(0, FILE.to_owned()).await?;
         page_cache(target, true).await?;
-        let copies = target.replication(load.replication).await?;
         let pace = load.pace(CLIENTS, OPS);
-        let mixes: Arc<[Mutex<Mix>]> = (0..clients)
-            .map(|lane| Mutex::new(Mix::new(load.seed, lane, starts(self.size, self.range))))
-            .collect();
         let span = Span::begin(target).await?;
-        let (reading, changing, range) = (large.clone(), small.clone(), self.range);
-        let operation = move |lane: u64, _| {
-            // Only this lane takes it, and never while it waits for anything.
-            let next = mixes[lane as usize].lock().unwrap_or_else(PoisonError::into_inner).next();
-            execute(reading.clone(), changing.clone(), lane, next, range)
-        };
-        let samples: [Sample; 4] = run_kinds(&pace, operation).await?;
+        let samples = self.mix(&large, &small, &pace).await?;
         let cost = span.end().await?;
         large.finish();
-        let mut whole = Sample::default();
-        samples.iter().for_each(|sample| whole.merge(sample, true));
-        // How many bytes an operation of all kinds has is an average at best.
-        let mut all = vec![Figures::new("mixed", "mixed", &pace, 0, &whole).at_cost(cost)];
-        for (kind, sample) in KINDS.iter().zip(&samples) {
-            let size = if matches!(*kind, "range read" | "small put") { range } else { 0 };
-            all.push(Figures::new("mixed", kind, &pace, size, sample));
-        }
-        let mut all: Vec<Figures> = all.into_iter().map(|it| it.replicated(Some(copies))).collect();
+        let copies = target.replication(load.replication).await?;
+        let rows = self.rows(&pace, &samples, cost).into_iter();
+        let mut rows: Vec<Figures> = rows.map(|row| row.replicated(Some(copies))).collect();
         if load.ceiling {
-            let cached = read::bare(target, &large, &pace, range, load.seed, By::Time).await?;
-            let chain = small::bare(target, &pace, copies, range, By::Time).await?;
-            for (row, bare) in all[1..3].iter_mut().zip([cached, chain]) {
+            let cached = read::bare(target, &large, &pace, self.range, load.seed, By::Time).await?;
+            let chain = small::bare(target, &pace, copies, self.range, By::Time).await?;
+            for (row, bare) in rows[1..].iter_mut().zip([cached, chain]) {
                 row.ceiling = vec![Bare::beside(row, &bare)];
             }
         }
-        report(output, &all)
+        report(output, &rows)
+    }
+
+    async fn mix(&self, large: &Lanes, small: &Lanes, pace: &Pace) -> Result<[Sample; 4], CommandError> {
+        let mixes: Arc<[Mutex<Mix>]> = (0..large.count())
+            .map(|lane| Mutex::new(Mix::new(self.load.seed, lane, starts(self.size, self.range))))
+            .collect();
+        let (large, small, range) = (large.clone(), small.clone(), self.range);
+        let operation = move |lane: u64, _| {
+            // Only this lane takes it, and never while it waits for anything.
+            let next = mixes[lane as usize].lock().unwrap_or_else(PoisonError::into_inner).next();
+            execute(large.clone(), small.clone(), lane, next, range)
+        };
+        run_kinds(pace, operation).await
+    }
+
+    /// All together first, then each kind.
+    fn rows(&self, pace: &Pace, samples: &[Sample; 4], cost: Cost) -> Vec<Figures> {
+        let mut whole = Sample::default();
+        samples.iter().for_each(|sample| whole.merge(sample, true));
+        // How many bytes an operation of all kinds has is an average at best.
+        let mut rows = vec![Figures::new("mixed", "mixed", pace, 0, &whole).at_cost(cost)];
+        for (kind, sample) in KINDS.iter().zip(samples) {
+            let size = if matches!(*kind, "range read" | "small put") { self.range } else { 0 };
+            rows.push(Figures::new("mixed", kind, pace, size, sample));
+        }
+        rows
     }
 }
 
