@@ -170,8 +170,10 @@ pub(super) struct Node {
     pub(super) oddities: Oddities,
     /// `None` until the first heartbeat of this session.
     pub(super) load: Option<Load>,
-    /// Chunks placed on it since its last heartbeat.
+    /// Chunks placed on it since its last heartbeat that have not arrived.
     pub(super) assigned: u32,
+    /// Bytes that have arrived since then.
+    pub(super) arrived_bytes: u64,
     pub(super) held: ChunkMap<()>,
 }
 
@@ -235,6 +237,16 @@ impl Node {
             incoming.changes.push(change);
         }
     }
+
+    /// A replica that comes was placed here, nearly always: now it takes the room that it has, and not what it might.
+    pub(super) fn arrived(&mut self, change: Change) {
+        if let Change::Added(replica) = change
+            && !replica.corrupt
+        {
+            self.assigned = self.assigned.saturating_sub(1);
+            self.arrived_bytes = self.arrived_bytes.saturating_add(replica.length);
+        }
+    }
 }
 
 impl Cluster {
@@ -284,7 +296,8 @@ impl Cluster {
             old.address = node.address;
             old.rack = node.rack;
             old.heard_ms = now_ms;
-            (old.reported, old.incoming, old.load, old.assigned) = (false, None, None, 0);
+            (old.reported, old.incoming, old.load) = (false, None, None);
+            (old.assigned, old.arrived_bytes) = (0, 0);
         } else {
             self.nodes.push(Node {
                 id: node.id,
@@ -297,6 +310,7 @@ impl Cluster {
                 oddities: Oddities::default(),
                 load: None,
                 assigned: 0,
+                arrived_bytes: 0,
                 held: ChunkMap::default(),
             });
             self.by_id.insert(node.id, index);
@@ -326,7 +340,8 @@ impl Cluster {
             let broken = |load: &Load| load.dirs.iter().filter(|dir| !dir.healthy).count();
             let found_broken = broken(&load) > node.load.as_ref().map_or(0, broken);
             let id = node.id;
-            (node.heard_ms, node.load, node.assigned) = (now_ms, Some(load), 0);
+            (node.heard_ms, node.load) = (now_ms, Some(load));
+            (node.assigned, node.arrived_bytes) = (0, 0);
             if found_broken {
                 // What was said of the node was of that folder, which takes nothing more.
                 self.trust.forget(id);

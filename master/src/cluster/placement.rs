@@ -205,7 +205,8 @@ fn room(node: &Node, bytes: u64) -> Option<u64> {
     let load = node.load.as_ref()?;
     let healthy = load.dirs.iter().filter(|dir| dir.healthy);
     let largest = healthy.clone().map(|dir| dir.free_bytes).max()?;
-    let pending = bytes.saturating_mul(u64::from(node.assigned));
+    // What is on its way may become as long as this one may; what has arrived is as long as it is.
+    let pending = bytes.saturating_mul(u64::from(node.assigned)).saturating_add(node.arrived_bytes);
     let total = healthy.map(|dir| dir.free_bytes).fold(0, u64::saturating_add);
     (largest >= bytes && total.saturating_sub(pending) >= bytes).then_some(total)
 }

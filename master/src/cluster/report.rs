@@ -143,6 +143,7 @@ impl Cluster {
         for change in changes {
             if let Some(node) = self.nodes.get_mut(index as usize) {
                 node.note(change);
+                node.arrived(change);
             }
             self.change(index, change);
         }

@@ -98,6 +98,25 @@ fn who_may_join() {
     assert!(it.register(0, LEADER, registration(1, "moved:1")).is_ok(), "restarted elsewhere");
 }
 
+/// Many small files between two heartbeats: each may become a whole chunk until it has arrived, and is then what it is.
+#[test]
+fn room_is_kept_for_what_is_on_its_way_and_taken_by_what_has_arrived() {
+    let (mut it, s) = cluster(1, 350, |_| String::new());
+    let place = |it: &mut Cluster| it.place(0, wanted(1, 100, &[]), 0);
+    for chunk in 0..20 {
+        assert!(place(&mut it).is_ok(), "chunk {chunk}");
+        it.changed(0, s[0], &[replica(chunk)], &[]).expect("fine");
+    }
+    // 180 bytes have arrived; one more may be on its way.
+    assert!(place(&mut it).is_ok());
+    assert!(matches!(place(&mut it), Err(PlacementRefusal::NoSpace { .. })));
+    it.heartbeat(0, s[0], load(350));
+    for _ in 0..3 {
+        assert!(place(&mut it).is_ok());
+    }
+    assert!(matches!(place(&mut it), Err(PlacementRefusal::NoSpace { .. })));
+}
+
 #[test]
 fn a_full_report_replaces_only_with_its_last_part() {
     let (mut it, s) = cluster(1, 100, |_| String::new());

@@ -115,9 +115,6 @@ impl Target {
 fn embedded(folder: &Path, datanodes: u32) -> LocalClusterConfig {
     let environment = [
         ("DISTRIFS_REPLICATION_FACTOR", datanodes.to_string()),
-        // Until its next heartbeat each chunk that was planned counts as whole for a node: on a disk that is nearly full
-        // some hundred small files in three seconds would be refused for want of space.
-        ("DISTRIFS_HEARTBEAT_INTERVAL", "0.3".to_owned()),
         // What was overwritten would fill the disk.
         ("DISTRIFS_GC_INTERVAL", "0.5".to_owned()),
         ("DISTRIFS_GC_DELAY", "0.5".to_owned()),
