@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use distrifs_engine::io::IoMode;
+use distrifs_proto::latency::Delay;
 use distrifs_proto::types::HostPort;
 
 /// Everything a datanode is told at its start; it reads no environment and no file beside its data folders.
@@ -30,4 +31,6 @@ pub struct DatanodeConfig {
     pub scrub_interval: Duration,
     /// How long a silent peer is waited for.
     pub socket_timeout: Duration,
+    /// Stages that are held up, for tests of what names them.
+    pub delays: Vec<Delay>,
 }

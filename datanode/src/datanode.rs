@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use distrifs_engine::io::Body;
 use distrifs_engine::store::{Folder, StoreError};
+use distrifs_proto::latency::{Delay, Stages};
 use distrifs_proto::types::{HostPort, NodeId};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,6 +23,7 @@ use crate::node::{Counters, Node};
 use crate::pace::Quiet;
 use crate::scrub::Scrub;
 use crate::shard::{self, SHARD_QUEUE_MAX, ShardCommand, ShardConfig};
+use crate::stage::Stage;
 use crate::{acceptor, http};
 
 /// Connections that wait to be accepted.
@@ -96,9 +98,11 @@ impl Datanode {
         let (folders, inventory) = Folders::open(&config.data_dirs)?.scan(&body).await?;
         let identity = folders.identity();
         let Folders { serving: folders, left_out, in_quarantine, witness, .. } = folders;
+        let latency = shard_latency(&config)?;
         let node = Arc::new(Node::new(identity.node, identity.cluster, witness.epoch, folders.len()));
         Counters::add(&node.counters.folders_left_out, left_out.len() as u64);
         Counters::add(&node.counters.chunks_in_quarantine, in_quarantine);
+        node.latency.get_or_init(|| latency);
         Control::measure_room(&node, &folders);
         let listener = listen(&config.listen)?;
         let http_listener = config.http.as_ref().map(listen).transpose()?;
@@ -228,6 +232,24 @@ fn first_failure(mut reasons: mpsc::Receiver<String>) -> oneshot::Receiver<Strin
     told
 }
 
+/// How many shards there are to be.
+fn shard_count(config: &DatanodeConfig) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    config.shards.unwrap_or(cores).max(1)
+}
+
+/// The histograms of each shard.
+fn shard_latency(config: &DatanodeConfig) -> Result<Vec<Arc<Stages<Stage>>>, StartError> {
+    for Delay { stage, by } in &config.delays {
+        tracing::warn!(stage, ?by, "every pass of this stage is held up, as --delay asks for");
+    }
+    let stages = |_| Stages::with_delays(&config.delays).map(Arc::new);
+    (0..shard_count(config))
+        .map(stages)
+        .collect::<Result<_, _>>()
+        .map_err(|e| StartError::Config(e.to_string()))
+}
+
 type Shards = (Vec<mpsc::Sender<ShardCommand>>, Vec<JoinHandle<()>>);
 
 fn start_shards(
@@ -238,8 +260,7 @@ fn start_shards(
     events: &mpsc::Sender<shard::ShardEvent>,
     fail: &mpsc::Sender<String>,
 ) -> Result<Shards, StartError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let count = config.shards.unwrap_or(cores).max(1);
+    let count = shard_count(config);
     let (mut shards, mut threads) = (Vec::with_capacity(count), Vec::with_capacity(count));
     for index in 0..count {
         let (command, commands) = mpsc::channel(SHARD_QUEUE_MAX);

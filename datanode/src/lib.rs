@@ -6,6 +6,7 @@
 //! - `control`: the session with the master, and the inventory that reports are cut from.
 //! - `scrub`: which replica is read whole next, so that rot is found before it is met; `pace`: when it makes way for
 //!   users. Pure, both.
+//! - `stage`: the stages of a chunk's way through this node, which are timed.
 //! - `node`: the few things that all threads share.
 //!
 //! It does not know paths, files or users, and decides nothing about where chunks go.
@@ -21,6 +22,7 @@ mod pace;
 mod pipeline;
 mod scrub;
 mod shard;
+mod stage;
 
 pub use config::DatanodeConfig;
 pub use datanode::{Datanode, StartError};

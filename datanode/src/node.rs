@@ -1,12 +1,15 @@
 //! What the threads of one datanode share: its identity, what it was shown, and counters.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use distrifs_proto::frame::LatencyReport;
+use distrifs_proto::latency::{Stages, TraceRing};
 use distrifs_proto::types::{ClusterId, Epoch, NodeId};
 
 use crate::pace::Load;
+use crate::stage::Stage;
 
 /// Room that new chunks leave on a disk, so that deletes and sidecars never lack it: a fiftieth, at most this.
 const DISK_RESERVE_BYTES_MAX: u64 = 1 << 30;
@@ -20,6 +23,10 @@ pub(crate) struct Node {
     epoch_seen: AtomicU64,
     pub(crate) disks: Vec<Disk>,
     pub(crate) counters: Counters,
+    /// The histograms of each shard, set once: see [`Stages`](distrifs_proto::latency).
+    pub(crate) latency: OnceLock<Vec<Arc<Stages<Stage>>>>,
+    /// Of operations whose caller wants to know; others do not come here.
+    traces: Mutex<TraceRing>,
 }
 
 /// One data folder, as the shards see it.
@@ -66,7 +73,20 @@ impl Node {
             epoch_seen: AtomicU64::new(epoch_seen.0),
             disks: (0..disks).map(|_| Disk::default()).collect(),
             counters: Counters::default(),
+            latency: OnceLock::new(),
+            traces: Mutex::default(),
         }
+    }
+
+    /// What is remembered of traced operations.
+    pub(crate) fn traces(&self) -> MutexGuard<'_, TraceRing> {
+        self.traces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The histograms of all shards, as one for each stage.
+    pub(crate) fn latency_report(&self) -> LatencyReport {
+        let shards = self.latency.get().map(Vec::as_slice).unwrap_or_default();
+        LatencyReport { stages: Stages::report(shards.iter().map(AsRef::as_ref)) }
     }
 
     /// The highest epoch a master has shown.

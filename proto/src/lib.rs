@@ -4,6 +4,7 @@
 //! - [`limits`]: every maximum, in one place, with the relations between them asserted at compile time.
 //! - [`error_code`]: stable numbers shared by gRPC statuses and data-plane frames.
 //! - [`frame`]: the data plane's frames and their codec, without any I/O.
+//! - [`latency`]: how long the stages of operations take, counted and traced.
 //! - [`InventoryDigest`]: a node's inventory in two numbers.
 //! - [`SplitMix`]: numbers that look random, the same everywhere.
 //! - `grpc` (feature `grpc`): the control plane, generated from `distrifs/v1/*.proto`.
@@ -15,6 +16,7 @@ pub mod frame;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 mod inventory_digest;
+pub mod latency;
 pub mod limits;
 mod split_mix;
 pub mod types;

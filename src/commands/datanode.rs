@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use distrifs_datanode::{Datanode, DatanodeConfig, IoMode};
+use distrifs_proto::latency::Delay;
 use distrifs_proto::types::HostPort;
 
 use super::master::{data_dir, serve};
@@ -46,6 +47,9 @@ pub(crate) struct DatanodeCommand {
     /// Stop when standard input closes: for whoever starts it as a child
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
+    /// Hold up a stage at every pass, for tests of what names it
+    #[arg(long, value_name = "STAGE=MILLISECONDS", hide = true)]
+    delay: Vec<Delay>,
 }
 
 impl DatanodeCommand {
@@ -71,6 +75,7 @@ impl DatanodeCommand {
             io: self.io,
             scrub_interval: settings.scrub_interval,
             socket_timeout: settings.socket_timeout,
+            delays: self.delay,
         };
         let mut datanode = Datanode::start(config).await.map_err(|e| CommandError::Daemon(e.to_string()))?;
         let http = datanode.http_address().map_or_else(|| "none".to_owned(), |address| address.to_string());

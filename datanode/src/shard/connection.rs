@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use distrifs_engine::io::{RecvHalf, SendHalf};
 use distrifs_proto::ErrorCode;
-use distrifs_proto::frame::{ErrorBody, Header, Hello, Op, WriteOpen};
+use distrifs_proto::frame::{ErrorBody, Header, Hello, Op, TraceReport, WriteOpen};
 use distrifs_proto::types::ClusterId;
 
 use super::wire::{WireError, recv_control, recv_header, send_control};
@@ -71,6 +71,14 @@ async fn requests(shard: &Rc<Shard>, recv: &mut RecvHalf, send: &mut SendHalf) -
                     }
                     write::Outcome::Gone => return Err(WireError::Closed),
                 }
+            }
+            Op::Latency => {
+                let report = shard.node.latency_report().encode();
+                send_control(send, header.answer(Op::LatencyReport), &report).await?;
+            }
+            Op::Trace => {
+                let report = TraceReport { operations: shard.node.traces().of(header.trace_id) }.encode();
+                send_control(send, header.answer(Op::TraceReport), &report).await?;
             }
             Op::Ping => send_control(send, header.answer(Op::Pong), &[]).await?,
             op => {

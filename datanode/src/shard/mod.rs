@@ -13,6 +13,7 @@ mod peer;
 mod read;
 mod reader_cache;
 mod replicate;
+mod trail;
 mod wire;
 mod write;
 
@@ -29,10 +30,12 @@ use std::time::Duration;
 use distrifs_engine::io::{Body, Io, block_on};
 use distrifs_engine::store::{ChunkStore, ReplicaInfo, StoreError};
 use distrifs_proto::frame::{ErrorBody, patience};
+use distrifs_proto::latency::Stages;
 use distrifs_proto::types::{ChunkId, GenerationStamp, NodeId};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::node::{Counters, Node};
+use crate::stage::Stage;
 use buffers::Buffers;
 pub(crate) use check::{Check, Found};
 use peer::PeerPool;
@@ -111,6 +114,7 @@ pub(crate) struct ShardConfig {
 pub(crate) struct Shard {
     io: Io,
     node: Arc<Node>,
+    latency: Arc<Stages<Stage>>,
     disks: Vec<ChunkStore>,
     buffers: Buffers,
     peers: PeerPool,
@@ -129,7 +133,9 @@ pub(crate) fn run(body: Body, config: ShardConfig, commands: mpsc::Receiver<Shar
 
 async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCommand>) -> io::Result<()> {
     let attach = |root| ChunkStore::attach(io.clone(), root);
+    let shards = config.node.latency.get().map(Vec::as_slice).unwrap_or_default();
     let shard = Rc::new(Shard {
+        latency: shards.get(config.index).cloned().unwrap_or_default(),
         node: config.node,
         disks: config.roots.into_iter().map(attach).collect(),
         buffers: Buffers::new()?,

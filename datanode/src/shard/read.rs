@@ -11,7 +11,9 @@ use distrifs_proto::limits::FRAME_PAYLOAD_BYTES_MAX;
 use distrifs_proto::types::{ChunkId, GenerationStamp};
 
 use super::Shard;
+use super::trail::Trail;
 use crate::node::Counters;
+use crate::stage::Stage;
 
 /// Why a read ended early.
 pub(crate) enum ReadEnd {
@@ -26,7 +28,9 @@ pub(crate) async fn serve(shard: &Rc<Shard>, request: Header, send: &mut SendHal
     let counters = &shard.node.counters;
     Counters::add(&counters.reads, 1);
     Counters::add(&counters.open_reads, 1);
-    let served = stream(shard, request, send).await;
+    let trail = Trail::begin(shard, &request);
+    let served = stream(shard, request, send, &trail).await;
+    trail.end();
     counters.open_reads.fetch_sub(1, Ordering::Relaxed);
     if let Err(ReadEnd::Refused(error)) = &served {
         Counters::add(&counters.reads_failed, 1);
@@ -35,9 +39,15 @@ pub(crate) async fn serve(shard: &Rc<Shard>, request: Header, send: &mut SendHal
     served
 }
 
-async fn stream(shard: &Rc<Shard>, request: Header, send: &mut SendHalf) -> Result<(), ReadEnd> {
+async fn stream(
+    shard: &Rc<Shard>,
+    request: Header,
+    send: &mut SendHalf,
+    trail: &Trail,
+) -> Result<(), ReadEnd> {
     let refuse = |code, text| ReadEnd::Refused(ErrorBody { code, node: shard.node.id, text });
-    let (reader, disk) = open(shard, request.chunk).await.map_err(|e| refuse(e.code(), e.to_string()))?;
+    let opened = trail.stage(Stage::ReadOpen, open(shard, request.chunk)).await;
+    let (reader, disk) = opened.map_err(|e| refuse(e.code(), e.to_string()))?;
     let own = reader.header().generation;
     if request.generation != GenerationStamp(0) && request.generation != own {
         let text = format!(
@@ -61,12 +71,12 @@ async fn stream(shard: &Rc<Shard>, request: Header, send: &mut SendHalf) -> Resu
                 return None;
             }
             let length = (piece.end - piece.start) as usize;
-            let buffer = shard.buffers.for_read(length).await;
-            Some(reader.read(buffer, PAYLOAD_START, &piece).await)
+            let buffer = trail.stage(Stage::ReadQueue, shard.buffers.for_read(length)).await;
+            Some(trail.stage(Stage::ReadDisk, reader.read(buffer, PAYLOAD_START, &piece)).await)
         };
         let sending = async {
             match ready.take() {
-                Some((buffer, range)) => send.send_all(buffer, range).await,
+                Some((buffer, range)) => trail.stage(Stage::ReadSend, send.send_all(buffer, range)).await,
                 None => Ok(()),
             }
         };
@@ -83,7 +93,8 @@ async fn stream(shard: &Rc<Shard>, request: Header, send: &mut SendHalf) -> Resu
         header.offset = piece.start;
         header.length = (piece.end - piece.start) as u32;
         header.flags = if piece.end == covered.end { Header::LAST } else { 0 };
-        let range = frame::seal_with(&mut buffer, &header, reader.crcs(&piece).iter().copied());
+        let sealed = async { frame::seal_with(&mut buffer, &header, reader.crcs(&piece).iter().copied()) };
+        let range = trail.stage(Stage::ReadSeal, sealed).await;
         Counters::add(&shard.node.counters.bytes_sent, u64::from(header.length));
         ready = Some((buffer.share(), range));
         at = piece.end;

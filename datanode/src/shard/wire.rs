@@ -32,7 +32,8 @@ pub(crate) async fn recv_header(recv: &mut RecvHalf, scratch: &mut Option<Buf>) 
     }
 }
 
-/// Receives what follows `header` into its place in `buffer`, and the header before it, and checks it.
+/// Receives what follows `header` into its place in `buffer`, and the header before it. Its checksums are to be
+/// compared.
 pub(crate) async fn recv_body(
     recv: &mut RecvHalf,
     header: &Header,
@@ -44,19 +45,21 @@ pub(crate) async fn recv_body(
         return (Ok(place), buffer);
     }
     let (received, buffer) = recv.recv_exact(buffer, place.body()).await;
-    let checked = match received {
+    let received = match received {
         Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-        Ok(_) => frame::verify(&buffer, &place).map(|()| place).map_err(WireError::from),
+        Ok(_) => Ok(place),
         Err(error) => Err(error.into()),
     };
-    (checked, buffer)
+    (received, buffer)
 }
 
 /// Receives the body of a control frame.
 pub(crate) async fn recv_control(recv: &mut RecvHalf, header: &Header) -> Result<Vec<u8>, WireError> {
     let buffer = Buf::alloc(PAYLOAD_START + header.payload_bytes());
     let (place, buffer) = recv_body(recv, header, buffer).await;
-    Ok(buffer[place?.payload].to_vec())
+    let place = place?;
+    frame::verify(&buffer, &place)?;
+    Ok(buffer[place.payload].to_vec())
 }
 
 /// Sends a frame with this body.

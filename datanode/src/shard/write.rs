@@ -23,10 +23,12 @@ use tokio::sync::{mpsc, oneshot};
 use super::buffers::WriteBuffers;
 use super::in_flight::InFlight;
 use super::peer::{Answer, LinkParts, PeerLink};
+use super::trail::Trail;
 use super::wire::{WireError, recv_body, recv_header, send_control};
 use super::{Shard, ShardEvent};
 use crate::node::Counters;
 use crate::pipeline::{Pipeline, Verdict};
+use crate::stage::{Stage, WRITE_AWAIT};
 
 /// How long a hop may take to make a received chunk durable before it gives up.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -66,6 +68,7 @@ struct Downstream {
 /// One chunk at this hop.
 struct Write<'a> {
     shard: &'a Rc<Shard>,
+    trail: Trail,
     request: Header,
     pipeline: Pipeline,
     buffers: WriteBuffers,
@@ -74,6 +77,8 @@ struct Write<'a> {
     in_flight: InFlight,
     downstream: Option<Downstream>,
     commit: Option<oneshot::Receiver<Result<ReplicaInfo, StoreError>>>,
+    /// When the last frame was taken.
+    all_taken: Duration,
 }
 
 /// Takes the chunk that `request` and `open` begin.
@@ -86,7 +91,9 @@ pub(crate) async fn serve(
 ) -> Outcome {
     Counters::add(&shard.node.counters.open_writes, 1);
     let below = open.hops.len() as u64;
-    let outcome = match at_work(shard, send, &request, below, Write::begin(shard, request, open)).await {
+    let trail = Trail::begin(shard, &request);
+    let begun = Write::begin(shard, request, open, trail.clone());
+    let outcome = match at_work(shard, send, &request, below, begun).await {
         (Ok(mut write), listens) => {
             let outcome = if listens { write.run(recv, send).await } else { Outcome::Gone };
             write.finish(matches!(outcome, Outcome::Done(_))).await;
@@ -94,6 +101,7 @@ pub(crate) async fn serve(
         }
         (Err(error), _) => Outcome::Refused(error),
     };
+    trail.end();
     let counters = &shard.node.counters;
     counters.open_writes.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     let count = if matches!(outcome, Outcome::Done(_)) {
@@ -128,14 +136,20 @@ async fn at_work<T>(
 }
 
 impl<'a> Write<'a> {
-    async fn begin(shard: &'a Rc<Shard>, request: Header, open: WriteOpen) -> Result<Self, ErrorBody> {
+    async fn begin(
+        shard: &'a Rc<Shard>,
+        request: Header,
+        open: WriteOpen,
+        trail: Trail,
+    ) -> Result<Self, ErrorBody> {
         let node = &shard.node;
         let refuse = |code, text: String| ErrorBody { code, node: node.id, text };
         let mut pipeline = Pipeline::open(node.id, &request, &open, node.epoch_seen())?;
         let Some(&cluster) = node.cluster.get() else {
             return Err(refuse(ErrorCode::Unavailable, "this datanode has not joined a cluster yet".into()));
         };
-        let Some(buffers) = shard.buffers.admit_write(&shard.io, open.reserve).await else {
+        let admitted = shard.buffers.admit_write(&shard.io, open.reserve);
+        let Some(buffers) = trail.stage(Stage::WriteQueue, admitted).await else {
             return Err(refuse(ErrorCode::Busy, "all places for writes are taken".into()));
         };
         let Some(disk) = node.disk_for(open.reserve) else {
@@ -143,7 +157,8 @@ impl<'a> Write<'a> {
         };
         let store = &shard.disks[disk];
         let creating = store.create(cluster, request.chunk, request.generation, open.reserve);
-        let (created, linked) = tokio::join!(creating, Self::link(shard, &request, &open));
+        let creating = trail.stage(Stage::WriteCreate, creating);
+        let (created, linked) = tokio::join!(creating, Self::link(shard, &request, &open, &trail));
         let writer = created.map_err(|error| {
             shard.judge(disk, &error);
             refuse(error.code(), error.to_string())
@@ -159,7 +174,19 @@ impl<'a> Write<'a> {
         };
         let in_flight = InFlight::default();
         let (writer, commit) = (Some(writer), None);
-        Ok(Self { shard, request, pipeline, buffers, writer, disk, in_flight, downstream, commit })
+        Ok(Self {
+            shard,
+            trail,
+            request,
+            pipeline,
+            buffers,
+            writer,
+            disk,
+            in_flight,
+            downstream,
+            commit,
+            all_taken: shard.io.now(),
+        })
     }
 
     /// Opens the chunk at the next hop.
@@ -167,14 +194,20 @@ impl<'a> Write<'a> {
         shard: &Rc<Shard>,
         request: &Header,
         open: &WriteOpen,
+        trail: &Trail,
     ) -> std::io::Result<Option<Downstream>> {
         let Some((next, rest)) = open.hops.split_first() else { return Ok(None) };
         let cluster = shard.node.cluster.get().copied().unwrap_or_default();
-        let mut link: PeerLink = shard.peers.link(next, cluster).await?;
         let rest: Vec<Hop> = rest.to_vec();
         let patience = frame::patience(shard.socket_timeout, rest.len());
         let body = WriteOpen { reserve: open.reserve, hops: rest }.encode();
-        send_control(&mut link.send, *request, &body).await?;
+        let linking = async {
+            let mut link: PeerLink = shard.peers.link(next, cluster).await?;
+            send_control(&mut link.send, *request, &body).await?;
+            Ok::<_, std::io::Error>(link)
+        };
+        let link = trail.stage(Stage::WriteLink, linking).await?;
+        trail.opened_next();
         let (send, answers, link_parts) = link.into_parts();
         let heard = Rc::new(Cell::new(shard.io.now()));
         let queued = Rc::new(Cell::new(0));
@@ -182,10 +215,11 @@ impl<'a> Write<'a> {
         let (tell, done) = oneshot::channel();
         let (in_use, given_up) = oneshot::channel();
         let (io, now_heard, still_queued) = (shard.io.clone(), heard.clone(), queued.clone());
+        let trail = trail.clone();
         shard.io.spawn(async move {
             // Whoever waited may be gone: then the half is dropped here, and the connection closes.
             let _ = tell.send(
-                forward(queue, send, given_up, || {
+                forward(queue, send, given_up, &trail, || {
                     now_heard.set(io.now());
                     still_queued.set(still_queued.get() - 1);
                 })
@@ -233,7 +267,14 @@ impl<'a> Write<'a> {
             tokio::select! {
                 biased;
                 answer = next_answer(&mut self.downstream) => {
+                    let acknowledged = is_ack(answer.as_ref());
+                    if acknowledged {
+                        self.trail.hold_up(Stage::WriteAck).await;
+                    }
                     let below = note_answer(io, &mut self.pipeline, &mut self.downstream, answer);
+                    if acknowledged {
+                        self.trail.passed(Stage::WriteAck, self.all_taken);
+                    }
                     if relay_progress(send, &self.request, below).await.is_err() {
                         return Outcome::Gone;
                     }
@@ -263,7 +304,7 @@ impl<'a> Write<'a> {
     ) -> Step {
         let io = &self.shard.io;
         // Polled to its end unless the chunk ends here: a receive that was dropped may have taken bytes.
-        let mut next = pin!(next_frame(recv, scratch, &self.buffers));
+        let mut next = pin!(next_frame(recv, scratch, &self.buffers, &self.trail));
         let mut tick = pin!(io.sleep(PROGRESS_INTERVAL));
         loop {
             tokio::select! {
@@ -325,7 +366,11 @@ impl<'a> Write<'a> {
         let writer = self.writer.as_mut().expect("a chunk that is not committed yet");
         if blocks > 0 {
             match writer.append(frame.clone(), place.payload.clone(), crcs) {
-                Ok(writing) => self.in_flight.spawn(&self.shard.io, writing),
+                Ok(writing) => {
+                    let trail = self.trail.clone();
+                    let writing = async move { trail.stage(Stage::WriteDisk, writing).await };
+                    self.in_flight.spawn(&self.shard.io, writing);
+                }
                 Err(error) => {
                     let (code, text) = (error.code(), error.to_string());
                     return Err(Outcome::Refused(ErrorBody { code, node: node.id, text }));
@@ -352,13 +397,16 @@ impl<'a> Write<'a> {
             downstream.frames = None;
             downstream.heard.set(self.shard.io.now());
         }
-        let writer = self.writer.take().expect("a chunk is committed once");
+        self.all_taken = self.shard.io.now();
+        let mut writer = self.writer.take().expect("a chunk is committed once");
         let (tell, told) = oneshot::channel();
         let (shard, disk, in_flight) = (self.shard.clone(), self.disk, self.in_flight.clone());
+        let trail = self.trail.clone();
         self.shard.io.spawn(async move {
             in_flight.drained().await;
             let began = shard.io.now();
-            let committed = writer.commit().await;
+            trail.stage(Stage::WriteSync, writer.sync()).await;
+            let committed = trail.stage(Stage::WritePublish, writer.commit()).await;
             shard.node.disks[disk].committed_in(shard.io.now().saturating_sub(began));
             // Told from here: the replica counts whether or not the upstream still waits for it.
             match &committed {
@@ -443,14 +491,19 @@ async fn next_frame(
     recv: &mut RecvHalf,
     scratch: &mut Option<Buf>,
     buffers: &WriteBuffers,
+    trail: &Trail,
 ) -> Result<(Header, Placement, Shared), Refusal> {
     let buffer = buffers.get().await;
+    let waits = trail.now();
     let header = recv_header(recv, scratch).await.map_err(Refusal::Wire)?;
+    trail.waited(WRITE_AWAIT, waits);
     if header.payload_bytes() > buffers.payload_max() {
         return Err(Refusal::TooLong(header.length));
     }
-    let (place, mut buffer) = recv_body(recv, &header, buffer).await;
+    let (place, mut buffer) = trail.stage(Stage::WriteReceive, recv_body(recv, &header, buffer)).await;
     let place = place.map_err(Refusal::Wire)?;
+    let checked = trail.stage(Stage::WriteCrc, async { frame::verify(&buffer, &place) }).await;
+    checked.map_err(|error| Refusal::Wire(error.into()))?;
     // O_DIRECT writes whole blocks; the commit cuts the file.
     let end = place.payload.end;
     buffer[end..end.next_multiple_of(BLOCK_BYTES)].fill(0);
@@ -461,18 +514,23 @@ async fn forward(
     mut queue: mpsc::Receiver<(Shared, Range<usize>)>,
     mut send: SendHalf,
     mut given_up: oneshot::Receiver<()>,
+    trail: &Trail,
     taken: impl Fn(),
 ) -> Result<SendHalf, std::io::Error> {
     while let Some((frame, range)) = queue.recv().await {
         tokio::select! {
             biased;
-            sent = send.send_all(frame, range) => sent?,
+            sent = trail.stage(Stage::WriteForward, send.send_all(frame, range)) => sent?,
             // An unknown part is sent: the connection closes here.
             _ = &mut given_up => return Err(std::io::ErrorKind::ConnectionAborted.into()),
         }
         taken();
     }
     Ok(send)
+}
+
+fn is_ack(answer: Option<&Answer>) -> bool {
+    matches!(answer, Some(Ok((header, _))) if header.op == Op::WriteAck)
 }
 
 /// The next answer from the hop behind; never, when there is none or it has answered.

@@ -49,6 +49,7 @@ fn config(io: &str, roots: &[&Path], master: &FakeMaster, http: Option<HostPort>
         io: io.parse().unwrap(),
         scrub_interval: Duration::from_secs(3600),
         socket_timeout: Duration::from_secs(3),
+        delays: Vec::new(),
     }
 }
 

@@ -32,6 +32,8 @@ pub struct ChunkWriter {
     failed: Rc<RefCell<Option<StoreError>>>,
     /// Names in `chunks/` may be ours.
     renamed: Cell<bool>,
+    /// The sidecar, once it and the data are synced; or why they are not.
+    synced: Option<Result<Sidecar, StoreError>>,
 }
 
 /// The disk's part of one appended piece, to be awaited before the commit. Writes may run at once.
@@ -67,6 +69,7 @@ impl ChunkWriter {
             blocks,
             failed,
             renamed,
+            synced: None,
         };
         // Asked after the exclusive creation: whoever committed this chunk before us held the same name in tmp/
         // until its own was visible, so the answer cannot change any more.
@@ -141,8 +144,9 @@ impl ChunkWriter {
     ///
     /// # Errors
     /// The first failure of a write, or that of a step. [`StoreError::suspects_folder`] tells what it means.
-    pub async fn commit(self) -> Result<ReplicaInfo, StoreError> {
-        match self.steps().await {
+    pub async fn commit(mut self) -> Result<ReplicaInfo, StoreError> {
+        self.sync().await;
+        match self.publish().await {
             Ok(replica) => Ok(replica),
             Err(error) => {
                 self.abort().await;
@@ -151,12 +155,21 @@ impl ChunkWriter {
         }
     }
 
-    async fn steps(&self) -> Result<ReplicaInfo, StoreError> {
+    /// The commit's first step, for callers that tell its steps apart: data and sidecar are synced, under names in
+    /// `tmp/`. All writes in flight must be done. A failure is told by [`commit`](Self::commit), which goes on from
+    /// here.
+    pub async fn sync(&mut self) {
+        if self.synced.is_none() {
+            self.synced = Some(self.sync_both().await);
+        }
+    }
+
+    async fn sync_both(&self) -> Result<Sidecar, StoreError> {
         if let Some(error) = self.failed.borrow_mut().take() {
             return Err(error);
         }
         assert!(self.length > 0, "a chunk has at least one byte");
-        let (io, root, chunk) = (&self.store.io, &self.store.root, self.chunk);
+        let (root, chunk) = (&self.store.root, self.chunk);
         let blocks = self.blocks.clone();
         let sidecar = Sidecar::new(self.cluster, chunk, self.generation, self.length, blocks);
         if self.length != self.reserve.next_multiple_of(BLOCK_BYTES as u64) {
@@ -170,7 +183,13 @@ impl ChunkWriter {
             tokio::join!(self.data.fdatasync(), self.write_sidecar(&tmp_meta, &sidecar));
         data_synced.map_err(|e| StoreError::sync("data", &self.tmp_data, e))?;
         meta_synced?;
+        Ok(sidecar)
+    }
 
+    async fn publish(&mut self) -> Result<ReplicaInfo, StoreError> {
+        let sidecar = self.synced.take().expect("synced before")?;
+        let (io, root, chunk) = (&self.store.io, &self.store.root, self.chunk);
+        let tmp_meta = layout::tmp_meta_path(root, chunk);
         let (data_path, meta_path) = (layout::data_path(root, chunk), layout::meta_path(root, chunk));
         self.renamed.set(true);
         io.rename(&tmp_meta, &meta_path).await.map_err(|e| StoreError::io("rename", &meta_path, e))?;

@@ -62,10 +62,18 @@ pub enum Op {
     Ping = 9,
     /// The sign of life; no payload.
     Pong = 10,
+    /// Asks how long the stages of the node take; no payload.
+    Latency = 11,
+    /// A histogram for each stage. Body: [`super::LatencyReport`].
+    LatencyReport = 12,
+    /// Asks what the node remembers of the trace of this header; no payload.
+    Trace = 13,
+    /// The operations of that trace. Body: [`super::TraceReport`].
+    TraceReport = 14,
 }
 
 impl Op {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 14] = [
         Self::Hello,
         Self::WriteOpen,
         Self::WriteData,
@@ -76,6 +84,10 @@ impl Op {
         Self::Error,
         Self::Ping,
         Self::Pong,
+        Self::Latency,
+        Self::LatencyReport,
+        Self::Trace,
+        Self::TraceReport,
     ];
 
     fn from_number(number: u8) -> Option<Self> {
@@ -87,8 +99,10 @@ impl Op {
     pub fn length_max(self) -> u32 {
         match self {
             Self::Hello | Self::WriteOpen | Self::WriteAck | Self::Error => FRAME_CONTROL_BYTES_MAX as u32,
-            Self::WriteData | Self::ReadData => FRAME_PAYLOAD_BYTES_MAX as u32,
-            Self::WriteProgress | Self::Ping | Self::Pong => 0,
+            Self::WriteData | Self::ReadData | Self::LatencyReport | Self::TraceReport => {
+                FRAME_PAYLOAD_BYTES_MAX as u32
+            }
+            Self::WriteProgress | Self::Ping | Self::Pong | Self::Latency | Self::Trace => 0,
             Self::Read => CHUNK_BYTES_MAX as u32,
         }
     }
@@ -96,7 +110,10 @@ impl Op {
     /// Whether `length` bytes of payload follow; a `Read` only names a length.
     #[must_use]
     pub fn has_payload(self) -> bool {
-        !matches!(self, Self::Read | Self::WriteProgress | Self::Ping | Self::Pong)
+        !matches!(
+            self,
+            Self::Read | Self::WriteProgress | Self::Ping | Self::Pong | Self::Latency | Self::Trace
+        )
     }
 }
 
@@ -105,7 +122,7 @@ impl Op {
 pub struct Header {
     /// What is asked or answered.
     pub op: Op,
-    /// [`Header::LAST`] or nothing; unknown bits are ignored.
+    /// [`Header::LAST`] and [`Header::TRACED`]; unknown bits are ignored.
     pub flags: u16,
     /// Chosen by the asker, unique on its connection; answers repeat it.
     pub request_id: u64,
@@ -126,6 +143,8 @@ pub struct Header {
 impl Header {
     /// The flag of the last frame of a stream.
     pub const LAST: u16 = 1;
+    /// The flag of a request that is to be remembered under its trace, for whoever asks with [`Op::Trace`].
+    pub const TRACED: u16 = 2;
 
     /// A header of this op, for no chunk, everything else 0.
     #[must_use]
@@ -153,6 +172,12 @@ impl Header {
     #[must_use]
     pub fn is_last(&self) -> bool {
         self.flags & Self::LAST != 0
+    }
+
+    /// Whether what happens is to be remembered under the trace.
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        self.flags & Self::TRACED != 0
     }
 
     /// The bytes of payload that follow the header.

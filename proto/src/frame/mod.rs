@@ -16,6 +16,8 @@
 //! | `WriteOpen`, `WriteData`..., the last flagged [`Header::LAST`] | `WriteProgress`..., then one `WriteAck` or `Error` |
 //! | `Read` (offset, length; no payload) | `ReadData`..., the last flagged [`Header::LAST`], or `Error` |
 //! | `Ping` | `Pong` |
+//! | `Latency` | `LatencyReport` |
+//! | `Trace` (trace id) | `TraceReport` |
 //!
 //! Answers carry the request id of what they answer. After an `Error` to a write, and after any violation of the
 //! protocol, the connection is closed by the side that noticed.
@@ -24,6 +26,7 @@ mod body;
 mod header;
 mod patience;
 mod placement;
+mod report;
 
 pub use body::{ErrorBody, Hello, Hop, WriteAck, WriteOpen};
 pub use header::{HEADER_BYTES, Header, Op};
@@ -31,6 +34,7 @@ pub use patience::{PROGRESS_INTERVAL, patience};
 pub use placement::{
     FRAME_BUFFER_BYTES, PAYLOAD_START, Placement, block_crc, control_frame, seal, seal_with, verify,
 };
+pub use report::{LatencyReport, STAGES_MAX, TraceReport};
 
 use crate::types::Crc32c;
 
