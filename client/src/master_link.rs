@@ -283,6 +283,8 @@ calls! {
         list_nodes: ListNodesRequest => ListNodesReply,
         cluster_status: ClusterStatusRequest => ClusterStatusReply,
         explain_chunk: ExplainChunkRequest => ExplainChunkReply,
+        latency: LatencyRequest => LatencyReply,
+        trace: TraceRequest => TraceReply,
     }
 }
 

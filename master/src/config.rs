@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use distrifs_engine::io::IoMode;
+use distrifs_proto::latency::Delay;
 use distrifs_proto::limits::{
     BLOCK_BYTES, CHUNK_BYTES_DEFAULT, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, REPLICATION_DEFAULT, REPLICATION_MAX,
 };
@@ -65,6 +66,8 @@ pub struct MasterConfig {
     pub pending_timeout: Duration,
     /// Whether to go on when a datanode was shown more than the log has, without what was lost.
     pub accept_data_loss: bool,
+    /// Stages that are held up, for tests of what names them.
+    pub delays: Vec<Delay>,
 }
 
 impl MasterConfig {
@@ -93,6 +96,7 @@ impl MasterConfig {
             pending_timeout: Duration::from_secs(60),
             checkpoint_log_bytes: 128 << 20,
             accept_data_loss: false,
+            delays: Vec::new(),
         }
     }
 

@@ -6,6 +6,7 @@
 //! - `permission`: who may do what. Pure.
 //! - `writer`: the way of a change from the queue to the log to the answer.
 //! - `service`, `http`: what is asked over the network; `sweep`: what the master does in time.
+//! - `stage`, `trail`: the stages of a call, which are timed; the trace of one call.
 //! - `probe`: whether the data ports of datanodes answer.
 //! - `repair`: lost and damaged replicas are made anew, surplus ones go; decided by `cluster`.
 //! - `recovery`, `checkpoint`: from the disk at the start, and what keeps the next start short.
@@ -46,9 +47,11 @@ mod retries_test;
 #[cfg(test)]
 mod serve_test;
 mod service;
+mod stage;
 mod standby;
 mod state;
 mod sweep;
+mod trail;
 mod writer;
 
 pub use config::MasterConfig;

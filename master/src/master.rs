@@ -12,6 +12,7 @@ use distrifs_proto::grpc::v1;
 use distrifs_proto::grpc::v1::admin_service_server::AdminServiceServer;
 use distrifs_proto::grpc::v1::client_service_server::ClientServiceServer;
 use distrifs_proto::grpc::v1::datanode_service_server::DatanodeServiceServer;
+use distrifs_proto::latency::Delay;
 use distrifs_proto::limits::GRPC_MESSAGE_BYTES_MAX;
 use distrifs_proto::types::{ClusterId, Epoch, HostPort};
 use tokio::net::TcpListener;
@@ -133,7 +134,14 @@ impl Master {
         tracing::info!(%cluster_id, %epoch, lsn = %namespace.applied(), checkpoint = %base, "recovered");
         tokio::time::sleep_until(answers_from.into()).await;
         leadership.prove().map_err(StartError::Deposed)?;
+        for Delay { stage, by } in &config.delays {
+            tracing::warn!(stage, ?by, "every pass of this stage is held up, as --delay asks for");
+        }
+        let delays = config.delays.clone();
         let state = new_state(config, cluster_id, epoch, namespace, clock);
+        let state = state
+            .with_delays(&delays)
+            .map_err(|error| StartError::Config { what: "--delay", why: error.to_string() })?;
         let state = Arc::new(state.with_authority(keeper.authority()));
         let (stop_serving, serving) = watch::channel(false);
         let (stop_writing, writing) = watch::channel(false);
@@ -404,6 +412,7 @@ fn new_state(
 
 fn new_writer(state: &Arc<State>, log: Log, leadership: Leadership) -> (Writer, Proposer) {
     state.set_log_stats(log.stats());
+    state.set_log(log.sync_times());
     Writer::new(state.clone(), log, leadership)
 }
 

@@ -22,7 +22,7 @@ pub(crate) const ROOT: &str = "root";
 /// What each method of the services asks for, by service and method. A test holds it against the services' own
 /// description: a method without a rule, or a rule without a test, fails it.
 #[cfg(test)]
-pub(crate) const RULES: [(&str, &str, &str); 23] = [
+pub(crate) const RULES: [(&str, &str, &str); 25] = [
     ("ClientService", "Mkdir", "write and execute on the deepest directory that is there"),
     ("ClientService", "List", "read on the directory; recursive: read and execute on each below it"),
     ("ClientService", "Stat", "execute on each directory of the way"),
@@ -48,6 +48,8 @@ pub(crate) const RULES: [(&str, &str, &str); 23] = [
     ("AdminService", "ListNodes", "everybody: nothing of the namespace is said"),
     ("AdminService", "ClusterStatus", "everybody: sums of the whole cluster"),
     ("AdminService", "ExplainChunk", "everybody: a chunk's number, and no file's name"),
+    ("AdminService", "Latency", "everybody: sums, and no file's name"),
+    ("AdminService", "Trace", "everybody who knows the number of a trace: times, and no file's name"),
     ("AdminService", "Ping", "everybody: nothing is said"),
     ("DatanodeService", "Session", "whoever has the cluster's id and a node's: networks that are trusted"),
 ];

@@ -4,12 +4,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use distrifs_engine::checkpoint::Written;
-use distrifs_engine::log::LogStats;
+use distrifs_engine::log::{LogStats, SyncTimes};
 use distrifs_proto::grpc::v1;
+use distrifs_proto::latency::{BadDelay, Delay, Stages, TraceRing};
 use distrifs_proto::types::{ClusterId, Epoch, Lsn};
 use tokio::sync::{Notify, mpsc, watch};
 use tonic::Status;
@@ -24,6 +25,7 @@ use crate::leadership::lease::Authority;
 use crate::metrics::Metrics;
 use crate::namespace::Namespace;
 use crate::repair::Found;
+use crate::stage::Stage;
 
 /// Messages that wait for one datanode.
 pub(crate) const SESSION_QUEUE_MAX: usize = 64;
@@ -40,6 +42,10 @@ pub(crate) struct State {
     pub(crate) groups: Groups,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
+    /// How long calls take. All threads count in the same place: a call costs thousands of times more.
+    pub(crate) latency: Stages<Stage>,
+    /// Of calls whose caller wants to know; others do not come here.
+    traces: Mutex<TraceRing>,
     authority: Authority,
     namespace: RwLock<Namespace>,
     cluster: Mutex<Cluster>,
@@ -49,6 +55,7 @@ pub(crate) struct State {
     /// One registration at a time decides about a loss: see [`loss`](crate::loss).
     pub(crate) settling: tokio::sync::Mutex<()>,
     log_stats: Mutex<Option<LogStats>>,
+    log_syncs: OnceLock<SyncTimes>,
     checkpoints: Mutex<CheckpointStats>,
     failure: watch::Sender<Option<MasterFailure>>,
     repair: Notify,
@@ -72,6 +79,8 @@ impl State {
             epoch,
             clock,
             metrics: Metrics::default(),
+            latency: Stages::default(),
+            traces: Mutex::default(),
             authority: Authority::unbounded(),
             durable: AtomicU64::new(namespace.applied().0),
             history: AtomicU64::new(namespace.history().0),
@@ -80,6 +89,7 @@ impl State {
             cluster: Mutex::new(cluster),
             sessions: Mutex::new(HashMap::new()),
             log_stats: Mutex::new(None),
+            log_syncs: OnceLock::new(),
             checkpoints: Mutex::new(CheckpointStats::default()),
             failure: watch::Sender::new(None),
             repair: Notify::new(),
@@ -90,6 +100,19 @@ impl State {
     /// As it is, of a leader that may answer no longer than this.
     pub(crate) fn with_authority(self, authority: Authority) -> Self {
         Self { authority, ..self }
+    }
+
+    /// As it is, with these stages held up.
+    ///
+    /// # Errors
+    /// For a stage that is not there.
+    pub(crate) fn with_delays(self, delays: &[Delay]) -> Result<Self, BadDelay> {
+        Ok(Self { latency: Stages::with_delays(delays)?, ..self })
+    }
+
+    /// What is remembered of traced calls.
+    pub(crate) fn traces(&self) -> MutexGuard<'_, TraceRing> {
+        self.traces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this master may answer and give orders: another one leads for certain only after that has ended.
@@ -140,6 +163,17 @@ impl State {
     /// What the log counted when it was last asked.
     pub(crate) fn log_stats(&self) -> Option<LogStats> {
         *self.log_stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The times of the log's durable writes, in HdrHistogram's encoding.
+    pub(crate) fn log_syncs(&self) -> Option<Vec<u8>> {
+        self.log_syncs.get().map(SyncTimes::encode)
+    }
+
+    /// Whose durable writes are told.
+    pub(crate) fn set_log(&self, times: SyncTimes) {
+        // Set once, with the one writer.
+        let _ = self.log_syncs.set(times);
     }
 
     /// Keeps what the log counts.

@@ -4,7 +4,7 @@
 //! and so visible, before it is durable. After a failed append nothing is applied or acknowledged any more.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use distrifs_engine::log::{Log, LogError};
@@ -15,7 +15,9 @@ use crate::error::MasterFailure;
 use crate::leadership::Leadership;
 use crate::namespace::{Answer, Command, format};
 use crate::refusal::Refusal;
+use crate::stage::Stage;
 use crate::state::State;
+use crate::trail::Trail;
 
 /// Changes that wait for the writer.
 const QUEUE_MAX: usize = 4096;
@@ -28,19 +30,25 @@ const RECORD_OVERHEAD: usize = 4;
 /// How long a caller waits: beyond it the outcome is unknown to it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-type Outcome = oneshot::Sender<Result<Answer, Refusal>>;
+type Outcome = oneshot::Sender<Told>;
+
+/// An answer, and since when the writer is done with it, where it went all the way.
+type Told = (Result<Answer, Refusal>, Option<Instant>);
 
 /// A change on its way.
 #[derive(Debug)]
 struct Proposal {
     command: Command,
     outcome: Outcome,
+    proposed: Instant,
+    trail: Option<Arc<Trail>>,
 }
 
 /// Takes changes in.
 #[derive(Debug, Clone)]
 pub(crate) struct Proposer {
     queue: mpsc::Sender<Proposal>,
+    state: Arc<State>,
 }
 
 impl Proposer {
@@ -54,7 +62,10 @@ impl Proposer {
     ) -> impl Future<Output = Result<Answer, Refusal>> + Send + use<> {
         let place = command.place();
         let (outcome, answered) = oneshot::channel();
-        let taken = self.queue.try_send(Proposal { command, outcome }).map_err(|error| match error {
+        let (trail, proposed) = (Trail::current(), Instant::now());
+        let proposal = Proposal { command, outcome, proposed, trail: trail.clone() };
+        let state = self.state.clone();
+        let taken = self.queue.try_send(proposal).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Refused::Busy,
             mpsc::error::TrySendError::Closed(_) => Refused::Stopping,
         });
@@ -62,7 +73,12 @@ impl Proposer {
         async move {
             match taken {
                 Ok(()) => match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
-                    Ok(Ok(answer)) => answer,
+                    Ok(Ok((answer, done))) => {
+                        if let Some(done) = done {
+                            note(&state, trail.as_deref(), Stage::ChangeAnswer, (done, Instant::now()));
+                        }
+                        answer
+                    }
                     Ok(Err(_)) | Err(_) => Err(Refusal::Unknown { place }),
                 },
                 Err(Refused::Busy) => Err(Refusal::Busy { place }),
@@ -111,8 +127,9 @@ impl Writer {
     /// A writer, and the way to it.
     pub(crate) fn new(state: Arc<State>, log: Log, leadership: Leadership) -> (Self, Proposer) {
         let (sender, queue) = mpsc::channel(QUEUE_MAX);
-        let writer = Self { state, log, leadership, queue, was_shared: false, held_over: None };
-        (writer, Proposer { queue: sender })
+        let writer =
+            Self { state: state.clone(), log, leadership, queue, was_shared: false, held_over: None };
+        (writer, Proposer { queue: sender, state })
     }
 
     /// Works on the log's thread, which saves two wakes of a thread for each batch. Resolves when it has ended: with
@@ -235,6 +252,9 @@ impl Writer {
 
     /// Makes a batch durable, applies it and answers.
     async fn commit(&mut self, mut batch: Batch) -> Result<(), MasterFailure> {
+        let mut lap = Lap::new(&self.state);
+        lap.hold_up(Stage::ChangeQueue);
+        lap.ends(&batch.proposals, Stage::ChangeQueue);
         let mut next_chunk = self.state.namespace().next_chunk();
         for (proposal, record) in batch.proposals.iter_mut().zip(&mut batch.records) {
             let before = next_chunk;
@@ -243,6 +263,7 @@ impl Writer {
                 *record = format::encode(&proposal.command);
             }
         }
+        lap.hold_up(Stage::ChangeLog);
         let mut appended = self.log.append(batch.records).await;
         if let Err(error @ LogError::NoSpace { .. }) = &appended {
             let (freeing, growing) =
@@ -264,11 +285,15 @@ impl Writer {
             }
             Err(error) => return Err(give_up(batch.proposals, error.to_string())),
         };
+        lap.ends(&batch.proposals, Stage::ChangeLog);
+        lap.hold_up(Stage::ChangeProve);
         // The disk has it, but an answer is given only by who leads: another start may have begun meanwhile.
         if let Err(failure) = self.leadership.prove() {
             refuse_all(batch.proposals);
             return Err(failure);
         }
+        lap.ends(&batch.proposals, Stage::ChangeProve);
+        lap.hold_up(Stage::ChangeApply);
         let expected = batch.proposals.len() as u64;
         if range.end.0.checked_sub(range.start.0) != Some(expected) {
             let why = format!("{expected} records got the positions {range:?}");
@@ -278,15 +303,18 @@ impl Writer {
         let history;
         {
             let mut namespace = self.state.namespace_mut();
-            for (proposal, lsn) in batch.proposals.into_iter().zip(range.start.0..) {
-                answers.push((proposal.outcome, namespace.apply(Lsn(lsn), &proposal.command)));
+            for (proposal, lsn) in batch.proposals.iter().zip(range.start.0..) {
+                answers.push(namespace.apply(Lsn(lsn), &proposal.command));
             }
             history = namespace.history();
         }
         self.state.set_durable(Lsn(range.end.0 - 1));
         self.state.set_history(history);
-        for (outcome, answer) in answers {
-            answer_with(outcome, answer.map_err(Refusal::Namespace));
+        lap.ends(&batch.proposals, Stage::ChangeApply);
+        lap.hold_up(Stage::ChangeAnswer);
+        for (proposal, answer) in batch.proposals.into_iter().zip(answers) {
+            // The change stands all the same when whoever asked has gone.
+            let _ = proposal.outcome.send((answer.map_err(Refusal::Namespace), Some(lap.since)));
         }
         Ok(())
     }
@@ -300,6 +328,42 @@ impl Writer {
             let place = proposal.command.place();
             answer_with(proposal.outcome, Err(Refusal::Stopping { place }));
         }
+    }
+}
+
+/// The way of one batch, stage by stage: each change of it passes each at the same time.
+struct Lap<'a> {
+    state: &'a State,
+    since: Instant,
+}
+
+impl<'a> Lap<'a> {
+    fn new(state: &'a State) -> Self {
+        Self { state, since: Instant::now() }
+    }
+
+    /// A stage ends for all of these, and the next one begins. In the queue each has been for as long as it was there.
+    fn ends(&mut self, proposals: &[Proposal], stage: Stage) {
+        let now = Instant::now();
+        for proposal in proposals {
+            let since = if stage == Stage::ChangeQueue { proposal.proposed } else { self.since };
+            note(self.state, proposal.trail.as_deref(), stage, (since, now));
+        }
+        self.since = now;
+    }
+
+    /// Waits for as long as a test wants this stage to take: the log's thread has no timer, and nothing else to do.
+    fn hold_up(&self, stage: Stage) {
+        if let Some(delay) = self.state.latency.delay(stage) {
+            std::thread::sleep(delay);
+        }
+    }
+}
+
+fn note(state: &State, trail: Option<&Trail>, stage: Stage, (from, to): (Instant, Instant)) {
+    state.latency.record(stage, to.saturating_duration_since(from));
+    if let Some(trail) = trail {
+        trail.passed(stage, from, to);
     }
 }
 
@@ -325,7 +389,7 @@ fn refuse_all(proposals: Vec<Proposal>) {
 
 fn answer_with(outcome: Outcome, answer: Result<Answer, Refusal>) {
     // Whoever asked may have gone; the change stands all the same.
-    let _ = outcome.send(answer);
+    let _ = outcome.send((answer, None));
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use distrifs_master::{Master, MasterConfig, MasterFailure, Standby, StartError, Turn};
+use distrifs_proto::latency::Delay;
 use distrifs_proto::types::HostPort;
 use tokio::io::AsyncReadExt;
 
@@ -55,6 +56,9 @@ pub(crate) struct MasterCommand {
     /// Stop when standard input closes: for whoever starts it as a child
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
+    /// Hold up a stage at every pass, for tests of what names it
+    #[arg(long, value_name = "STAGE=MILLISECONDS", hide = true)]
+    delay: Vec<Delay>,
 }
 
 impl MasterCommand {
@@ -85,6 +89,7 @@ impl MasterCommand {
             groups: settings.groups.clone(),
             checkpoint_log_bytes: settings.checkpoint_log_bytes.unwrap_or(defaults.checkpoint_log_bytes),
             accept_data_loss: self.accept_data_loss,
+            delays: self.delay.clone(),
             ..defaults
         };
         let mut signals = signals;

@@ -19,7 +19,7 @@ use super::prepare::prepare_segment;
 use super::queue::{Append, Beside, Release, Request};
 use super::recovery::Recovered;
 use super::release::Released;
-use super::stats::{Counters, LogStats};
+use super::stats::{Counters, LogStats, SyncTimes};
 use super::writer::{Farewell, Start, Writer};
 use crate::folder::{Body, Folder, RealFolder, probe_uring};
 use crate::io::IoMode;
@@ -211,6 +211,12 @@ impl Log {
     {
         let begin = Box::new(move || drop(tokio::task::spawn_local(make())));
         self.requests.send(Request::Run(Beside(begin))).await.map_err(|_| LogError::Closed)
+    }
+
+    /// The times of its durable writes.
+    #[must_use]
+    pub fn sync_times(&self) -> SyncTimes {
+        SyncTimes(self.counters.clone())
     }
 
     /// A reading of the counters.

@@ -52,4 +52,4 @@ pub use recovery::{
     CutTail, InspectedGroup, InspectedHeader, Inspection, Recovered, Replay, SegmentVerdict, inspect, recover,
 };
 pub use release::Released;
-pub use stats::LogStats;
+pub use stats::{LogStats, SyncTimes};

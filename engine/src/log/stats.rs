@@ -1,8 +1,10 @@
 //! What the log counts. Sums only: whoever asks twice has the rates.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use distrifs_proto::latency::{Recorder, encode_merged};
 use distrifs_proto::types::Lsn;
 
 /// A reading of the counters since the log was started.
@@ -58,6 +60,19 @@ pub(super) struct Counters {
     kept_segments: AtomicU64,
     kept_bytes: AtomicU64,
     first_lsn: AtomicU64,
+    sync: Recorder,
+}
+
+/// The times of a log's durable writes since its start; keeps neither the log nor its thread.
+#[derive(Debug, Clone)]
+pub struct SyncTimes(pub(super) Arc<Counters>);
+
+impl SyncTimes {
+    /// As a histogram of microseconds, in HdrHistogram's encoding V2.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        encode_merged(std::iter::once(&self.0.sync))
+    }
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -70,6 +85,7 @@ impl Counters {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.sync_nanos.fetch_add(nanos(time), Ordering::Relaxed);
         self.sync_nanos_max.fetch_max(nanos(time), Ordering::Relaxed);
+        self.sync.record(time);
     }
 
     pub(super) fn group(&self, appends: usize, records: usize) {

@@ -1,13 +1,16 @@
 //! What operators ask.
 
+use distrifs_proto::frame::TraceReport;
 use distrifs_proto::grpc::v1;
 use distrifs_proto::grpc::v1::admin_service_server::AdminService;
+use distrifs_proto::latency::{StageHistogram, Stages};
 use distrifs_proto::types::ChunkId;
 use tonic::{Request, Response, Status};
 
 use super::{Api, convert};
 use crate::cluster::{NodeState, Wanted};
 use crate::namespace::ChunkState;
+use crate::stage::LOG_SYNC;
 
 /// The service of operators. It only tells; anybody may ask.
 #[derive(Debug, Clone)]
@@ -43,6 +46,25 @@ impl AdminService for AdminApi {
     ) -> Result<Response<v1::ExplainChunkReply>, Status> {
         let reply = self.explain(ChunkId(request.into_inner().chunk_id));
         self.0.counted("ExplainChunk", Ok(reply))
+    }
+
+    async fn latency(
+        &self,
+        _request: Request<v1::LatencyRequest>,
+    ) -> Result<Response<v1::LatencyReply>, Status> {
+        let state = &self.0.state;
+        let mut stages = Stages::report(std::iter::once(&state.latency));
+        stages.extend(state.log_syncs().map(|v2| StageHistogram { name: LOG_SYNC.into(), v2 }));
+        let message = |it: StageHistogram| v1::StageHistogram { name: it.name.into_owned(), v2: it.v2 };
+        let stages = stages.into_iter().map(message).collect();
+        self.0.counted("Latency", Ok(v1::LatencyReply { epoch: state.epoch.0, stages }))
+    }
+
+    async fn trace(&self, request: Request<v1::TraceRequest>) -> Result<Response<v1::TraceReply>, Status> {
+        let state = &self.0.state;
+        let operations = state.traces().of(request.into_inner().trace_id);
+        let report = TraceReport { operations }.encode();
+        self.0.counted("Trace", Ok(v1::TraceReply { epoch: state.epoch.0, report }))
     }
 }
 

@@ -5,6 +5,8 @@ use distrifs_proto::grpc::v1::client_service_server::ClientService;
 use tonic::{Request, Response, Status};
 
 use super::Api;
+use crate::stage::stage_of;
+use crate::trail;
 
 /// The service of clients.
 #[derive(Debug, Clone)]
@@ -12,10 +14,14 @@ pub(crate) struct ClientApi(pub(crate) Api);
 
 macro_rules! answer {
     ($api:expr, $request:expr, $name:literal, $method:ident) => {{
-        let outcome = match $api.caller(&$request).await {
-            Ok(caller) => $api.$method(caller, $request.into_inner()).await,
-            Err(refused) => Err(refused),
+        let (metadata, _, message) = $request.into_parts();
+        let served = async {
+            match $api.caller(&metadata).await {
+                Ok(caller) => $api.$method(caller, message).await,
+                Err(refused) => Err(refused),
+            }
         };
+        let outcome = trail::serve(&$api.state, stage_of($name), &metadata, served).await;
         $api.counted($name, outcome)
     }};
 }

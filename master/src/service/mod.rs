@@ -15,7 +15,8 @@ use distrifs_proto::grpc::{USER_KEY, code_of};
 use distrifs_proto::types::RequestId;
 use distrifs_proto::{ErrorCode, grpc};
 use tokio::sync::watch;
-use tonic::{Request, Response, Status};
+use tonic::metadata::MetadataMap;
+use tonic::{Response, Status};
 
 pub(crate) use admin::AdminApi;
 pub(crate) use client::ClientApi;
@@ -42,8 +43,8 @@ impl Api {
     }
 
     /// Who asks, with the groups that the master knows of.
-    async fn caller<T>(&self, request: &Request<T>) -> Result<Arc<Caller>, Status> {
-        let name = request.metadata().get(USER_KEY).map(|value| value.to_str().unwrap_or("\0"));
+    async fn caller(&self, metadata: &MetadataMap) -> Result<Arc<Caller>, Status> {
+        let name = metadata.get(USER_KEY).map(|value| value.to_str().unwrap_or("\0"));
         let Some(name) = name else {
             return Err(invalid(format!("no user: metadata key {USER_KEY} is missing")));
         };
