@@ -2,6 +2,7 @@
 //!
 //! A frame is received while the one before is checked and written; nothing reaches the target unchecked.
 
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::pin::pin;
@@ -22,10 +23,11 @@ use crate::context::Context;
 use crate::error::{ClientError, Result};
 use crate::meter::Meter;
 use crate::read_plan::locate;
-use crate::reader_state::{Choice, End, Fault, ReaderState};
+use crate::reader_state::{Choice, End, Fault, Part, ReaderState};
 use crate::retry::Retry;
 use crate::sink::{LandError, Landed, Sink, land};
 use crate::status::{ChunkLocation, Node};
+use crate::tracer::{ClientStage, Tracer, timed};
 
 /// Frames up to this are checked and written where they arrive; the way to another thread would cost more.
 const INLINE_BYTES_MAX: usize = 64 << 10;
@@ -168,8 +170,18 @@ struct Opened {
     connection: Connection,
     receiver: Receiver,
     request_id: u64,
+    /// Its number among those that are traced.
+    request: Option<usize>,
     buffer: FrameBuffer,
     first: (Header, Placement),
+}
+
+/// The same without its connection.
+struct Begun {
+    receiver: Receiver,
+    buffer: FrameBuffer,
+    first: (Header, Placement),
+    request: Option<usize>,
 }
 
 impl Opened {
@@ -192,7 +204,9 @@ async fn open(context: &Context, node: &Node, ask: Ask) -> Result<Opened, Fault>
     let lost = |text: String| Fault::new(ErrorCode::Unavailable, text);
     let patience = ask.patience;
     loop {
-        let connected = context.pool.connect(node, patience).await;
+        let tracer = context.tracer.as_deref();
+        let connecting = context.pool.connect(node, patience);
+        let connected = timed(tracer, ClientStage::Connect, None, connecting).await;
         let mut connection = connected.map_err(|error| lost(error.to_string()))?;
         let request_id = connection.next_request_id();
         let opening = connection.opening(Header { request_id, ..ask.header }, &[]);
@@ -204,13 +218,32 @@ async fn open(context: &Context, node: &Node, ask: Ask) -> Result<Opened, Fault>
             }
             return Err(lost(error.to_string()));
         }
+        let (chunk, hops) = (ask.header.chunk, || vec![node.clone()]);
+        let request = tracer.and_then(|tracer| tracer.requested(chunk, ask.header.offset, hops()));
         let (mut receiver, mut buffer) = (Receiver::default(), context.buffers.take());
-        match receiver.receive_within(&mut connection.stream, &mut buffer, patience).await {
-            Ok(first) => return Ok(Opened { connection, receiver, request_id, buffer, first }),
+        let receiving = receiver.receive_within(&mut connection.stream, &mut buffer, patience);
+        match timed(tracer, ClientStage::Receive, request, receiving).await {
+            Ok(first) => return Ok(Opened { connection, receiver, request_id, request, buffer, first }),
             Err(ReceiveError::Closed | ReceiveError::Io(_)) if connection.is_reused() => {}
             Err(error) => return Err(receive_fault(&error)),
         }
     }
+}
+
+/// As [`land`], noted if anybody wants to know.
+fn traced_land(
+    tracer: Option<&Tracer>,
+    buffer: FrameBuffer,
+    place: &Placement,
+    part: &Part,
+    file: Option<(&File, u64)>,
+) -> Landed {
+    let start_us = tracer.map(Tracer::now_us);
+    let landed = land(buffer, place, part, file);
+    if let (Some(tracer), Some(start_us)) = (tracer, start_us) {
+        tracer.passed(ClientStage::Land, None, start_us);
+    }
+    landed
 }
 
 fn receive_fault(error: &ReceiveError) -> Fault {
@@ -236,8 +269,10 @@ impl Delivery<'_> {
             pieces.clear();
         }
         let (offset, length) = self.state.ask(0);
+        let (trace_id, flags) = self.context.trace(trace_id);
         let header = Header {
             trace_id,
+            flags,
             chunk: self.range.chunk.id,
             generation: self.range.chunk.generation,
             epoch: self.range.epoch,
@@ -305,10 +340,10 @@ impl Delivery<'_> {
         node: NodeId,
         progress: &mut Told<'_>,
     ) -> Result<End, Stopped> {
-        let Opened { mut connection, receiver, request_id, buffer, first } = opened;
+        let Opened { mut connection, receiver, request_id, request, buffer, first } = opened;
         self.state.ask(request_id);
         let mut landing = None;
-        let begun = (receiver, buffer, first);
+        let begun = Begun { receiver, buffer, first, request };
         let received = self.receive_all(&mut connection, begun, node, &mut landing, progress).await;
         // What is under way ends before anything else is decided: its bytes may be the last sound ones.
         if let Some(last) = landing {
@@ -328,7 +363,7 @@ impl Delivery<'_> {
     async fn receive_all(
         &mut self,
         connection: &mut Connection,
-        (mut receiver, mut buffer, first): (Receiver, FrameBuffer, (Header, Placement)),
+        Begun { mut receiver, mut buffer, first, request }: Begun,
         node: NodeId,
         landing: &mut Option<JoinHandle<Landed>>,
         progress: &mut Told<'_>,
@@ -354,15 +389,18 @@ impl Delivery<'_> {
             match self.sink {
                 Sink::File(file, at) if place.payload.len() > INLINE_BYTES_MAX => {
                     let (file, at) = (file.clone(), *at);
-                    let task = move || land(buffer, &place, &part, Some((&file, at)));
+                    let tracer = self.context.tracer.clone();
+                    let task =
+                        move || traced_land(tracer.as_deref(), buffer, &place, &part, Some((&file, at)));
                     *landing = Some(tokio::task::spawn_blocking(task));
                 }
                 Sink::File(file, at) => {
-                    let landed = land(buffer, &place, &part, Some((file, *at)));
+                    let tracer = self.context.tracer.as_deref();
+                    let landed = traced_land(tracer, buffer, &place, &part, Some((file, *at)));
                     self.on_landed(landed, node, progress)?;
                 }
                 Sink::Memory(_) | Sink::Nowhere => {
-                    let landed = land(buffer, &place, &part, None);
+                    let landed = traced_land(self.context.tracer.as_deref(), buffer, &place, &part, None);
                     self.on_landed(landed, node, progress)?;
                 }
             }
@@ -370,7 +408,9 @@ impl Delivery<'_> {
                 return Ok(());
             }
             buffer = self.context.buffers.take();
-            let received = receiver.receive_within(&mut connection.stream, &mut buffer, patience).await;
+            let tracer = self.context.tracer.as_deref();
+            let receiving = receiver.receive_within(&mut connection.stream, &mut buffer, patience);
+            let received = timed(tracer, ClientStage::Receive, request, receiving).await;
             next = received.map_err(|error| receive_fault(&error))?;
         }
     }

@@ -21,6 +21,7 @@ use crate::meter::Meter;
 use crate::plan::Plan;
 use crate::retry::Retry;
 use crate::source::{ChunkSource, SourceError};
+use crate::tracer::{ClientStage, timed};
 use crate::writer_state::{Attempts, Failure, Next, WriterState};
 
 /// Nodes that a put remembers to have failed; the oldest is forgotten.
@@ -167,13 +168,16 @@ async fn stream(
     let timeout = context.config.socket_timeout;
     // A hop that waits for the next one has the same patience and knows better whom to blame: it speaks first.
     let silence = patience(timeout, plan.hops.len().saturating_sub(1));
-    let connected = context.pool.connect(&plan.hops[0], silence).await;
+    let tracer = context.tracer.as_deref();
+    let connecting = context.pool.connect(&plan.hops[0], silence);
+    let connected = timed(tracer, ClientStage::Connect, None, connecting).await;
     let fresh = |request| WriterState::new(request, plan.chunk, plan.nodes(), silence, Instant::now());
     let mut connection = connected.map_err(|error| fresh(0).on_lost(&error.to_string()))?;
     let request_id = connection.next_request_id();
     let length = source.length();
+    let (trace_id, traced) = context.trace(file.trace_id);
     let header = Header {
-        trace_id: file.trace_id,
+        trace_id,
         chunk: plan.chunk,
         generation: plan.generation,
         epoch: plan.epoch,
@@ -181,23 +185,26 @@ async fn stream(
     };
     let hops = plan.hops[1..].iter().map(|hop| Hop { node: hop.id, address: hop.address.clone() }).collect();
     let open = WriteOpen { reserve: length, hops }.encode();
-    let opening = connection.opening(Header { op: Op::WriteOpen, ..header }, &open);
+    let opening = connection.opening(Header { op: Op::WriteOpen, flags: traced, ..header }, &open);
+    let request = tracer.and_then(|tracer| tracer.requested(plan.chunk, 0, plan.hops.clone()));
 
     let mut pipeline = Pipeline::new(&mut connection, fresh(request_id));
     pipeline.send(&opening).await?;
     let (mut offset, mut crc) = (0, Crc32c::default());
     while offset < length {
-        let frame = source.frame(offset).await.map_err(Stopped::Source)?;
+        let frame = timed(tracer, ClientStage::Source, None, source.frame(offset)).await;
+        let frame = frame.map_err(Stopped::Source)?;
         let bytes = frame.len() as u64;
         let flags = if offset + bytes == length { Header::LAST } else { 0 };
         crc = crc.concat(frame.crc(), bytes);
-        pipeline.send(frame.bytes(&Header { flags, offset, length: bytes as u32, ..header })).await?;
+        let bytes_out = frame.bytes(&Header { flags, offset, length: bytes as u32, ..header });
+        timed(tracer, ClientStage::Send, request, pipeline.send(bytes_out)).await?;
         offset += bytes;
         meter.add(offset.saturating_sub(*told));
         *told = offset.max(*told);
     }
     pipeline.state.on_all_sent(length, crc, Instant::now());
-    pipeline.committed().await?;
+    timed(tracer, ClientStage::Ack, request, pipeline.committed()).await?;
     context.pool.give_back(connection);
     Ok(crc)
 }

@@ -3,19 +3,23 @@
 use std::sync::Arc;
 
 use distrifs_proto::grpc::v1;
+use distrifs_proto::latency::StageHistogram;
 use distrifs_proto::limits::LIST_PAGE_MAX;
 use distrifs_proto::types::{ChunkId, Crc32c};
 
+use crate::ask;
 use crate::chunk_reader;
 use crate::config::ClientConfig;
 use crate::context::Context;
 use crate::error::{ClientError, Result};
+use crate::explain::{self, Explanation};
 use crate::get;
 use crate::health::{ChunkStory, HealthSums, UnhealthyFile};
 use crate::master_link::new_request_id;
 use crate::progress::Progress;
 use crate::put;
 use crate::status::{ChunkLocation, ClusterStatus, FileStatus, Node, NodeStatus, Usage};
+use crate::tracer::Tracer;
 use crate::transfer::{GetTarget, PutOptions, PutSource};
 
 /// A user of one cluster. Cheap to clone; clones share connections.
@@ -247,6 +251,64 @@ impl Client {
         progress: &dyn Progress,
     ) -> Result<FileStatus> {
         get::get(&self.context, path, range, target, progress).await
+    }
+
+    /// As [`put`](Self::put), over connections of its own, and says where the time went.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put).
+    pub async fn put_explained(
+        &self,
+        source: PutSource,
+        path: &str,
+        options: PutOptions,
+        progress: &dyn Progress,
+    ) -> Result<(FileStatus, Explanation)> {
+        let (context, tracer) = Context::traced(self.context.config.clone());
+        let status = put::put(&context, source, path, &options, progress).await?;
+        Ok((status, self.explain(&tracer).await))
+    }
+
+    /// As [`get`](Self::get), over connections of its own, and says where the time went.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn get_explained(
+        &self,
+        path: &str,
+        range: Option<(u64, u64)>,
+        target: GetTarget,
+        progress: &dyn Progress,
+    ) -> Result<(FileStatus, Explanation)> {
+        let (context, tracer) = Context::traced(self.context.config.clone());
+        let status = get::get(&context, path, range, target, progress).await?;
+        Ok((status, self.explain(&tracer).await))
+    }
+
+    /// Of an operation that has just ended.
+    async fn explain(&self, tracer: &Tracer) -> Explanation {
+        let wall_us = tracer.now_us();
+        let (known, missing) = explain::gather(&self.context, tracer).await;
+        explain::explain(&known, wall_us, missing)
+    }
+
+    /// How long the stages of the master's calls take, since its start.
+    ///
+    /// # Errors
+    /// [`ClientError::NoMaster`].
+    pub async fn master_latency(&self) -> Result<Vec<StageHistogram>> {
+        let reply = self.context.master.latency("latency", v1::LatencyRequest {}).await?;
+        // A name is shown: nothing that a terminal would obey.
+        let name = |name: String| name.replace(|c: char| c.is_control(), " ").into();
+        Ok(reply.stages.into_iter().map(|it| StageHistogram { name: name(it.name), v2: it.v2 }).collect())
+    }
+
+    /// How long the stages of a datanode take, since its start.
+    ///
+    /// # Errors
+    /// [`ClientError::Datanode`], within a few seconds.
+    pub async fn node_latency(&self, node: &Node) -> Result<Vec<StageHistogram>> {
+        Ok(ask::latency(&self.context, node).await?.stages)
     }
 
     /// How many reads of chunks this client began, and of how many of them it asked a second replica because the first

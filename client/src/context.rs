@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use distrifs_proto::frame::Header;
+
 use crate::buffer::Buffers;
 use crate::config::ClientConfig;
 use crate::hedge::Hedge;
 use crate::master_link::MasterLink;
 use crate::pool::Pool;
 use crate::reports::Reports;
+use crate::tracer::Tracer;
 
 /// The client's connections and buffers.
 #[derive(Debug)]
@@ -21,13 +24,25 @@ pub(crate) struct Context {
     pub(crate) hedge: Hedge,
     /// Before everything; times are counted from here.
     pub(crate) started: Instant,
+    /// Of the one operation that this context is for, where that is to be explained.
+    pub(crate) tracer: Option<Arc<Tracer>>,
 }
 
 impl Context {
     pub(crate) fn new(config: ClientConfig) -> Arc<Self> {
-        let config = Arc::new(config);
+        Self::with_tracer(Arc::new(config), None)
+    }
+
+    /// For one operation, which begins now and is to be explained.
+    pub(crate) fn traced(config: Arc<ClientConfig>) -> (Arc<Self>, Arc<Tracer>) {
+        let tracer = Tracer::begin();
+        (Self::with_tracer(config, Some(tracer.clone())), tracer)
+    }
+
+    fn with_tracer(config: Arc<ClientConfig>, tracer: Option<Arc<Tracer>>) -> Arc<Self> {
         Arc::new(Self {
-            master: MasterLink::new(config.clone()),
+            master: MasterLink::new(config.clone(), tracer.clone()),
+            tracer,
             config,
             pool: Pool::default(),
             buffers: Buffers::default(),
@@ -35,5 +50,11 @@ impl Context {
             hedge: Hedge::default(),
             started: Instant::now(),
         })
+    }
+
+    /// The number of the trace and the flags of a request to a datanode: those of an operation that is explained, or
+    /// `otherwise`.
+    pub(crate) fn trace(&self, otherwise: u64) -> (u64, u16) {
+        self.tracer.as_ref().map_or((otherwise, 0), |tracer| (tracer.id, Header::TRACED))
     }
 }

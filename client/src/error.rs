@@ -95,6 +95,16 @@ pub enum ClientError {
         /// The same in words.
         text: String,
     },
+    /// A datanode does not tell of itself.
+    #[error("node {node}: {text}")]
+    Datanode {
+        /// Which one.
+        node: NodeId,
+        /// Why.
+        code: ErrorCode,
+        /// The same in words.
+        text: String,
+    },
     /// The source is not what it was when the put began.
     #[error("{path}: the source changed while it was read: {what}; put it again once it is at rest")]
     SourceChanged {
@@ -174,7 +184,10 @@ impl ClientError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Refused { code, .. } | Self::NotWritten { code, .. } | Self::Replica { code, .. } => *code,
+            Self::Refused { code, .. }
+            | Self::NotWritten { code, .. }
+            | Self::Replica { code, .. }
+            | Self::Datanode { code, .. } => *code,
             Self::NoMaster { .. } | Self::Unreachable { .. } | Self::Replaced { .. } => {
                 ErrorCode::Unavailable
             }

@@ -15,9 +15,11 @@
 //! | one chunk written; a whole file | `chunk_writer`, `source`; `put`, `plan`, `lease` |
 //! | which replica next, which frame is sound (pure) | `reader_state` |
 //! | when a second replica is asked as well (pure) | `hedge` |
+//! | where the time of an operation goes | `tracer` notes, `ask` asks, `explain` says |
 //! | the health of files and chunks | `health` |
 //! | one chunk read; a whole file | `chunk_reader`, `sink`, `reports`; `get`, `read_plan` |
 
+mod ask;
 mod buffer;
 mod chunk_reader;
 mod chunk_writer;
@@ -26,6 +28,7 @@ mod config;
 mod connection;
 mod context;
 mod error;
+mod explain;
 mod get;
 mod health;
 mod hedge;
@@ -43,12 +46,14 @@ mod retry;
 mod sink;
 mod source;
 mod status;
+mod tracer;
 mod transfer;
 mod writer_state;
 
 pub use client::Client;
 pub use config::ClientConfig;
 pub use error::{ClientError, Result};
+pub use explain::{Explanation, Row, Who};
 pub use health::{ChunkStory, HealthSums, Problem, ReplicaStory, UnhealthyChunk, UnhealthyFile};
 pub use progress::{NoProgress, Progress};
 pub use status::{

@@ -14,7 +14,7 @@ use distrifs_proto::ErrorCode;
 use distrifs_proto::error_code::METADATA_KEY;
 use distrifs_proto::grpc::v1::admin_service_client::AdminServiceClient;
 use distrifs_proto::grpc::v1::client_service_client::ClientServiceClient;
-use distrifs_proto::grpc::{USER_KEY, code_of, leading, text_of, v1};
+use distrifs_proto::grpc::{TRACE_KEY, USER_KEY, code_of, leading, text_of, v1};
 use distrifs_proto::limits::GRPC_MESSAGE_BYTES_MAX;
 use distrifs_proto::types::{Epoch, RequestId};
 use tokio::time::{Instant, sleep, timeout};
@@ -25,6 +25,7 @@ use tonic::{Code, Request, Response, Status};
 use crate::config::ClientConfig;
 use crate::error::{ClientError, Result};
 use crate::retry::Retry;
+use crate::tracer::Tracer;
 
 /// Tries that fit in a call's time even when each gets no answer at all.
 const TRIES_PER_CALL: u32 = 3;
@@ -57,6 +58,8 @@ pub(crate) struct MasterLink {
     leader: AtomicUsize,
     /// The highest epoch seen in an answer.
     epoch: AtomicU64,
+    /// Of the operation that the calls are part of, where it is to be explained.
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// Why one try gave no reply.
@@ -70,8 +73,9 @@ enum Failure {
 }
 
 impl MasterLink {
-    pub(crate) fn new(config: Arc<ClientConfig>) -> Self {
-        Self { config, channels: OnceLock::new(), leader: AtomicUsize::new(0), epoch: AtomicU64::new(0) }
+    pub(crate) fn new(config: Arc<ClientConfig>, tracer: Option<Arc<Tracer>>) -> Self {
+        let (channels, leader, epoch) = (OnceLock::new(), AtomicUsize::new(0), AtomicU64::new(0));
+        Self { config, channels, leader, epoch, tracer }
     }
 
     /// The highest epoch seen.
@@ -79,7 +83,7 @@ impl MasterLink {
         Epoch(self.epoch.load(Ordering::Relaxed))
     }
 
-    async fn call<Q, R, F, Fut>(&self, subject: &str, message: Q, send: F) -> Result<R>
+    async fn call<Q, R, F, Fut>(&self, method: &'static str, subject: &str, message: Q, send: F) -> Result<R>
     where
         Q: Clone,
         R: Reply,
@@ -103,6 +107,12 @@ impl MasterLink {
             let leader = self.leader.load(Ordering::Relaxed) % channels.len();
             let mut request = Request::new(message.clone());
             request.metadata_mut().insert(USER_KEY, user.clone());
+            let traced = self.tracer.as_ref().map(|tracer| (tracer, tracer.next_call(), tracer.now_us()));
+            if let Some((_, (_, text), _)) = &traced
+                && let Ok(text) = text.parse()
+            {
+                request.metadata_mut().insert(TRACE_KEY, text);
+            }
             let patience = (total / TRIES_PER_CALL).min(total.saturating_sub(begun.elapsed()));
             let mut next = (leader + 1) % channels.len();
             let answer = tokio::select! {
@@ -112,6 +122,9 @@ impl MasterLink {
                     None
                 }
             };
+            if let Some((tracer, (part, _), since_us)) = traced {
+                tracer.called(method, part, since_us);
+            }
             let failure = match answer {
                 Some(Ok(Ok(reply))) => match self.believe(reply.into_inner()) {
                     Ok(reply) => return Ok(reply),
@@ -251,7 +264,7 @@ macro_rules! calls {
                             .$method(request)
                             .await
                     };
-                    self.call(subject, message, send).await
+                    self.call(stringify!($method), subject, message, send).await
                 }
             )*)*
         }
@@ -307,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_leader_of_an_older_epoch_is_not_believed() {
-        let link = MasterLink::new(Arc::new(ClientConfig::new(Vec::new(), "me")));
+        let link = MasterLink::new(Arc::new(ClientConfig::new(Vec::new(), "me")), None);
         assert!(link.believe(v1::MkdirReply { epoch: 7 }).is_ok());
         assert!(link.believe(v1::MkdirReply { epoch: 6 }).is_err());
         assert!(link.believe(v1::MkdirReply { epoch: 8 }).is_ok());
@@ -317,7 +330,7 @@ mod tests {
     #[tokio::test]
     async fn a_user_whose_name_cannot_travel_is_told_so() {
         let nowhere = vec!["127.0.0.1:1".parse().expect("an address")];
-        let link = MasterLink::new(Arc::new(ClientConfig::new(nowhere, "b\u{f6}b")));
+        let link = MasterLink::new(Arc::new(ClientConfig::new(nowhere, "b\u{f6}b")), None);
         let refused = link.stat("/", v1::StatRequest { path: "/".into() }).await.expect_err("refused");
         assert_eq!(refused.to_string(), "/: the user name has characters beyond ASCII");
     }
