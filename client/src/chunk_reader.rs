@@ -210,6 +210,8 @@ async fn open(context: &Context, node: &Node, ask: Ask) -> Result<Opened, Fault>
         let mut connection = connected.map_err(|error| lost(error.to_string()))?;
         let request_id = connection.next_request_id();
         let opening = connection.opening(Header { request_id, ..ask.header }, &[]);
+        let (chunk, offset) = (ask.header.chunk, ask.header.offset);
+        let request = tracer.and_then(|tracer| tracer.requested(chunk, offset, vec![node.clone()]));
         let late = || lost(format!("silent for {} ms", patience.as_millis()));
         let sent = timeout(patience, connection.stream.write_all(&opening)).await.map_err(|_| late())?;
         if let Err(error) = sent {
@@ -218,8 +220,6 @@ async fn open(context: &Context, node: &Node, ask: Ask) -> Result<Opened, Fault>
             }
             return Err(lost(error.to_string()));
         }
-        let (chunk, hops) = (ask.header.chunk, || vec![node.clone()]);
-        let request = tracer.and_then(|tracer| tracer.requested(chunk, ask.header.offset, hops()));
         let (mut receiver, mut buffer) = (Receiver::default(), context.buffers.take());
         let receiving = receiver.receive_within(&mut connection.stream, &mut buffer, patience);
         match timed(tracer, ClientStage::Receive, request, receiving).await {

@@ -88,6 +88,26 @@ fn a_slow_stage_of_the_second_hop_is_named_with_all_its_time() {
 }
 
 #[test]
+fn a_send_that_is_held_up_by_a_busy_hop_is_not_blamed() {
+    let (mut known, wall) = chunk("write.crc", 200_000);
+    // The first hop has more to send, which the second one does not take as long as it compares checksums.
+    known.hops[0].operation.spans.push(span("write.forward", 330, 200_500));
+    let explanation = explain(&known, wall, Vec::new());
+    assert_eq!(largest(&explanation).stage, "write.crc");
+}
+
+#[test]
+fn a_slow_way_to_the_second_hop_is_named() {
+    let (mut known, wall) = chunk("write.await", 200_000);
+    let forward = known.hops[0].operation.spans.iter_mut().find(|span| span.stage == "write.forward");
+    forward.expect("it forwards").end_us = 200_290;
+    let explanation = explain(&known, wall, Vec::new());
+    let row = largest(&explanation);
+    assert_eq!((row.stage.as_ref(), &row.who), ("write.forward", &Who::Datanode { node: NodeId(1), hop: 1 }));
+    assert!(row.charged >= Duration::from_micros(200_000), "{row:?}");
+}
+
+#[test]
 fn without_the_second_hops_word_its_time_is_not_accounted_for() {
     let (mut known, wall) = chunk("write.sync", 200_000);
     known.hops.pop();
@@ -111,6 +131,6 @@ fn the_masters_stages_lie_within_its_call() {
     let explanation = explain(&known, 200, Vec::new());
     let charged: Vec<(&str, u128)> =
         explanation.rows.iter().map(|row| (row.stage.as_ref(), row.charged.as_micros())).collect();
-    assert_eq!(charged, [("rpc", 20), ("change.log", 60), ("change", 20)]);
-    assert_eq!(explanation.accounted(), Duration::from_micros(100));
+    assert_eq!(charged, [("own", 100), ("rpc", 20), ("change.log", 60), ("change", 20)]);
+    assert_eq!(explanation.accounted(), Duration::from_micros(200));
 }

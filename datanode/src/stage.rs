@@ -26,6 +26,8 @@ pub(crate) enum Stage {
     WritePublish,
     /// From the last frame until the next hop has acknowledged.
     WriteAck,
+    /// From the commit here, or the acknowledgement of the next hop if that came later, until the answer goes.
+    WriteAnswer,
     /// From the request until the chunk is open: nothing to do where it was open.
     ReadOpen,
     /// From there, or from the piece before, until a buffer is free.
@@ -50,6 +52,7 @@ impl StageList for Stage {
         Self::WriteSync,
         Self::WritePublish,
         Self::WriteAck,
+        Self::WriteAnswer,
         Self::ReadOpen,
         Self::ReadQueue,
         Self::ReadDisk,
@@ -69,6 +72,7 @@ impl StageList for Stage {
             Self::WriteSync => "write.sync",
             Self::WritePublish => "write.publish",
             Self::WriteAck => "write.ack",
+            Self::WriteAnswer => "write.answer",
             Self::ReadOpen => "read.open",
             Self::ReadQueue => "read.queue",
             Self::ReadDisk => "read.disk",

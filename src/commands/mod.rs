@@ -11,10 +11,12 @@ mod datanode;
 mod demo;
 mod df;
 mod du;
+mod explain;
 mod fsck;
 mod get;
 mod getrange;
 mod inspect;
+mod latency;
 mod local;
 mod ls;
 mod master;
@@ -82,6 +84,8 @@ pub(crate) enum Command {
     Inspect(inspect::Inspect),
     /// Measure what a cluster can do
     Bench(bench::Bench),
+    /// Show how long the stages of operations take, on each node
+    Latency(latency::Latency),
     /// Check the health of files
     Fsck(fsck::Fsck),
     /// Explain the state of a chunk, a file or a datanode
@@ -121,6 +125,7 @@ impl Command {
             Self::Checksum(_) => "checksum",
             Self::Inspect(_) => "inspect",
             Self::Bench(_) => "bench",
+            Self::Latency(_) => "latency",
             Self::Fsck(_) => "fsck",
             Self::Why(_) => "why",
             Self::Chaos(_) => "chaos",
@@ -157,8 +162,8 @@ impl Command {
             Self::Mkdir(command) => command.run(context).await?,
             Self::Ls(command) => command.run(context, out).await?,
             Self::Stat(command) => command.run(context, out).await?,
-            Self::Put(command) => command.run(context).await?,
-            Self::Get(command) => command.run(context).await?,
+            Self::Put(command) => command.run(context, out).await?,
+            Self::Get(command) => command.run(context, out).await?,
             Self::Cat(command) => command.run(context).await?,
             Self::Getrange(command) => command.run(context).await?,
             Self::Mv(command) => command.run(context).await?,
@@ -175,6 +180,7 @@ impl Command {
                 output.flush()?;
                 return Ok(status);
             }
+            Self::Latency(command) => command.run(context, out).await?,
             Self::Fsck(command) => command.run(context, out).await?,
             Self::Why(command) => command.run(context, out).await?,
             Self::Chaos(command) => command.run(context, out).await?,

@@ -90,7 +90,7 @@ pub(crate) struct Known {
 
 /// Stages of a hop in which it takes bytes: only then whoever sends to it is the one that is waited for.
 const TAKES_BYTES: &[&str] = &["write.await", "write.receive"];
-/// Whoever sends is waited for only while the other side takes bytes.
+/// Whoever sends is waited for while the other side takes bytes: all the time where that is at least half of it.
 const SENDS: &[&str] = &["write.forward", "read.send"];
 /// Not work: it is waited for the side that sends.
 const AWAITS: &[&str] = &["write.await"];
@@ -98,6 +98,8 @@ const AWAITS: &[&str] = &["write.await"];
 const ACK: &str = "write.ack";
 /// Calls as a whole, with stages in them.
 const WHOLE: &[&str] = &["change", "read"];
+/// What the client does between its stages.
+const OWN: &str = "own";
 /// The way of a call to the master and back.
 const RPC: &str = "rpc";
 
@@ -105,6 +107,7 @@ const RPC: &str = "rpc";
 pub(crate) fn explain(known: &Known, wall_us: u64, missing: Vec<NodeId>) -> Explanation {
     let mut axis = Axis::default();
     axis.client(known);
+    axis.own(known, wall_us);
     axis.calls(known);
     for (number, request) in known.notes.requests.iter().enumerate() {
         axis.request(known, number, request);
@@ -139,12 +142,33 @@ impl Axis {
         self.pieces.push(piece);
     }
 
+    /// A send to a side that takes bytes at these times.
+    fn add_send(&mut self, row: usize, times: (u64, u64), takes: &[(u64, u64)]) {
+        let open: u64 = within(times, takes).iter().map(|(start, end)| end - start).sum();
+        // Mostly waited for: had the other side been ready a little sooner, nothing would have come sooner.
+        let whole = [times];
+        let counts = if open * 2 >= times.1 - times.0 { &whole[..] } else { takes };
+        // What is received while it is sent is one transfer: the side that takes longer holds it up.
+        let shorter = |other: &&(u64, u64)| {
+            other.0 < times.1 && times.0 < other.1 && other.1 - other.0 < times.1 - times.0
+        };
+        let ends = takes
+            .iter()
+            .filter(shorter)
+            .map(|other| other.1)
+            .fold(times.1, |ends, other| ends.max(other + 1));
+        self.add_parts(row, times, counts, ends);
+    }
+
     /// Work that counts only within these times.
-    fn add_within(&mut self, row: usize, times: (u64, u64), ready: Option<&[(u64, u64)]>) {
-        let Some(ready) = ready else { return self.add(Piece::work(row, times)) };
+    fn add_within(&mut self, row: usize, times: (u64, u64), ready: &[(u64, u64)]) {
+        self.add_parts(row, times, ready, times.1);
+    }
+
+    fn add_parts(&mut self, row: usize, times: (u64, u64), ready: &[(u64, u64)], whole_end_us: u64) {
         self.rows[row].busy += Duration::from_micros(times.1.saturating_sub(times.0));
         for (start_us, end_us) in within(times, ready) {
-            self.pieces.push(Piece { start_us, end_us, ..Piece::work(row, times) });
+            self.pieces.push(Piece { start_us, end_us, whole_end_us, ..Piece::work(row, times) });
         }
     }
 
@@ -155,15 +179,32 @@ impl Axis {
             let first = pass.request.and_then(|request| known.hop(request, 0));
             match (pass.stage, first) {
                 (ClientStage::Send, Some((begin, hop))) => {
-                    self.add_within(row, times, Some(&takes_bytes(begin, hop)));
+                    self.add_send(row, times, &takes_bytes(begin, hop));
                 }
                 (ClientStage::Ack, Some((begin, hop))) => {
                     let ended = begin + u64::from(hop.took_us);
-                    self.add_within(row, times, Some(&[(ended, u64::MAX)]));
+                    self.add_within(row, times, &[(ended, u64::MAX)]);
                 }
                 (ClientStage::Receive, _) => self.add(Piece::wait(row, times)),
                 _ => self.add(Piece::work(row, times)),
             }
+        }
+    }
+
+    /// Where the client is in none of its stages and waits for nobody, it does what lies between them: it hands work to
+    /// its threads, checks plans, notes what came. That is its own time.
+    fn own(&mut self, known: &Known, wall_us: u64) {
+        let passes = known.notes.passes.iter().map(|pass| (pass.start_us, pass.end_us));
+        let calls = known.notes.calls.iter().map(|call| (call.start_us, call.end_us));
+        let mut times: Vec<(u64, u64)> = passes.chain(calls).collect();
+        times.sort_unstable();
+        let row = self.row(Who::Client, None, OWN.into());
+        let mut until = 0;
+        for (start, end) in times.into_iter().chain([(wall_us, wall_us)]) {
+            if start > until {
+                self.add(Piece::wait(row, (until, start)));
+            }
+            until = until.max(end);
         }
     }
 
@@ -206,11 +247,11 @@ impl Axis {
                 match (span.stage.as_ref(), next) {
                     (stage, _) if AWAITS.contains(&stage) => self.add(Piece::wait(row, times)),
                     (stage, Some((begin, next))) if SENDS.contains(&stage) => {
-                        self.add_within(row, times, Some(&takes_bytes(begin, next)));
+                        self.add_send(row, times, &takes_bytes(begin, next));
                     }
-                    ("read.send", None) => self.add_within(row, times, Some(&reader)),
+                    ("read.send", None) => self.add_send(row, times, &reader),
                     (ACK, Some((begin, next))) => {
-                        self.add_within(row, times, Some(&[(begin + u64::from(next.took_us), u64::MAX)]));
+                        self.add_within(row, times, &[(begin + u64::from(next.took_us), u64::MAX)]);
                     }
                     _ => self.add(Piece::work(row, times)),
                 }

@@ -65,6 +65,9 @@ struct Downstream {
     _in_use: oneshot::Sender<()>,
 }
 
+/// What came of a commit, and when.
+type Committed = (Result<ReplicaInfo, StoreError>, Duration);
+
 /// One chunk at this hop.
 struct Write<'a> {
     shard: &'a Rc<Shard>,
@@ -76,9 +79,11 @@ struct Write<'a> {
     disk: usize,
     in_flight: InFlight,
     downstream: Option<Downstream>,
-    commit: Option<oneshot::Receiver<Result<ReplicaInfo, StoreError>>>,
+    commit: Option<oneshot::Receiver<Committed>>,
     /// When the last frame was taken.
     all_taken: Duration,
+    /// When the own commit was done, or the next hop's acknowledgement came if that was later.
+    done_at: Duration,
 }
 
 /// Takes the chunk that `request` and `open` begin.
@@ -96,7 +101,12 @@ pub(crate) async fn serve(
     let outcome = match at_work(shard, send, &request, below, begun).await {
         (Ok(mut write), listens) => {
             let outcome = if listens { write.run(recv, send).await } else { Outcome::Gone };
-            write.finish(matches!(outcome, Outcome::Done(_))).await;
+            let (acknowledged, done_at) = (matches!(outcome, Outcome::Done(_)), write.done_at);
+            write.finish(acknowledged).await;
+            if acknowledged {
+                trail.hold_up(Stage::WriteAnswer).await;
+                trail.passed(Stage::WriteAnswer, done_at);
+            }
             outcome
         }
         (Err(error), _) => Outcome::Refused(error),
@@ -186,6 +196,7 @@ impl<'a> Write<'a> {
             downstream,
             commit,
             all_taken: shard.io.now(),
+            done_at: Duration::ZERO,
         })
     }
 
@@ -203,11 +214,12 @@ impl<'a> Write<'a> {
         let body = WriteOpen { reserve: open.reserve, hops: rest }.encode();
         let linking = async {
             let mut link: PeerLink = shard.peers.link(next, cluster).await?;
+            // Before, not after: the next hop must not seem to have begun later than it did.
+            trail.opened_next();
             send_control(&mut link.send, *request, &body).await?;
             Ok::<_, std::io::Error>(link)
         };
         let link = trail.stage(Stage::WriteLink, linking).await?;
-        trail.opened_next();
         let (send, answers, link_parts) = link.into_parts();
         let heard = Rc::new(Cell::new(shard.io.now()));
         let queued = Rc::new(Cell::new(0));
@@ -274,6 +286,7 @@ impl<'a> Write<'a> {
                     let below = note_answer(io, &mut self.pipeline, &mut self.downstream, answer);
                     if acknowledged {
                         self.trail.passed(Stage::WriteAck, self.all_taken);
+                        self.done_at = self.done_at.max(io.now());
                     }
                     if relay_progress(send, &self.request, below).await.is_err() {
                         return Outcome::Gone;
@@ -407,19 +420,22 @@ impl<'a> Write<'a> {
             let began = shard.io.now();
             trail.stage(Stage::WriteSync, writer.sync()).await;
             let committed = trail.stage(Stage::WritePublish, writer.commit()).await;
-            shard.node.disks[disk].committed_in(shard.io.now().saturating_sub(began));
+            let done_at = shard.io.now();
+            shard.node.disks[disk].committed_in(done_at.saturating_sub(began));
             // Told from here: the replica counts whether or not the upstream still waits for it.
             match &committed {
                 Ok(replica) => shard.tell(ShardEvent::Committed { replica: *replica, disk }).await,
                 Err(error) => shard.judge(disk, error),
             }
             // Whoever waited may be gone; the master's gc finds the replica.
-            let _ = tell.send(committed);
+            let _ = tell.send((committed, done_at));
         });
         self.commit = Some(told);
     }
 
-    fn note_commit(&mut self, committed: Option<Result<ReplicaInfo, StoreError>>) {
+    fn note_commit(&mut self, committed: Option<Committed>) {
+        let (committed, done_at) = committed.unzip();
+        self.done_at = self.done_at.max(done_at.unwrap_or_default());
         match committed {
             Some(Ok(replica)) => self.pipeline.committed(replica.length, replica.crc),
             Some(Err(error)) => self.pipeline.local_failed(error.code(), error.to_string()),
@@ -542,9 +558,7 @@ async fn next_answer(downstream: &mut Option<Downstream>) -> Option<Answer> {
 }
 
 /// The result of the own commit; never, when none runs.
-async fn next_commit(
-    commit: &mut Option<oneshot::Receiver<Result<ReplicaInfo, StoreError>>>,
-) -> Option<Result<ReplicaInfo, StoreError>> {
+async fn next_commit(commit: &mut Option<oneshot::Receiver<Committed>>) -> Option<Committed> {
     match commit {
         Some(told) => {
             let result = told.await.ok();

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use distrifs_client::{Client, FileKind};
 
+use super::explain::{self, explain_help};
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::exit_status::ExitStatus;
 use crate::local_target::LocalTarget;
+use crate::output::Output;
 use crate::progress::TransferBar;
 use crate::remote_path::RemotePath;
 
@@ -20,11 +22,14 @@ pub(crate) const FILES_IN_FLIGHT_MAX: usize = 8;
 /// Fetch a file or a tree.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "If LOCAL is a directory, REMOTE goes into it under its own name. A file is written under a temporary \
+    after_help = concat!(
+        "If LOCAL is a directory, REMOTE goes into it under its own name. A file is written under a temporary \
     name beside its target and appears once it is whole and verified; a failure leaves nothing of it. \
-    With -r, permission bits are kept within your umask.\n\n\
-    Example:\n  distrifs get /backups/home.tar .\n  distrifs get -r /photos ./photos\n  \
+    With -r, permission bits are kept within your umask.\n\n",
+        explain_help!(),
+        "\n\nExample:\n  distrifs get /backups/home.tar .\n  distrifs get -r /photos ./photos\n  \
     distrifs get /backups/etc.tar - | tar t"
+    )
 )]
 pub(crate) struct Get {
     /// Replace files that are there
@@ -33,6 +38,9 @@ pub(crate) struct Get {
     /// Fetch a whole tree
     #[arg(short, long)]
     recursive: bool,
+    /// Show where the time went, hop by hop
+    #[arg(long, conflicts_with = "recursive")]
+    explain: bool,
     /// A file, or a directory with -r
     remote: RemotePath,
     /// A file, a directory to put it into, or `-` for standard output
@@ -40,7 +48,11 @@ pub(crate) struct Get {
 }
 
 impl Get {
-    pub(crate) async fn run(self, context: &Context) -> Result<(), CommandError> {
+    pub(crate) async fn run(self, context: &Context, output: &mut Output) -> Result<(), CommandError> {
+        if self.explain && self.local.as_os_str() == "-" {
+            let why = "--explain tells on standard output: give a file, such as /dev/null with -f";
+            return Err(CommandError::Usage(why.to_owned()));
+        }
         let client = context.client();
         let status = client.stat(self.remote.as_str()).await?;
         let bar = TransferBar::new(context.options.quiet, self.remote.as_str());
@@ -60,7 +72,14 @@ impl Get {
             return tree::get(&client, &self, &status, bar).await;
         }
         let target = LocalTarget::decide(&self.local, self.remote.name(), self.force, status.mode)?;
-        fetch(&client, self.remote.as_str(), target, &bar).await
+        if !self.explain {
+            return fetch(&client, self.remote.as_str(), target, &bar).await;
+        }
+        let done = client.get_explained(self.remote.as_str(), None, target.writer()?, &bar).await;
+        bar.finish();
+        let (_, explanation) = done?;
+        target.publish()?;
+        explain::print(output, "get", self.remote.as_str(), &explanation)
     }
 }
 

@@ -12,9 +12,11 @@ use clap::Args;
 use distrifs_client::{Client, FileKind, FileStatus, PutOptions, PutSource};
 use distrifs_proto::ErrorCode;
 
+use super::explain::{self, explain_help};
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::exit_status::ExitStatus;
+use crate::output::Output;
 use crate::progress::TransferBar;
 use crate::remote_path::RemotePath;
 
@@ -24,12 +26,15 @@ const FILE_MODE: u32 = 0o644;
 /// Store a file, a tree or standard input.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "If REMOTE is a directory, LOCAL goes into it under its own name. A file appears once it is whole \
+    after_help = concat!(
+        "If REMOTE is a directory, LOCAL goes into it under its own name. A file appears once it is whole \
     and on as many disks as asked for; until then, and after a failure, what was there before stays.\n\n\
     With -r a tree keeps its permission bits, and a file or entry that cannot be stored (no permission, a \
-    symbolic link, socket, fifo or device) is told on standard error; the rest goes on, the status is 1.\n\n\
-    Example:\n  distrifs put -f backup.tar /backups/\n  distrifs put -r ./photos /photos\n  \
+    symbolic link, socket, fifo or device) is told on standard error; the rest goes on, the status is 1.\n\n",
+        explain_help!(),
+        "\n\nExample:\n  distrifs put -f backup.tar /backups/\n  distrifs put -r ./photos /photos\n  \
     tar c /etc | distrifs put - /backups/etc.tar"
+    )
 )]
 pub(crate) struct Put {
     /// Replace files that are there
@@ -38,6 +43,9 @@ pub(crate) struct Put {
     /// Store a whole tree
     #[arg(short, long)]
     recursive: bool,
+    /// Show where the time went, hop by hop
+    #[arg(long, conflicts_with = "recursive")]
+    explain: bool,
     /// A file, a directory with -r, or `-` for standard input
     local: PathBuf,
     /// The path it gets, or a directory to put it into
@@ -45,10 +53,10 @@ pub(crate) struct Put {
 }
 
 impl Put {
-    pub(crate) async fn run(self, context: &Context) -> Result<(), CommandError> {
+    pub(crate) async fn run(self, context: &Context, output: &mut Output) -> Result<(), CommandError> {
         let client = context.client();
         if self.local.as_os_str() == "-" {
-            return self.put_standard_input(&client, context).await;
+            return self.put_standard_input(&client, context, output).await;
         }
         let metadata = look_at(&self.local)?;
         if metadata.is_dir() {
@@ -65,13 +73,34 @@ impl Put {
             None => self.remote.to_string(),
         };
         let source = open(&self.local, &metadata)?;
-        let done = client.put(source, &target, self.options(FILE_MODE), &bar).await;
-        bar.finish();
-        done?;
-        Ok(())
+        self.store(&client, source, &target, bar, output).await
     }
 
-    async fn put_standard_input(&self, client: &Client, context: &Context) -> Result<(), CommandError> {
+    async fn store(
+        &self,
+        client: &Client,
+        source: PutSource,
+        target: &str,
+        bar: TransferBar,
+        output: &mut Output,
+    ) -> Result<(), CommandError> {
+        let options = self.options(FILE_MODE);
+        if !self.explain {
+            let done = client.put(source, target, options, &bar).await;
+            bar.finish();
+            return Ok(done.map(drop)?);
+        }
+        let done = client.put_explained(source, target, options, &bar).await;
+        bar.finish();
+        explain::print(output, "put", target, &done?.1)
+    }
+
+    async fn put_standard_input(
+        &self,
+        client: &Client,
+        context: &Context,
+        output: &mut Output,
+    ) -> Result<(), CommandError> {
         if directory(client, &self.remote).await?.is_some() {
             return Err(CommandError::Remote {
                 path: self.remote.to_string(),
@@ -88,10 +117,7 @@ impl Put {
             .map_err(|e| CommandError::local(Path::new("-"), "read standard input", e))?;
         let bar = TransferBar::new(context.options.quiet, "-");
         let source = PutSource::Stream(Box::new(tokio::fs::File::from_std(File::from(stdin))));
-        let done = client.put(source, self.remote.as_str(), self.options(FILE_MODE), &bar).await;
-        bar.finish();
-        done?;
-        Ok(())
+        self.store(client, source, self.remote.as_str(), bar, output).await
     }
 
     fn options(&self, mode: u32) -> PutOptions {
