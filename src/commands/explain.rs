@@ -5,11 +5,11 @@ macro_rules! explain_help {
     () => {
         "--explain shows where the time went, from a trace that the master and the datanodes keep \
     of this one operation. Much runs at once, so the time is split: every instant is charged to one stage, of all that \
-    work then to the one that ends last, for that one holds up the rest; a stage that sends only while the other side takes \
-    bytes; one that waits only while nobody works. `charged` adds up to what is accounted for; `busy` is how long the stage \
+    work then to the one that ends last, for that one holds up the rest; a stage that sends not while the other side is busy \
+    otherwise; one that waits only while nobody works. `charged` adds up to what is accounted for; `busy` is how long the stage \
     took in all its passes, beside others. Stages: source, connect, send, ack, receive, land are the client's (reading what \
     is sent, connecting, sending, from the last acknowledgement to its arrival, waiting for bytes, checking and writing \
-    what came); rpc is the way to the master and back; write.await and write.ack are the way of bytes and \
+    what came), own is what lies between them; rpc is the way to the master and back; write.await and write.ack are the way of bytes and \
     acknowledgements between two datanodes; `distrifs help latency` has the others."
     };
 }

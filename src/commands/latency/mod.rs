@@ -37,7 +37,7 @@ const CLEAR_TERMINAL: &str = "\x1b[H\x1b[2J";
     write.queue: a chunk waits for its place · create: its file is made and its room reserved · link: the next hop is \
     connected to · receive, crc, disk, forward: of each frame (1 MiB), from its header to its last byte, its checksums, its \
     disk write, its way into the socket of the next hop · sync: data and sidecar · publish: names and directory · ack: from \
-    the last frame until the next hop acknowledged, which has the stages of all hops behind in it.\n\
+    the last frame until the next hop acknowledged, which has the stages of all hops behind in it · answer: from then, or the own commit, until the answer goes.\n\
     read.open: the chunk's file and sidecar · queue: a buffer · disk: a piece is read, from the page cache or the disk · \
     seal: header and checksums · send: its way into the socket.\n\
     change.queue, log, prove, apply, answer: the way of a change in the master: until its batch goes, is durable, is known \
