@@ -227,13 +227,35 @@ impl Cluster {
         self.wait_for(self.datanodes.len());
     }
 
+    /// SIGKILL for the master, which is started again at its address with further arguments.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn restart_master_with(&mut self, arguments: &[&str]) {
+        self.master = None;
+        let mut command = self.master_command(&self.master_folder(), &self.master_address());
+        command.args(arguments);
+        let log = self.folder.path().join("master.log");
+        self.master = Some(Daemon::start(command, &log).expect("the master serves"));
+        self.wait_for(self.datanodes.len());
+    }
+
     /// Starts a datanode that does not run, on the folder it had.
     ///
     /// # Panics
     /// When it does not come up.
     pub fn restart_datanode(&mut self, at: usize) {
+        self.restart_datanode_with(at, &[]);
+    }
+
+    /// The same with further arguments.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn restart_datanode_with(&mut self, at: usize, arguments: &[&str]) {
         if self.datanodes[at].is_none() {
-            let command = self.datanode_command(&self.datanode_folder(at), "127.0.0.1:0");
+            let mut command = self.datanode_command(&self.datanode_folder(at), "127.0.0.1:0");
+            command.args(arguments);
             let log = self.folder.path().join(format!("datanode-{at}.log"));
             self.datanodes[at] = Some(Daemon::start(command, &log).expect("the datanode serves"));
         }
