@@ -86,7 +86,8 @@ impl Node {
     /// The histograms of all shards, as one for each stage.
     pub(crate) fn latency_report(&self) -> LatencyReport {
         let shards = self.latency.get().map(Vec::as_slice).unwrap_or_default();
-        LatencyReport { stages: Stages::report(shards.iter().map(AsRef::as_ref)) }
+        let shards: Vec<&Stages<Stage>> = shards.iter().map(AsRef::as_ref).collect();
+        LatencyReport { stages: Stages::report(&shards) }
     }
 
     /// The highest epoch a master has shown.

@@ -53,7 +53,7 @@ impl AdminService for AdminApi {
         _request: Request<v1::LatencyRequest>,
     ) -> Result<Response<v1::LatencyReply>, Status> {
         let state = &self.0.state;
-        let mut stages = Stages::report(std::iter::once(&state.latency));
+        let mut stages = Stages::report(&[&state.latency]);
         stages.extend(state.log_syncs().map(|v2| StageHistogram { name: LOG_SYNC.into(), v2 }));
         let message = |it: StageHistogram| v1::StageHistogram { name: it.name.into_owned(), v2: it.v2 };
         let stages = stages.into_iter().map(message).collect();

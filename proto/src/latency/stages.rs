@@ -73,10 +73,10 @@ impl<S: Stage> Stages<S> {
 
     /// The histograms of several threads as one for each stage.
     #[must_use]
-    pub fn report<'a>(threads: impl Iterator<Item = &'a Self> + Clone) -> Vec<StageHistogram> {
+    pub fn report(threads: &[&Self]) -> Vec<StageHistogram> {
         let of_stage = |stage: &S| {
             let at = stage.index();
-            let v2 = encode_merged(threads.clone().map(|stages| &stages.recorders[at]));
+            let v2 = encode_merged(threads.iter().map(|stages| &stages.recorders[at]));
             StageHistogram { name: stage.name().into(), v2 }
         };
         S::ALL.iter().map(of_stage).collect()

@@ -15,8 +15,8 @@ use crate::output::utc_time;
 use curves::Curve;
 
 /// Colours that the style has; further curves begin again with the first.
-const COLOURS: usize = 10;
-/// Stages of which other stages are parts, and what they are shown as.
+const COLOURS: usize = 11;
+/// What stages are shown as that are of no one operation.
 const CALLS: &str = "calls";
 
 /// The operations whose stages belong together, and what they are called.
@@ -94,7 +94,7 @@ fn section(out: &mut String, snapshot: &Snapshot, title: &str, stages: &[&str]) 
     curves::draw(out, &curves, curves::WIDE);
     out.push_str("</figure>");
     if stages.iter().any(|stage| snapshot.of_stage(stage).count() > 1) {
-        out.push_str("<details><summary>Each stage, node by node</summary><div class=\"grid\">");
+        out.push_str("<details><summary>Each stage, node by node</summary><div class=\"small\">");
         stages.iter().for_each(|stage| of_nodes(out, snapshot, stage));
         out.push_str("</div></details>");
     }
