@@ -16,6 +16,7 @@ use crate::explain::{self, Explanation};
 use crate::get;
 use crate::health::{ChunkStory, HealthSums, UnhealthyFile};
 use crate::master_link::new_request_id;
+use crate::open_file::OpenFile;
 use crate::progress::Progress;
 use crate::put;
 use crate::status::{ChunkLocation, ClusterStatus, FileStatus, Node, NodeStatus, Usage};
@@ -251,6 +252,14 @@ impl Client {
         progress: &dyn Progress,
     ) -> Result<FileStatus> {
         get::get(&self.context, path, range, target, progress).await
+    }
+
+    /// Opens a file to read it at many places: the master is not asked for each of them.
+    ///
+    /// # Errors
+    /// As the master refuses it.
+    pub async fn open(&self, path: &str) -> Result<OpenFile> {
+        OpenFile::open(&self.context, path).await
     }
 
     /// As [`put`](Self::put), over connections of its own, and says where the time went.

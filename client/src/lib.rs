@@ -17,7 +17,7 @@
 //! | when a second replica is asked as well (pure) | `hedge` |
 //! | where the time of an operation goes | `tracer` notes, `ask` asks, `explain` says |
 //! | the health of files and chunks | `health` |
-//! | one chunk read; a whole file | `chunk_reader`, `sink`, `reports`; `get`, `read_plan` |
+//! | one chunk read; a whole file; a file read at many places | `chunk_reader`, `sink`, `reports`; `get`, `read_plan`; `open_file` |
 
 mod ask;
 mod buffer;
@@ -35,6 +35,7 @@ mod hedge;
 mod lease;
 mod master_link;
 mod meter;
+mod open_file;
 mod plan;
 mod pool;
 mod progress;
@@ -55,6 +56,7 @@ pub use config::ClientConfig;
 pub use error::{ClientError, Result};
 pub use explain::{Explanation, Row, Who};
 pub use health::{ChunkStory, HealthSums, Problem, ReplicaStory, UnhealthyChunk, UnhealthyFile};
+pub use open_file::{OpenFile, READ_BYTES_MAX};
 pub use progress::{NoProgress, Progress};
 pub use status::{
     ChunkLocation, ClusterStatus, DataDir, FileKind, FileStatus, Node, NodeState, NodeStatus, ScrubStatus,

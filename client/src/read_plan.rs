@@ -54,6 +54,12 @@ impl ReadPlan {
         Ok(plan)
     }
 
+    /// Of a range of a file that was looked at before.
+    pub(crate) fn again(path: &str, status: &FileStatus, range: Range<u64>) -> Self {
+        let (asked, epoch) = (range.start, Epoch(0));
+        Self { path: path.to_owned(), status: status.clone(), epoch, range, asked, page: None }
+    }
+
     /// The next chunks of the range; `None` behind the last.
     pub(crate) async fn next_page(&mut self, context: &Context) -> Result<Option<Vec<ChunkLocation>>> {
         if let Some(page) = self.page.take() {

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use distrifs_client::{ClientError, GetTarget, NoProgress};
+use distrifs_client::{ClientError, GetTarget, NoProgress, READ_BYTES_MAX};
 use distrifs_proto::ErrorCode;
 use distrifs_proto::types::Crc32c;
 
@@ -53,6 +53,59 @@ async fn ranges_are_cut_from_whole_blocks() {
     }
     let (outcome, _) = cluster.get_file("/a", Some((len + 1, 1))).await;
     assert!(matches!(outcome, Err(ClientError::Invalid { .. })), "{outcome:?}");
+}
+
+/// A file that was opened is read at many places, from whichever replica is good, and the master is asked once.
+#[tokio::test]
+async fn an_open_file_is_read_at_many_places() {
+    let cluster = Cluster::start(3).await;
+    let len = 3 * CHUNK + 100;
+    let bytes = bytes_of(len);
+    cluster.put_everywhere("/a", &bytes).await;
+    let file = cluster.client.open("/a").await.expect("opened");
+    assert_eq!(file.status().size, len);
+    let cases = [
+        (0, 1),
+        (4095, 2),
+        (CHUNK - 1, 2),
+        (100, 3 * CHUNK),
+        (len - 5, 500),
+        (7, 0),
+        (len, 10),
+        (len + 9, 1),
+    ];
+    for manners in [Manners::Good, Manners::Damages(100), Manners::HangsUp] {
+        cluster.nodes[0].behave(manners);
+        for (offset, length) in cases {
+            let end = (offset + length).min(len);
+            let expected = &bytes[offset.min(end) as usize..end as usize];
+            let got = file.read_at(offset, length).await.expect("the read");
+            assert!(
+                got == expected,
+                "{manners:?}: {length} bytes at {offset} came back as {} others",
+                got.len()
+            );
+        }
+    }
+    let refused = file.read_at(0, READ_BYTES_MAX + 1).await;
+    assert!(matches!(refused, Err(ClientError::Invalid { .. })), "{refused:?}");
+    cluster.master.state.lock().unwrap().files.clear();
+    assert_eq!(file.read_at(CHUNK, 3).await.expect("known"), bytes[CHUNK as usize..][..3]);
+    let missing = cluster.client.open("/a").await;
+    assert!(matches!(missing, Err(ClientError::Refused { code: ErrorCode::NotFound, .. })), "{missing:?}");
+    for node in &cluster.nodes {
+        node.behave(Manners::Empty);
+    }
+    let gone = file.read_at(CHUNK, 3).await;
+    assert!(matches!(gone, Err(ClientError::Replaced { .. })), "{gone:?}");
+}
+
+#[tokio::test]
+async fn an_empty_file_is_opened_and_gives_nothing() {
+    let cluster = Cluster::start(3).await;
+    cluster.put("/empty", &[]).await.expect("the put");
+    let file = cluster.client.open("/empty").await.expect("opened");
+    assert_eq!((file.status().size, file.read_at(0, 10).await.expect("nothing")), (0, Vec::new()));
 }
 
 #[tokio::test]

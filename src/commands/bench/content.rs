@@ -52,6 +52,12 @@ impl Content {
         self.size
     }
 
+    /// Whether these are its bytes at `from`.
+    pub(super) fn has(&self, bytes: &[u8], from: u64) -> bool {
+        let mut own = vec![0; bytes.len()];
+        self.file.read_exact_at(&mut own, from).is_ok() && own == bytes
+    }
+
     /// For a put of all of it.
     pub(super) fn source(&self) -> Result<PutSource, CommandError> {
         let file = self.file.try_clone().map_err(|e| CommandError::Check(format!("the source: {e}")))?;
@@ -145,6 +151,8 @@ mod tests {
                 comparison.finish("/a").map_err(|e| e.to_string())
             }
         };
+        assert!(content.has(&all, 0) && content.has(&all[5..9], 5) && !content.has(&all[5..9], 4));
+        assert!(!content.has(&all, 1), "behind its end there is nothing");
         assert_eq!(compare(all.clone(), 0, size).await, Ok(()));
         assert_eq!(compare(all[5..9].to_vec(), 5, 4).await, Ok(()));
         assert!(compare(all[5..8].to_vec(), 5, 4).await.unwrap_err().contains("3 bytes of 4 at 5"));

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use distrifs_client::{Client, GetTarget, PutOptions};
+use distrifs_client::{Client, GetTarget, OpenFile, PutOptions};
 
 use super::content::{Comparison, Content};
 use super::target::Target;
@@ -92,6 +92,32 @@ impl Lanes {
         let (comparison, target) = Comparison::new(&self.content, from, length);
         self.client(lane).get(&path, range, target, &self.bar).await?;
         comparison.finish(&path)
+    }
+
+    /// Opens a file for each lane.
+    pub(super) async fn open(&self, name: &str) -> Result<Vec<OpenFile>, CommandError> {
+        let mut files = Vec::new();
+        for lane in 0..self.clients.len() as u64 {
+            files.push(self.client(lane).open(&self.path(name)).await?);
+        }
+        Ok(files)
+    }
+
+    /// Reads a range of an open file, and compares it with what was put.
+    pub(super) async fn compare_range(
+        self,
+        file: &OpenFile,
+        from: u64,
+        length: u64,
+    ) -> Result<(), CommandError> {
+        let bytes = file.read_at(from, length).await?;
+        if bytes.len() as u64 == length && self.content.has(&bytes, from) {
+            return Ok(());
+        }
+        let path = &file.status().path;
+        Err(CommandError::Check(format!(
+            "{path}: what came back of {length} bytes at {from} is not what was put"
+        )))
     }
 
     /// What is known of a file.

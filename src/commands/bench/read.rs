@@ -1,5 +1,7 @@
 //! `bench read`: random ranges of one file, against the bare cached read of the same ranges.
 
+use std::sync::Arc;
+
 use clap::Args;
 use distrifs_proto::SplitMix;
 
@@ -31,8 +33,8 @@ const BARE_ROUNDS_MAX: u64 = 40_000;
 /// Reads of random ranges.
 #[derive(Debug, Args)]
 #[command(
-    after_help = format!("The file is put before the clock runs, and is in the page cache. Each read asks the master \
-    where the range lies and a datanode for it; what comes back is compared with what was put.\n\n{KEYS}\n\n\
+    after_help = format!("The file is put before the clock runs, and is in the page cache. Each client opens it once \
+    (`open` of the SDK); each read asks a datanode for its range; what comes back is compared with what was put.\n\n{KEYS}\n\n\
     Example:\n  distrifs bench read --range 4K --clients 32 --duration 10 --ceiling")
 )]
 pub(crate) struct Read {
@@ -65,12 +67,13 @@ impl Read {
         lanes.clone().put(0, FILE.to_owned()).await?;
         page_cache(target, true).await?;
         let pace = load.pace(CLIENTS, OPS);
+        let files = lanes.open(FILE).await?;
         let span = Span::begin(target).await?;
         let (places, length, seed) = (starts(self.size, self.range), self.range, load.seed);
-        let reading = lanes.clone();
-        let read = move |lane, number| {
-            let from = place(seed, number, places);
-            reading.clone().compare(lane, FILE.to_owned(), Some((from, length)))
+        let (reading, files) = (lanes.clone(), Arc::new(files));
+        let read = move |lane: u64, number| {
+            let (from, reading, files) = (place(seed, number, places), reading.clone(), files.clone());
+            async move { reading.compare_range(&files[lane as usize], from, length).await }
         };
         let sample = run(&pace, read).await?;
         let cost = span.end().await?;
