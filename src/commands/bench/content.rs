@@ -68,33 +68,30 @@ impl Content {
 /// Whether what a get brought is what was put.
 pub(super) struct Comparison {
     seen: Arc<AtomicU64>,
-    from: u64,
-    length: u64,
+    size: u64,
 }
 
 impl Comparison {
-    /// For the `length` bytes at `from`; the target compares all that it is given and keeps none of it.
-    pub(super) fn new(content: &Arc<Content>, from: u64, length: u64) -> (Self, GetTarget) {
+    /// For all of it; the target compares what it is given and keeps none of it.
+    pub(super) fn new(content: &Arc<Content>) -> (Self, GetTarget) {
         let seen = Arc::new(AtomicU64::new(0));
-        let target =
-            Comparing { content: content.clone(), at: from, from, seen: seen.clone(), piece: Vec::new() };
-        (Self { seen, from, length }, GetTarget::Stream(Box::new(target)))
+        let target = Comparing { content: content.clone(), at: 0, seen: seen.clone(), piece: Vec::new() };
+        (Self { seen, size: content.size }, GetTarget::Stream(Box::new(target)))
     }
 
     /// To be asked when the get has succeeded: a difference has failed it already, but not a lack.
     pub(super) fn finish(&self, path: &str) -> Result<(), CommandError> {
-        let (seen, length, from) = (self.seen.load(Ordering::Relaxed), self.length, self.from);
-        if seen == length {
+        let (seen, size) = (self.seen.load(Ordering::Relaxed), self.size);
+        if seen == size {
             return Ok(());
         }
-        Err(CommandError::Check(format!("{path}: {seen} bytes of {length} at {from} came back")))
+        Err(CommandError::Check(format!("{path}: {seen} bytes of {size} came back")))
     }
 }
 
 struct Comparing {
     content: Arc<Content>,
     at: u64,
-    from: u64,
     seen: Arc<AtomicU64>,
     piece: Vec<u8>,
 }
@@ -109,7 +106,7 @@ impl Comparing {
             return Err(io::Error::other(format!("it differs from what was put at byte {at}")));
         }
         self.at += bytes.len() as u64;
-        self.seen.store(self.at - self.from, Ordering::Relaxed);
+        self.seen.store(self.at, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -142,10 +139,10 @@ mod tests {
         let mut all = vec![0; size as usize];
         content.file().read_exact_at(&mut all, 0).unwrap();
         assert_eq!(Content::new(size, 7).unwrap().file().metadata().unwrap().len(), size);
-        let compare = |bytes: Vec<u8>, from, length| {
+        let compare = |bytes: Vec<u8>| {
             let content = content.clone();
             async move {
-                let (comparison, target) = Comparison::new(&content, from, length);
+                let (comparison, target) = Comparison::new(&content);
                 let GetTarget::Stream(mut stream) = target else { panic!("a stream") };
                 stream.write_all(&bytes).await.map_err(|e| e.to_string())?;
                 comparison.finish("/a").map_err(|e| e.to_string())
@@ -153,13 +150,12 @@ mod tests {
         };
         assert!(content.has(&all, 0) && content.has(&all[5..9], 5) && !content.has(&all[5..9], 4));
         assert!(!content.has(&all, 1), "behind its end there is nothing");
-        assert_eq!(compare(all.clone(), 0, size).await, Ok(()));
-        assert_eq!(compare(all[5..9].to_vec(), 5, 4).await, Ok(()));
-        assert!(compare(all[5..8].to_vec(), 5, 4).await.unwrap_err().contains("3 bytes of 4 at 5"));
+        assert_eq!(compare(all.clone()).await, Ok(()));
+        assert!(compare(all[..3].to_vec()).await.unwrap_err().contains("3 bytes of"));
         let mut wrong = all.clone();
         wrong[PIECE_BYTES + 3] ^= 1;
-        assert!(compare(wrong, 0, size).await.unwrap_err().contains(&format!("byte {}", PIECE_BYTES + 3)));
+        assert!(compare(wrong).await.unwrap_err().contains(&format!("byte {}", PIECE_BYTES + 3)));
         all.push(0);
-        assert!(compare(all, 0, size + 1).await.is_err());
+        assert!(compare(all).await.is_err());
     }
 }

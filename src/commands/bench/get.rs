@@ -59,7 +59,7 @@ impl Get {
         let putting = lanes.clone();
         run(&once, move |lane, n| putting.clone().put(lane, format!("file-{n}"))).await?;
         let comparing = lanes.clone();
-        run(&once, move |lane, n| comparing.clone().compare(lane, format!("file-{n}"), None)).await?;
+        run(&once, move |lane, n| comparing.clone().compare(lane, format!("file-{n}"))).await?;
         page_cache(target, !self.cold).await?;
         let pace = load.pace(1, clients);
         let span = Span::begin(target).await?;

@@ -80,17 +80,11 @@ impl Lanes {
         Ok(())
     }
 
-    /// Gets a file or a range of it, and compares it with what was put.
-    pub(super) async fn compare(
-        self,
-        lane: u64,
-        name: String,
-        range: Option<(u64, u64)>,
-    ) -> Result<(), CommandError> {
+    /// Gets a file, and compares it with what was put.
+    pub(super) async fn compare(self, lane: u64, name: String) -> Result<(), CommandError> {
         let path = self.path(&name);
-        let (from, length) = range.unwrap_or((0, self.content.size()));
-        let (comparison, target) = Comparison::new(&self.content, from, length);
-        self.client(lane).get(&path, range, target, &self.bar).await?;
+        let (comparison, target) = Comparison::new(&self.content);
+        self.client(lane).get(&path, None, target, &self.bar).await?;
         comparison.finish(&path)
     }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
+use distrifs_client::OpenFile;
 
 use super::cost::{Cost, Span};
 use super::figures::{Bare, By, Figures, KEYS, report};
@@ -67,8 +68,9 @@ impl Mixed {
         large.clone().put(0, FILE.to_owned()).await?;
         page_cache(target, true).await?;
         let pace = load.pace(CLIENTS, OPS);
+        let files = large.open(FILE).await?;
         let span = Span::begin(target).await?;
-        let samples = self.mix(&large, &small, &pace).await?;
+        let samples = self.mix(&large, files, &small, &pace).await?;
         let cost = span.end().await?;
         large.finish();
         let copies = target.replication(load.replication).await?;
@@ -84,15 +86,23 @@ impl Mixed {
         report(output, &rows)
     }
 
-    async fn mix(&self, large: &Lanes, small: &Lanes, pace: &Pace) -> Result<[Sample; 4], CommandError> {
+    async fn mix(
+        &self,
+        large: &Lanes,
+        files: Vec<OpenFile>,
+        small: &Lanes,
+        pace: &Pace,
+    ) -> Result<[Sample; 4], CommandError> {
         let mixes: Arc<[Mutex<Mix>]> = (0..large.count())
             .map(|lane| Mutex::new(Mix::new(self.load.seed, lane, starts(self.size, self.range))))
             .collect();
-        let (large, small, range) = (large.clone(), small.clone(), self.range);
+        let of_lane = |file| Large { lanes: large.clone(), file: Arc::new(file), range: self.range };
+        let large: Vec<Large> = files.into_iter().map(of_lane).collect();
+        let small = small.clone();
         let operation = move |lane: u64, _| {
             // Only this lane takes it, and never while it waits for anything.
             let next = mixes[lane as usize].lock().unwrap_or_else(PoisonError::into_inner).next();
-            execute(large.clone(), small.clone(), lane, next, range)
+            execute(large[lane as usize].clone(), small.clone(), lane, next)
         };
         run_kinds(pace, operation).await
     }
@@ -111,16 +121,18 @@ impl Mixed {
     }
 }
 
-async fn execute(
-    large: Lanes,
-    small: Lanes,
-    lane: u64,
-    operation: Operation,
+/// The large file, open for a lane.
+#[derive(Clone)]
+struct Large {
+    lanes: Lanes,
+    file: Arc<OpenFile>,
     range: u64,
-) -> Result<usize, CommandError> {
+}
+
+async fn execute(large: Large, small: Lanes, lane: u64, operation: Operation) -> Result<usize, CommandError> {
     let name = |number: u64| format!("small-{lane}-{number}");
     match operation {
-        Operation::Read(from) => large.compare(lane, FILE.to_owned(), Some((from, range))).await,
+        Operation::Read(from) => large.lanes.compare_range(&large.file, from, large.range).await,
         Operation::Put(number) => small.put(lane, name(number)).await,
         Operation::Stat(number) => small.stat(lane, name(number)).await,
         Operation::Remove(number) => small.remove(lane, name(number)).await,

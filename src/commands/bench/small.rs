@@ -74,7 +74,7 @@ impl Small {
         let pace = Pace::closed(lanes.count(), files);
         let span = Span::begin(target).await?;
         let getting = lanes.clone();
-        let get = move |lane, n| getting.clone().compare(lane, format!("small-{n}"), None);
+        let get = move |lane, n| getting.clone().compare(lane, format!("small-{n}"));
         let sample = run(&pace, get).await?;
         Ok(Figures::new("small", "small get", &pace, self.size, &sample).at_cost(span.end().await?))
     }
