@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 use std::time::Instant;
 
+use crossbeam::channel::{Receiver, Sender, bounded};
 use distrifs_engine::io::Buf;
 use distrifs_proto::limits::BLOCK_BYTES;
 use distrifs_proto::types::block_crcs;
@@ -139,12 +139,12 @@ impl HopStream {
 
     /// Many pieces: one is received while others are written and sent.
     fn large_round(&mut self, files: &Path, pieces: u64) -> io::Result<()> {
-        let (free, buffers) = channel::<Buf>();
+        let (free, buffers) = bounded::<Buf>(DEPTH);
         for _ in 0..DEPTH {
             let _ = free.send(Buf::alloc(PIECE));
         }
-        let (store, to_store) = sync_channel::<Arc<Returning>>(DEPTH);
-        let (forward, to_forward) = sync_channel::<Arc<Returning>>(DEPTH);
+        let (store, to_store) = bounded::<Arc<Returning>>(DEPTH);
+        let (forward, to_forward) = bounded::<Arc<Returning>>(DEPTH);
         let gone = |_| io::Error::other(GONE);
         std::thread::scope(|scope| {
             let writer = scope.spawn(move || write_files(files, &to_store));
