@@ -19,8 +19,9 @@ const CHECKPOINT_LOG_BYTES_MIN: u64 = 4096;
 /// The leader's lease. Shorter ones take over faster from a leader that stands still, and sooner from one that only
 /// waits for a slow disk.
 const LEASE_DEFAULT: Duration = Duration::from_secs(10);
-/// A leader that has less time than this between two renewals loses its lease for nothing.
-const LEASE_MIN: Duration = Duration::from_millis(200);
+/// A leader that has less time than this loses its lease for nothing, and a standby could not look at it often enough to
+/// be sure that it was awake itself.
+const LEASE_MIN: Duration = Duration::from_millis(500);
 
 /// Everything that a master is told; [`MasterConfig::new`] has the documented defaults.
 #[derive(Debug, Clone)]
