@@ -220,7 +220,7 @@ impl Settings {
             client_retry: sources.parsed("client_retry", number)?.unwrap_or(5),
             master_wal: sources.path("master_wal")?,
             master_lock_path: sources.path("master_lock_path")?,
-            leader_lease: seconds("leader_lease", 10)?,
+            leader_lease: seconds("leader_lease", 6)?,
         })
     }
 }

@@ -17,8 +17,8 @@ use crate::error::StartError;
 const CHECKPOINT_LOG_BYTES_MIN: u64 = 4096;
 
 /// The leader's lease. Shorter ones take over faster from a leader that stands still, and sooner from one that only
-/// waits for a slow disk.
-const LEASE_DEFAULT: Duration = Duration::from_secs(10);
+/// waits for a slow disk. With the margin of whoever watches it, it ends well within the time that a client tries.
+const LEASE_DEFAULT: Duration = Duration::from_secs(6);
 /// A leader that has less time than this loses its lease for nothing, and a standby could not look at it often enough to
 /// be sure that it was awake itself.
 const LEASE_MIN: Duration = Duration::from_millis(500);

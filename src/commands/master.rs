@@ -25,7 +25,7 @@ const ACCEPT_ROUNDS_MAX: u32 = 16;
     after_help = "It prints one line when it serves: `ready master grpc=HOST:PORT http=HOST:PORT epoch=N`. \
     SIGTERM and SIGINT stop it cleanly.\n\n\
     Where another master leads on the folder it prints `standby master http=HOST:PORT`, waits, and leads as soon as that \
-    one ends, or has been silent for DISTRIFS_LEADER_LEASE seconds (default 10; 0 for never, on a file system that does \
+    one ends, or has been silent for DISTRIFS_LEADER_LEASE seconds (default 6; 0 for never, on a file system that does \
     not show one machine at once what another has written). Give clients and datanodes all of them: --master HOST:PORT,HOST:PORT.\n\n\
     Groups of users are those of the operating system, or, if the file given with --config has a table [groups], those \
     of the table, such as `staff = [\"alice\", \"bob\"]`. A user whom neither knows has only the group of its own name.\n\n\
