@@ -1,9 +1,10 @@
 //! Calls to the master that leads, whichever of those configured that is.
 //!
 //! A call goes to the last known leader and moves on to the next master when that one is gone, silent or no
-//! leader; while it is silent, the others are asked whether one of them leads. It is tried again, with the same request id, for as long as [`ClientConfig::socket_timeout`], but only
-//! where nothing was refused: after transport failures and codes that say `retryable`. An answer from a leader of
-//! an older epoch than one seen before is not believed.
+//! leader; while it is silent, the others are asked whether one of them leads. It is tried again, with the same
+//! request id, for as long as [`ClientConfig::socket_timeout`], but only where nothing was refused: after transport
+//! failures and codes that say `retryable`. An answer from a leader of an older epoch than one seen before is not
+//! believed.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -150,13 +151,14 @@ impl MasterLink {
     /// Resolves when another master than `leader` says that it leads: one that stands still is silent, although its
     /// machine still takes connections in. The request that was sent there is sent again, with the same id.
     async fn other_leader(&self, channels: &[Channel], leader: usize) -> usize {
-        let others: Vec<(usize, Channel)> =
-            channels.iter().cloned().enumerate().filter(|(index, _)| *index != leader).collect();
-        if others.is_empty() {
+        if channels.len() < 2 {
             return std::future::pending().await;
         }
         loop {
             sleep(ASK_OTHERS_AFTER).await;
+            // Not before: nearly every call is answered by now.
+            let others: Vec<(usize, Channel)> =
+                channels.iter().cloned().enumerate().filter(|(index, _)| *index != leader).collect();
             if let Some((index, epoch)) = leading(&others, self.epoch(), ASK_OTHERS_AFTER).await
                 && epoch >= self.epoch()
             {

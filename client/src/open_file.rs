@@ -31,7 +31,7 @@ pub struct OpenFile {
 
 impl OpenFile {
     pub(crate) async fn open(context: &Arc<Context>, path: &str) -> Result<Self> {
-        // The first byte is enough to know the file; of an empty one there is none.
+        // No byte of it: what the file is, and not yet where it lies.
         let plan = ReadPlan::open(context, path, Some((0, 0))).await?;
         let (trace_id, file_id) = (rand::random(), plan.status.file_id);
         let file = Arc::new(ReadFile { path: path.to_owned(), file_id, trace_id });

@@ -11,13 +11,12 @@ use super::get::page_cache;
 use super::lanes::Lanes;
 use super::load::{Pace, Sample, run_kinds};
 use super::mix::{Mix, Operation, starts};
-use super::read::{self, FILE, check_range};
+use super::read::{self, FILE, Ranges};
 use super::small;
 use super::target::Target;
 use super::workload::Workload;
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::options::bytes;
 use crate::output::Output;
 use crate::progress::TransferBar;
 
@@ -37,12 +36,8 @@ const KINDS: [&str; 4] = ["range read", "small put", "stat", "remove"];
     Example:\n  distrifs bench mixed --clients 16 --duration 10 --rate 500")
 )]
 pub(crate) struct Mixed {
-    /// Bytes of the large file; K, M, G and T are understood
-    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
-    pub(super) size: u64,
-    /// Bytes of a range, and of a small file
-    #[arg(long, value_name = "BYTES", default_value = "4K", value_parser = bytes)]
-    pub(super) range: u64,
+    #[command(flatten)]
+    pub(super) ranges: Ranges,
     #[command(flatten)]
     pub(super) load: Workload,
 }
@@ -51,7 +46,7 @@ impl Mixed {
     /// # Errors
     /// A range that does not fit.
     pub(super) fn check(&self) -> Result<(), CommandError> {
-        check_range(self.size, self.range)
+        self.ranges.check()
     }
 
     pub(super) async fn run(
@@ -63,8 +58,9 @@ impl Mixed {
         let (load, clients) = (&self.load, self.load.clients(CLIENTS));
         let bar = TransferBar::new(context.options.quiet, "bench mixed");
         let large =
-            Lanes::start(target, clients, self.size, load.seed, load.replication, bar.clone()).await?;
-        let small = Lanes::start(target, clients, self.range, load.seed, load.replication, bar).await?;
+            Lanes::start(target, clients, self.ranges.size, load.seed, load.replication, bar.clone()).await?;
+        let small =
+            Lanes::start(target, clients, self.ranges.range, load.seed, load.replication, bar).await?;
         large.clone().put(0, FILE.to_owned()).await?;
         page_cache(target, true).await?;
         let pace = load.pace(CLIENTS, OPS);
@@ -77,8 +73,8 @@ impl Mixed {
         let rows = self.rows(&pace, &samples, cost).into_iter();
         let mut rows: Vec<Figures> = rows.map(|row| row.replicated(Some(copies))).collect();
         if load.ceiling {
-            let cached = read::bare(target, &large, &pace, self.range, load.seed, By::Time).await?;
-            let chain = small::bare(target, &pace, copies, self.range, By::Time).await?;
+            let cached = read::bare(target, &large, &pace, self.ranges.range, load.seed, By::Time).await?;
+            let chain = small::bare(target, &pace, copies, self.ranges.range, By::Time).await?;
             for (row, bare) in rows[1..].iter_mut().zip([cached, chain]) {
                 row.ceiling = vec![Bare::beside(row, &bare)];
             }
@@ -94,9 +90,11 @@ impl Mixed {
         pace: &Pace,
     ) -> Result<[Sample; 4], CommandError> {
         let mixes: Arc<[Mutex<Mix>]> = (0..large.count())
-            .map(|lane| Mutex::new(Mix::new(self.load.seed, lane, starts(self.size, self.range))))
+            .map(|lane| {
+                Mutex::new(Mix::new(self.load.seed, lane, starts(self.ranges.size, self.ranges.range)))
+            })
             .collect();
-        let of_lane = |file| Large { lanes: large.clone(), file: Arc::new(file), range: self.range };
+        let of_lane = |file| Large { lanes: large.clone(), file: Arc::new(file), range: self.ranges.range };
         let large: Vec<Large> = files.into_iter().map(of_lane).collect();
         let small = small.clone();
         let operation = move |lane: u64, _| {
@@ -114,7 +112,7 @@ impl Mixed {
         // How many bytes an operation of all kinds has is an average at best.
         let mut rows = vec![Figures::new("mixed", "mixed", pace, 0, &whole).at_cost(cost)];
         for (kind, sample) in KINDS.iter().zip(samples) {
-            let size = if matches!(*kind, "range read" | "small put") { self.range } else { 0 };
+            let size = if matches!(*kind, "range read" | "small put") { self.ranges.range } else { 0 };
             rows.push(Figures::new("mixed", kind, pace, size, sample));
         }
         rows

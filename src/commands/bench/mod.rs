@@ -118,9 +118,9 @@ impl Kind {
         match self {
             Self::Put(put) => stored(&put.load, put.size, put.load.clients(1)),
             Self::Get(get) => stored(&get.load, get.size, get.load.clients(1)),
-            Self::Read(read) => stored(&read.load, read.size, 1),
+            Self::Read(read) => stored(&read.load, read.ranges.size, 1),
             Self::Small(small) => stored(&small.load, small.size, 1),
-            Self::Mixed(mixed) => stored(&mixed.load, mixed.size, 1),
+            Self::Mixed(mixed) => stored(&mixed.load, mixed.ranges.size, 1),
             // The master needs one to take writes, and more only take processor time away.
             Self::Meta(_) | Self::PumpHop(_) => (1, 0),
         }

@@ -30,6 +30,31 @@ const OPS: u64 = 20_000;
 /// Rounds of the bare read in all.
 const BARE_ROUNDS_MAX: u64 = 40_000;
 
+/// The ranges of one large file.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct Ranges {
+    /// Bytes of the large file; K, M, G and T are understood
+    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
+    pub(super) size: u64,
+    /// Bytes of a range, and of a small file where there are any
+    #[arg(long, value_name = "BYTES", default_value = "4K", value_parser = bytes)]
+    pub(super) range: u64,
+}
+
+impl Ranges {
+    /// # Errors
+    /// A range that does not fit.
+    pub(super) fn check(self) -> Result<(), CommandError> {
+        let Self { size, range } = self;
+        if range == 0 || range > size {
+            return Err(CommandError::Usage(format!(
+                "--range {range}: expected 1 to the {size} bytes of --size"
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// Reads of random ranges.
 #[derive(Debug, Args)]
 #[command(
@@ -38,12 +63,8 @@ const BARE_ROUNDS_MAX: u64 = 40_000;
     Example:\n  distrifs bench read --range 4K --clients 32 --duration 10 --ceiling")
 )]
 pub(crate) struct Read {
-    /// Bytes of the file; K, M, G and T are understood
-    #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
-    pub(super) size: u64,
-    /// Bytes of a range
-    #[arg(long, value_name = "BYTES", default_value = "4K", value_parser = bytes)]
-    pub(super) range: u64,
+    #[command(flatten)]
+    pub(super) ranges: Ranges,
     #[command(flatten)]
     pub(super) load: Workload,
 }
@@ -52,7 +73,7 @@ impl Read {
     /// # Errors
     /// A range that does not fit.
     pub(super) fn check(&self) -> Result<(), CommandError> {
-        check_range(self.size, self.range)
+        self.ranges.check()
     }
 
     pub(super) async fn run(
@@ -63,13 +84,14 @@ impl Read {
     ) -> Result<(), CommandError> {
         let (load, clients) = (&self.load, self.load.clients(CLIENTS));
         let bar = TransferBar::new(context.options.quiet, "bench read");
-        let lanes = Lanes::start(target, clients, self.size, load.seed, load.replication, bar).await?;
+        let lanes = Lanes::start(target, clients, self.ranges.size, load.seed, load.replication, bar).await?;
         lanes.clone().put(0, FILE.to_owned()).await?;
         page_cache(target, true).await?;
         let pace = load.pace(CLIENTS, OPS);
         let files = lanes.open(FILE).await?;
         let span = Span::begin(target).await?;
-        let (places, length, seed) = (starts(self.size, self.range), self.range, load.seed);
+        let (places, length, seed) =
+            (starts(self.ranges.size, self.ranges.range), self.ranges.range, load.seed);
         let (reading, files) = (lanes.clone(), Arc::new(files));
         let read = move |lane: u64, number| {
             let (from, reading, files) = (place(seed, number, places), reading.clone(), files.clone());
@@ -79,25 +101,14 @@ impl Read {
         let cost = span.end().await?;
         lanes.finish();
         let copies = target.replication(load.replication).await?;
-        let figures = Figures::new("read", "read", &pace, self.range, &sample);
+        let figures = Figures::new("read", "read", &pace, self.ranges.range, &sample);
         let mut figures = figures.replicated(Some(copies)).at_cost(cost);
         if load.ceiling {
-            let bare = bare(target, &lanes, &pace, self.range, seed, By::Ops).await?;
+            let bare = bare(target, &lanes, &pace, self.ranges.range, seed, By::Ops).await?;
             figures.ceiling.push(Bare::beside(&figures, &bare));
         }
         report(output, &[figures])
     }
-}
-
-/// # Errors
-/// A range that does not fit.
-pub(super) fn check_range(size: u64, range: u64) -> Result<(), CommandError> {
-    if range == 0 || range > size {
-        return Err(CommandError::Usage(format!(
-            "--range {range}: expected 1 to the {size} bytes of --size"
-        )));
-    }
-    Ok(())
 }
 
 /// Where the range of this number begins.
@@ -132,7 +143,8 @@ mod tests {
         assert_ne!(places, (0..1000).map(|n| place(2, n, starts(10_000, 4096))).collect::<Vec<_>>());
         let below = places.iter().filter(|from| **from < 2952).count();
         assert!((400..600).contains(&below), "{below}");
-        assert!(check_range(4096, 4096).is_ok());
-        assert!(check_range(4096, 4097).is_err() && check_range(4096, 0).is_err());
+        let check = |size, range| Ranges { size, range }.check();
+        assert!(check(4096, 4096).is_ok());
+        assert!(check(4096, 4097).is_err() && check(4096, 0).is_err());
     }
 }
