@@ -23,16 +23,30 @@ use crate::transfer::GetTarget;
 /// Chunks that are read at once.
 const CHUNKS_IN_FLIGHT_MAX: usize = 4;
 /// What a stream may hold in memory: a part is held whole until it is checked and its turn has come.
-const STREAM_BYTES_MAX: u64 = 128 << 20;
-/// A chunk of a stream is read in parts of at most this, whole blocks each. Only a chunk that is one part is compared
-/// with the checksum of the chunk before its bytes go out; the others are checked block by block.
-const STREAM_PART_BYTES_MAX: u64 = 64 << 20;
+const STREAM_BYTES_MAX: u64 = 96 << 20;
+/// A chunk of a stream is read in parts of at most this, whole blocks each.
+const STREAM_PART_BYTES_MAX: u64 = 32 << 20;
+/// A chunk of a stream up to this is compared with its checksum before any of its bytes go out; longer ones, which
+/// would not fit, are checked block by block.
+const STREAM_HELD_BYTES_MAX: u64 = 64 << 20;
+
+const _: () = assert!(STREAM_HELD_BYTES_MAX <= STREAM_BYTES_MAX, "a chunk that is held fits");
 
 /// Where the parts go.
 enum Target {
     File(Arc<File>),
     Stream(Box<dyn AsyncWrite + Send + Unpin>),
 }
+
+/// Parts whose bytes go out together.
+struct Batch {
+    parts: usize,
+    /// The chunk that they are, if they are to be compared with its checksum.
+    whole: Option<ChunkRange>,
+}
+
+/// A part that was read, its checksum and its length.
+type Read = (Sink, Crc32c, u64);
 
 /// Reads a file, or `(offset, length)` of it.
 pub(crate) async fn get(
@@ -68,8 +82,9 @@ async fn read_all(
     let mut waiting: VecDeque<ChunkRange> = VecDeque::new();
     // Dropped on an error, which ends the readers.
     let mut readers = JoinSet::new();
-    // Read, but not their turn yet: with the checksum and the length of each.
-    let mut held: BTreeMap<u64, (Sink, Crc32c, u64)> = BTreeMap::new();
+    // Read, but not their turn yet.
+    let mut held: BTreeMap<u64, Read> = BTreeMap::new();
+    let mut batches: VecDeque<Batch> = VecDeque::new();
     let mut crc = Crc32c::default();
     // Of a whole file the file's own checksum is known, which no datanode and no plan of a chunk can change.
     let expected = plan.status.crc32c.filter(|_| plan.range == (0..plan.status.size));
@@ -79,7 +94,9 @@ async fn read_all(
             && let Some(page) = plan.next_page(context).await?
         {
             for chunk in &page {
-                waiting.extend(parts(&plan, chunk, target.part_bytes_max()));
+                let parts = parts(&plan, chunk, target.part_bytes_max());
+                batches.extend(batches_of(chunk, &parts));
+                waiting.extend(parts);
             }
         }
         while started - emitted < in_flight_max
@@ -105,10 +122,28 @@ async fn read_all(
             () = meter.changed() => {}
         }
         meter.tell(progress);
-        while let Some((sink, of_part, length)) = held.remove(&emitted) {
-            crc = crc.concat(of_part, length);
-            target.emit(sink).await.map_err(|cause| ClientError::Target { path: path.to_owned(), cause })?;
-            emitted += 1;
+        while let Some(batch) = batches.pop_front_if(|batch| {
+            (emitted..).take(batch.parts).all(|part| held.contains_key(&part))
+        }) {
+            let after = emitted + batch.parts as u64;
+            let mut ready: Vec<Read> = (emitted..after).filter_map(|part| held.remove(&part)).collect();
+            if let Some(whole) = batch.whole.filter(|whole| together(&ready) != whole.chunk.crc32c) {
+                // Some replica's blocks are sound and not of this chunk; as one part the chunk is compared as it is
+                // read, and whoever is to blame is left for another.
+                ready.clear();
+                let (length, uncounted) = (whole.chunk.length, Arc::new(Meter::default()));
+                let again = read_chunk(context.clone(), file.clone(), whole, target.sink(0), uncounted);
+                let (sink, crc) = again.await?;
+                ready.push((sink, crc, length));
+            }
+            for (sink, of_part, length) in ready {
+                crc = crc.concat(of_part, length);
+                target
+                    .emit(sink)
+                    .await
+                    .map_err(|cause| ClientError::Target { path: path.to_owned(), cause })?;
+            }
+            emitted = after;
         }
     }
     meter.tell(progress);
@@ -116,6 +151,26 @@ async fn read_all(
         return Err(ClientError::WholeCorrupt { path: path.to_owned(), found: crc, expected });
     }
     target.finish().await.map_err(|cause| ClientError::Target { path: path.to_owned(), cause })
+}
+
+/// What goes out together of a chunk that is read in these parts: all of them when they are the chunk and it may be held,
+/// else each by itself. One that is a single part is compared as it is read.
+fn batches_of(chunk: &ChunkLocation, parts: &[ChunkRange]) -> Vec<Batch> {
+    match parts {
+        [first, _, ..]
+            if first.wanted.start == 0
+                && parts.last().is_some_and(|last| last.wanted.end == chunk.length)
+                && chunk.length <= STREAM_HELD_BYTES_MAX =>
+        {
+            let whole = ChunkRange { wanted: 0..chunk.length, chunk: chunk.clone(), ..*first };
+            vec![Batch { parts: parts.len(), whole: Some(whole) }]
+        }
+        _ => parts.iter().map(|_| Batch { parts: 1, whole: None }).collect(),
+    }
+}
+
+fn together(parts: &[Read]) -> Crc32c {
+    parts.iter().fold(Crc32c::default(), |crc, (_, of_part, length)| crc.concat(*of_part, *length))
 }
 
 /// What is wanted of a chunk, in parts.

@@ -162,6 +162,29 @@ async fn large_frames_are_checked_before_they_are_written_too() {
     }
 }
 
+/// In a stream such a chunk is read in parts, each of which looks sound.
+#[tokio::test]
+async fn a_chunk_of_several_parts_is_compared_before_its_bytes_go_out() {
+    let cluster = Cluster::start(2).await;
+    let chunk = 33 << 20;
+    {
+        let mut master = cluster.master.state.lock().unwrap();
+        (master.chunk_size, master.replication) = (chunk, 2);
+    }
+    let bytes = bytes_of(chunk + 70_000);
+    cluster.put_everywhere("/a", &bytes).await;
+    cluster.nodes[0].behave(Manners::Diverged);
+    let (outcome, got) = cluster.get_stream("/a", None).await;
+    outcome.expect("a good replica is left");
+    assert!(got == bytes, "other bytes");
+    let reports = cluster.master.state.lock().unwrap().reports.clone();
+    assert!(!reports.is_empty() && reports.iter().all(|(node, _)| *node == 1), "{reports:?}");
+    cluster.nodes[1].behave(Manners::Diverged);
+    let (outcome, got) = cluster.get_stream("/a", None).await;
+    assert_eq!(outcome.expect_err("no sound replica").code(), ErrorCode::Corrupt);
+    assert!(got.is_empty(), "a chunk that is not sound as a whole is held back");
+}
+
 #[tokio::test]
 async fn a_target_that_takes_nothing_ends_the_get() {
     let cluster = Cluster::start(3).await;
