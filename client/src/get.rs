@@ -122,9 +122,9 @@ async fn read_all(
             () = meter.changed() => {}
         }
         meter.tell(progress);
-        while let Some(batch) = batches.pop_front_if(|batch| {
-            (emitted..).take(batch.parts).all(|part| held.contains_key(&part))
-        }) {
+        while let Some(batch) =
+            batches.pop_front_if(|batch| (emitted..).take(batch.parts).all(|part| held.contains_key(&part)))
+        {
             let after = emitted + batch.parts as u64;
             let mut ready: Vec<Read> = (emitted..after).filter_map(|part| held.remove(&part)).collect();
             if let Some(whole) = batch.whole.filter(|whole| together(&ready) != whole.chunk.crc32c) {

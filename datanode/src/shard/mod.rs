@@ -8,6 +8,7 @@
 mod buffers;
 mod check;
 mod connection;
+mod first_reads;
 mod in_flight;
 mod peer;
 mod read;
@@ -38,6 +39,7 @@ use crate::node::{Counters, Node};
 use crate::stage::Stage;
 use buffers::Buffers;
 pub(crate) use check::{Check, Found};
+use first_reads::FirstReads;
 use peer::PeerPool;
 use reader_cache::ReaderCache;
 pub(crate) use replicate::Copy;
@@ -119,6 +121,7 @@ pub(crate) struct Shard {
     buffers: Buffers,
     peers: PeerPool,
     readers: RefCell<ReaderCache>,
+    first_reads: RefCell<FirstReads>,
     /// Replicas that this shard has marked: of these orders that were on their way do not know. As many as are damaged.
     marked: RefCell<HashSet<ChunkId>>,
     events: mpsc::Sender<ShardEvent>,
@@ -141,6 +144,7 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
         buffers: Buffers::new()?,
         peers: PeerPool::new(io.clone(), patience(config.socket_timeout, 0)),
         readers: RefCell::default(),
+        first_reads: RefCell::default(),
         marked: RefCell::default(),
         events: config.events,
         connections: Cell::new(0),

@@ -1,5 +1,6 @@
 //! Serves a range of a chunk: whole blocks with their stored checksums, so that the reader checks end to end.
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +15,9 @@ use super::Shard;
 use super::trail::Trail;
 use crate::node::Counters;
 use crate::stage::Stage;
+
+/// A read of so many bytes goes past the page cache when its chunk is read for the first time and is not there.
+const PAST_CACHE_BYTES_MIN: u64 = FRAME_PAYLOAD_BYTES_MAX as u64;
 
 /// Why a read ended early.
 pub(crate) enum ReadEnd {
@@ -62,6 +66,7 @@ async fn stream(
         let text = format!("{} bytes at {}: the chunk has {length}", request.length, request.offset);
         return Err(refuse(ErrorCode::InvalidArgument, text));
     }
+    let device = past_cache(shard, request.chunk, &reader, disk, &covered).await;
     let mut at = covered.start;
     let mut ready = None;
     loop {
@@ -72,7 +77,8 @@ async fn stream(
             }
             let length = (piece.end - piece.start) as usize;
             let buffer = trail.stage(Stage::ReadQueue, shard.buffers.for_read(length)).await;
-            Some(trail.stage(Stage::ReadDisk, reader.read(buffer, PAYLOAD_START, &piece)).await)
+            let from = device.as_ref().filter(|_| !reader.is_cached(&piece)).unwrap_or(&reader);
+            Some(trail.stage(Stage::ReadDisk, from.read(buffer, PAYLOAD_START, &piece)).await)
         };
         let sending = async {
             match ready.take() {
@@ -98,6 +104,29 @@ async fn stream(
         Counters::add(&shard.node.counters.bytes_sent, u64::from(header.length));
         ready = Some((buffer.share(), range));
         at = piece.end;
+    }
+}
+
+/// The same chunk for reads past the page cache, if `bytes` are to be read so.
+async fn past_cache(
+    shard: &Shard,
+    chunk: ChunkId,
+    reader: &ChunkReader,
+    disk: usize,
+    bytes: &Range<u64>,
+) -> Option<Rc<ChunkReader>> {
+    let large = bytes.end - bytes.start >= PAST_CACHE_BYTES_MIN;
+    if !large || reader.is_cached(bytes) || !shard.first_reads.borrow_mut().is_first(chunk) {
+        return None;
+    }
+    let &cluster = shard.node.cluster.get()?;
+    match shard.disks[disk].open_direct(cluster, chunk).await {
+        Ok(opened) => Some(Rc::new(opened)),
+        // The page cache is as good a way.
+        Err(error) => {
+            tracing::debug!(%chunk, %error, "is read through the page cache");
+            None
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod fake_master;
 mod folders;
 mod misbehaviour;
+mod reads;
 mod upkeep;
 mod wire;
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::ops::Range;
+use std::ops::{Not, Range};
 
 use super::buf::{BUF_ALIGN, Buf, Shared};
 use super::{posix, sim, uring};
@@ -170,6 +170,19 @@ impl File {
     /// Whether the file is empty.
     pub async fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len().await? == 0)
+    }
+
+    /// Whether the page cache has bytes of each page of this range; `true` where that cannot be told. Starts nothing.
+    #[must_use]
+    pub fn is_cached(&self, range: &Range<u64>) -> bool {
+        let cached = match &self.kind {
+            Kind::Uring(file) => file.cached_pages(range),
+            Kind::Posix(file) => file.cached_pages(range),
+            Kind::Sim(_) => return true,
+        };
+        let page = rustix::param::page_size() as u64;
+        let pages = range.end.div_ceil(page).saturating_sub(range.start / page);
+        cached.is_ok_and(|cached| cached < pages).not()
     }
 
     /// Whether the file goes past the page cache (it was asked for, and the file system can).

@@ -19,6 +19,7 @@ mod drain;
 mod file;
 mod handle;
 mod net;
+mod page_cache;
 mod posix;
 mod probe;
 mod sim;

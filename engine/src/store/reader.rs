@@ -99,6 +99,12 @@ impl ChunkReader {
         (outcome, buffer)
     }
 
+    /// Whether the page cache has all of `bytes`; `true` where that cannot be told.
+    #[must_use]
+    pub fn is_cached(&self, bytes: &Range<u64>) -> bool {
+        self.data.is_cached(bytes)
+    }
+
     /// Checks what [`read`](Self::read) brought.
     ///
     /// # Errors

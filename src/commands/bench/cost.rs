@@ -16,6 +16,26 @@ pub(super) struct Cost {
     pub(super) log_syncs: Option<u64>,
 }
 
+impl Cost {
+    /// This and that of another span of the same processes.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        for process in other.processes {
+            match self.processes.iter_mut().find(|known| known.name == process.name) {
+                Some(known) => {
+                    known.cpu_seconds += process.cpu_seconds;
+                    known.peak_bytes = known.peak_bytes.max(process.peak_bytes);
+                }
+                None => self.processes.push(process),
+            }
+        }
+        let sum = |one: Option<f64>, other: Option<f64>| one.map_or(other, |one| Some(one + other?));
+        self.cpu = sum(self.cpu, other.cpu);
+        self.log_syncs =
+            self.log_syncs.map_or(other.log_syncs, |own| Some(own + other.log_syncs.unwrap_or(0)));
+        self
+    }
+}
+
 /// From its start on.
 pub(super) struct Span<'a> {
     target: &'a Target,

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::ceiling;
-use super::cost::Span;
+use super::cost::{Cost, Span};
 use super::figures::{Bare, By, Figures, KEYS, report};
 use super::lanes::Lanes;
 use super::load::{Limit, Pace, Sample, run};
@@ -21,14 +21,15 @@ use crate::progress::TransferBar;
 #[derive(Debug, Args)]
 #[command(
     after_help = format!("Each client has a file of its own, put before the clock runs; the first get of each is \
-    compared with what was put and does not count. Bytes that have passed their checksums go nowhere.\n\n{KEYS}\n\n\
+    compared with what was put and does not count. Bytes that have passed their checksums go nowhere. With --cold each \
+    get is the first one of a new file; the next one, which does not count, is compared.\n\n{KEYS}\n\n\
     Example:\n  distrifs bench get --size 256M --cold --ceiling")
 )]
 pub(crate) struct Get {
     /// Bytes of a file; K, M, G and T are understood
     #[arg(long, value_name = "BYTES", default_value = "256M", value_parser = bytes)]
     pub(super) size: u64,
-    /// Each get begins with nothing of the chunks in the page cache; the clients get their files in rounds
+    /// Each get is the first one of its file, with nothing of it in the page cache; the clients get new files in rounds
     #[arg(long, conflicts_with = "rate")]
     pub(super) cold: bool,
     #[command(flatten)]
@@ -55,16 +56,9 @@ impl Get {
         let (load, clients) = (&self.load, self.load.clients(1));
         let bar = TransferBar::new(context.options.quiet, "bench get");
         let lanes = Lanes::start(target, clients, self.size, load.seed, load.replication, bar).await?;
-        let once = Pace::closed(clients, clients);
-        let putting = lanes.clone();
-        run(&once, move |lane, n| putting.clone().put(lane, format!("file-{n}"))).await?;
-        let comparing = lanes.clone();
-        run(&once, move |lane, n| comparing.clone().compare(lane, format!("file-{n}"))).await?;
-        page_cache(target, !self.cold).await?;
         let pace = load.pace(1, clients);
-        let span = Span::begin(target).await?;
-        let sample = if self.cold { cold(target, &lanes, &pace).await? } else { warm(&lanes, &pace).await? };
-        let cost = span.end().await?;
+        let (sample, cost) =
+            if self.cold { cold(target, &lanes, &pace).await? } else { warm(target, &lanes, &pace).await? };
         lanes.finish();
         let phase = if self.cold { "get, cold" } else { "get" };
         let copies = target.replication(load.replication).await?;
@@ -81,23 +75,50 @@ impl Get {
     }
 }
 
-async fn warm(lanes: &Lanes, pace: &Pace) -> Result<Sample, CommandError> {
-    let lanes = lanes.clone();
-    run(pace, move |lane, _| lanes.clone().get(lane, format!("file-{lane}"))).await
+/// The name of a client's file.
+fn name(lane: u64) -> String {
+    format!("file-{lane}")
 }
 
-/// Rounds in each of which every client gets its file once, from the disk; what is between them does not count.
-async fn cold(target: &Target, lanes: &Lanes, pace: &Pace) -> Result<Sample, CommandError> {
-    let mut all = Sample::default();
+/// Each client its own file again and again.
+async fn warm(target: &Target, lanes: &Lanes, pace: &Pace) -> Result<(Sample, Cost), CommandError> {
+    each(lanes, |lanes, lane| lanes.put(lane, name(lane))).await?;
+    each(lanes, |lanes, lane| lanes.compare(lane, name(lane))).await?;
+    page_cache(target, true).await?;
+    let span = Span::begin(target).await?;
+    let getting = lanes.clone();
+    let sample = run(pace, move |lane, _| getting.clone().get(lane, name(lane))).await?;
+    Ok((sample, span.end().await?))
+}
+
+/// Rounds in each of which every client gets a new file once; what is between them does not count.
+async fn cold(target: &Target, lanes: &Lanes, pace: &Pace) -> Result<(Sample, Cost), CommandError> {
+    let (mut all, mut cost) = (Sample::default(), Cost::default());
     let is_over = |all: &Sample| match pace.limit {
         Limit::Ops(ops) => all.ops >= ops,
         Limit::Time(time) => all.ops > 0 && all.seconds >= time.as_secs_f64(),
     };
     while !is_over(&all) {
+        each(lanes, |lanes, lane| lanes.put(lane, name(lane))).await?;
         page_cache(target, false).await?;
-        all.merge(&warm(lanes, &Pace::closed(lanes.count(), lanes.count())).await?, false);
+        let span = Span::begin(target).await?;
+        all.merge(&each(lanes, |lanes, lane| lanes.get(lane, name(lane))).await?, false);
+        cost = cost.and(span.end().await?);
+        each(lanes, |lanes, lane| lanes.compare(lane, name(lane))).await?;
     }
-    Ok(all)
+    Ok((all, cost))
+}
+
+/// Every client does it once, all at the same time. By number: a quick task may take two turns.
+async fn each<F>(
+    lanes: &Lanes,
+    work: impl Fn(Lanes, u64) -> F + Clone + Send + 'static,
+) -> Result<Sample, CommandError>
+where
+    F: Future<Output = Result<(), CommandError>> + Send + 'static,
+{
+    let lanes = lanes.clone();
+    run(&Pace::closed(lanes.count(), lanes.count()), move |_, number| work(lanes.clone(), number)).await
 }
 
 /// Brings all replicas of an embedded cluster into the page cache, or out of it. Of another one it cannot be told: there

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::io::buf::{Buf, Shared};
 use crate::io::drain::Operations;
 use crate::io::file::{DirEntry, Open, Space};
+use crate::io::page_cache;
 use crate::io::syscall;
 
 use super::Posix;
@@ -105,6 +106,11 @@ impl PosixFile {
     /// One quick system call that reads memory: not worth a thread.
     pub(in crate::io) fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+
+    /// One quick system call that reads memory.
+    pub(in crate::io) fn cached_pages(&self, range: &Range<u64>) -> io::Result<u64> {
+        page_cache::cached_pages(&*self.file, range)
     }
 
     pub(in crate::io) fn is_direct(&self) -> bool {

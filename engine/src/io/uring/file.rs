@@ -17,6 +17,7 @@ use rustix::fs::OFlags;
 use crate::io::buf::{Buf, Shared};
 use crate::io::drain::Operations;
 use crate::io::file::{DirEntry, Open, Space};
+use crate::io::page_cache;
 use crate::io::syscall::{self, FILE_MODE, OPEN_PLAINLY};
 
 use super::lent::Lent;
@@ -118,6 +119,11 @@ impl UringFile {
     pub(in crate::io) fn len(&self) -> io::Result<u64> {
         let stat = rustix::fs::fstat(descriptor(&*self.file))?;
         u64::try_from(stat.st_size).map_err(|_| io::ErrorKind::InvalidData.into())
+    }
+
+    /// One quick system call that reads memory.
+    pub(in crate::io) fn cached_pages(&self, range: &Range<u64>) -> io::Result<u64> {
+        page_cache::cached_pages(descriptor(&*self.file), range)
     }
 
     pub(in crate::io) fn is_direct(&self) -> bool {
