@@ -15,7 +15,7 @@ use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_gr
 mod pump;
 
 use criterion::measurement::WallTime;
-use pump::{Pumped, Rounds};
+use pump::{Feed, Pumped, Rounds};
 
 const MIB: u64 = 1 << 20;
 
@@ -29,7 +29,7 @@ fn measured(rounds: u64, pump: impl Fn() -> std::io::Result<Pumped>) -> Duration
     (0..rounds).map(|_| Duration::from_secs_f64(pump().expect("the pump runs").seconds)).sum()
 }
 
-fn chains(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, what: Rounds) {
+fn chains(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, what: Rounds, feed: Feed<'_>) {
     let program = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_distrifs"));
         command.args(["bench", "pump-hop"]);
@@ -40,7 +40,7 @@ fn chains(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, what: Rounds) {
             bencher.iter_custom(|rounds| {
                 measured(rounds, || {
                     let folder = tempfile::tempdir()?;
-                    pump::chain(&program, folder.path(), hops, what, &AtomicBool::new(false))
+                    pump::chain(&program, folder.path(), hops, what, feed, &AtomicBool::new(false))
                 })
             });
         });
@@ -52,10 +52,12 @@ fn pumps(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pump");
     group.sample_size(10).measurement_time(Duration::from_secs(3));
     group.throughput(Throughput::Bytes(large.bytes));
-    chains(&mut group, "large file, hops", large);
+    chains(&mut group, "large file, hops", large, Feed::BARE);
+    let unchecked = Feed { checksums: false, ..Feed::BARE };
+    chains(&mut group, "large file without checksums, hops", large, unchecked);
     let small = Rounds { streams: 1, rounds: if is_test() { 2 } else { 50 }, bytes: 4096 };
     group.throughput(Throughput::Elements(small.rounds));
-    chains(&mut group, "files of 4 KiB, hops", small);
+    chains(&mut group, "files of 4 KiB, hops", small, Feed::BARE);
     let file = tempfile::tempfile().expect("a file");
     file.set_len(MIB).expect("room");
     let ranges = Rounds { rounds: if is_test() { 2 } else { 1000 }, ..small };

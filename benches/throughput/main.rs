@@ -21,7 +21,7 @@ use anyhow::{Context, ensure};
 use cluster::{cache_replicas, peak_memory};
 use cpu::CpuSeconds;
 use distrifs_testkit::Local;
-use pump::Rounds;
+use pump::{Feed, Rounds};
 
 const REPLICAS: u64 = 3;
 const MIB: u64 = 1 << 20;
@@ -101,7 +101,7 @@ fn bare_chain(folder: &Path, bytes: u64) -> anyhow::Result<f64> {
         Ok(command)
     };
     let what = Rounds { streams: 1, rounds: 1, bytes };
-    Ok(pump::chain(&program, folder, REPLICAS, what, &AtomicBool::new(false))?.seconds)
+    Ok(pump::chain(&program, folder, REPLICAS, what, Feed::BARE, &AtomicBool::new(false))?.seconds)
 }
 
 fn bare_read(source: &Path, bytes: u64) -> anyhow::Result<f64> {

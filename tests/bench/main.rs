@@ -138,7 +138,10 @@ fn costs_and_ceilings_are_told(rows: &[serde_json::Value]) {
     for process in rows[0]["processes"].as_array().expect("a list") {
         assert!(process["peak_bytes"].as_u64() > Some(0), "{process}");
     }
-    assert_eq!(named(0, "ceiling"), ["bare chain of 2", "raw disk, 2 copies"]);
+    assert_eq!(
+        named(0, "ceiling"),
+        ["bare chain of 2", "bare chain of 2, fed from the file", "raw disk, 2 copies"]
+    );
     assert_eq!(named(1, "ceiling"), ["bare cached read", "raw disk"]);
     assert_eq!(named(2, "ceiling"), ["bare cached read"]);
     assert_eq!(named(3, "ceiling"), ["bare chain of 1", "device sync, alone"]);

@@ -15,7 +15,7 @@ use super::disk::{self, RawDisk};
 use super::figures::{BareSample, By};
 use super::load::Sample;
 use super::mix::starts;
-use super::pump::{self, Pumped, Rounds};
+use super::pump::{self, Feed, Pumped, Rounds};
 use super::target::Target;
 use crate::error::CommandError;
 use crate::usage::cpu_with_ended_children;
@@ -23,13 +23,16 @@ use crate::usage::cpu_with_ended_children;
 /// Writes to the device.
 const DEVICE_WRITES: u64 = 200;
 
-/// The bare chain with as many hops as there are copies.
+/// The bare chain with as many hops as there are copies, fed with a file's bytes or with always the same.
 pub(super) async fn chain(
     target: &Target,
     copies: u32,
     what: Rounds,
+    source: Option<&Arc<Content>>,
     by: By,
 ) -> Result<BareSample, CommandError> {
+    let name = format!("bare chain of {copies}{}", source.map_or("", |_| ", fed from the file"));
+    let source = source.cloned();
     let pumped = in_folder(target, move |folder, stop| {
         let program = || {
             let mut command = Command::new(std::env::current_exe()?);
@@ -37,10 +40,11 @@ pub(super) async fn chain(
             Ok(command)
         };
         let cpu = cpu_with_ended_children();
-        let pumped = pump::chain(&program, folder, u64::from(copies), what, stop)?;
+        let feed = Feed { source: source.as_deref().map(Content::file), ..Feed::BARE };
+        let pumped = pump::chain(&program, folder, u64::from(copies), what, feed, stop)?;
         Ok((pumped, cpu_with_ended_children() - cpu))
     });
-    Ok(bare(format!("bare chain of {copies}"), pumped.await?, by))
+    Ok(bare(name, pumped.await?, by))
 }
 
 /// The bare cached read of ranges, at places by this seed.

@@ -28,8 +28,7 @@ impl Cost {
                 None => self.processes.push(process),
             }
         }
-        let sum = |one: Option<f64>, other: Option<f64>| one.map_or(other, |one| Some(one + other?));
-        self.cpu = sum(self.cpu, other.cpu);
+        self.cpu = self.cpu.map_or(other.cpu, |own| Some(own + other.cpu?));
         self.log_syncs =
             self.log_syncs.map_or(other.log_syncs, |own| Some(own + other.log_syncs.unwrap_or(0)));
         self

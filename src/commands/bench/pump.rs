@@ -44,6 +44,32 @@ pub(crate) struct Rounds {
     pub(crate) bytes: u64,
 }
 
+/// What a chain is fed with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Feed<'a> {
+    /// Read piece by piece, as a user's file; without one the same bytes go out again and again.
+    pub(crate) source: Option<&'a File>,
+    /// Whether anybody computes checksums.
+    pub(crate) checksums: bool,
+}
+
+impl Feed<'_> {
+    /// Nothing but sockets, checksums and files.
+    pub(crate) const BARE: Self = Self { source: None, checksums: true };
+
+    /// Brings the piece that begins at `at` of a round; behind the end of the file there are the bytes of before.
+    pub(crate) fn bring(&self, piece: &mut [u8], at: u64) -> io::Result<()> {
+        match self.source.map_or(Ok(()), |file| file.read_exact_at(piece, at)) {
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+            _ => {}
+        }
+        if self.checksums {
+            check(piece);
+        }
+        Ok(())
+    }
+}
+
 /// What came of it.
 pub(crate) struct Pumped {
     /// Bytes of the user, not of the hops.
@@ -67,18 +93,18 @@ impl Rounds {
     }
 }
 
-/// Runs a hop as a process of its own: `DIRECTORY STREAMS ROUNDS BYTES [NEXT_PORT]`. It says its port on standard
-/// output, and ends when its standard input does.
+/// Runs a hop as a process of its own: `DIRECTORY STREAMS ROUNDS BYTES CHECKSUMS [NEXT_PORT]`, `CHECKSUMS` 0 or 1. It
+/// says its port on standard output, and ends when its standard input does.
 ///
 /// # Errors
 /// Wrong arguments, and what the operating system refuses.
 #[allow(dead_code, reason = "the binary's part")]
 pub(crate) fn hop(arguments: &[String]) -> io::Result<()> {
-    let wrong = || io::Error::other("expected DIRECTORY STREAMS ROUNDS BYTES [NEXT_PORT]");
+    let wrong = || io::Error::other("expected DIRECTORY STREAMS ROUNDS BYTES CHECKSUMS [NEXT_PORT]");
     let [directory, numbers @ ..] = arguments else { return Err(wrong()) };
     let numbers: Result<Vec<u64>, _> = numbers.iter().map(|text| text.parse()).collect();
     let numbers = numbers.map_err(|_| wrong())?;
-    let (&[streams, rounds, bytes], next) = numbers.split_first_chunk::<3>().ok_or_else(wrong)?;
+    let (&[streams, rounds, bytes, checksums], next) = numbers.split_first_chunk::<4>().ok_or_else(wrong)?;
     let next = next.first().map(|port| u16::try_from(*port).map_err(|_| wrong())).transpose()?;
     std::thread::spawn(|| {
         // No hop outlives who started it.
@@ -95,7 +121,9 @@ pub(crate) fn hop(arguments: &[String]) -> io::Result<()> {
         let next = next.map(connect).transpose()?;
         let files = Path::new(directory).join(format!("stream-{stream}"));
         std::fs::create_dir_all(&files)?;
-        threads.push(std::thread::spawn(move || HopStream { upstream, next, files }.run(rounds, bytes)));
+        threads.push(std::thread::spawn(move || {
+            HopStream { upstream, next, files, checksums: checksums != 0 }.run(rounds, bytes)
+        }));
     }
     threads.into_iter().try_for_each(joined)
 }
@@ -105,9 +133,16 @@ struct HopStream {
     upstream: TcpStream,
     next: Option<TcpStream>,
     files: PathBuf,
+    checksums: bool,
 }
 
 impl HopStream {
+    fn check(&self, piece: &[u8]) {
+        if self.checksums {
+            check(piece);
+        }
+    }
+
     fn run(mut self, rounds: u64, bytes: u64) -> io::Result<()> {
         let mut buffer = Buf::alloc(PIECE);
         for round in 0..rounds {
@@ -128,7 +163,7 @@ impl HopStream {
     /// One piece: other threads would only cost.
     fn small_round(&mut self, path: &Path, piece: &mut [u8]) -> io::Result<()> {
         self.upstream.read_exact(piece)?;
-        check(piece);
+        self.check(piece);
         if let Some(next) = &mut self.next {
             next.write_all(piece)?;
         }
@@ -146,6 +181,7 @@ impl HopStream {
         let (store, to_store) = bounded::<Arc<Returning>>(DEPTH);
         let (forward, to_forward) = bounded::<Arc<Returning>>(DEPTH);
         let gone = |_| io::Error::other(GONE);
+        let checksums = self.checksums;
         std::thread::scope(|scope| {
             let writer = scope.spawn(move || write_files(files, &to_store));
             let next = self.next.as_mut();
@@ -156,7 +192,9 @@ impl HopStream {
             for _ in 0..pieces {
                 let mut buffer = buffers.recv().map_err(|_| io::Error::other(GONE))?;
                 self.upstream.read_exact(&mut buffer)?;
-                check(&buffer);
+                if checksums {
+                    check(&buffer);
+                }
                 let shared = Arc::new(Returning { buffer: Some(buffer), home: free.clone() });
                 store.send(shared.clone()).map_err(|_| io::Error::other(GONE))?;
                 forward.send(shared).map_err(|_| io::Error::other(GONE))?;
@@ -246,13 +284,15 @@ impl Hops {
         directory: &Path,
         hops: u64,
         what: Rounds,
+        checksums: bool,
     ) -> io::Result<(Self, u16)> {
         let (mut started, mut next) = (Self(Vec::new()), None::<u16>);
         for hop in 0..hops.max(1) {
             let own = directory.join(format!("hop-{hop}"));
             std::fs::create_dir_all(&own)?;
             let mut command = program()?;
-            command.arg(own).args([what.streams, what.rounds, what.bytes].map(|number| number.to_string()));
+            let numbers = [what.streams, what.rounds, what.bytes, u64::from(checksums)];
+            command.arg(own).args(numbers.map(|number| number.to_string()));
             command.args(next.map(|port| port.to_string()));
             let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
             started.0.push(child);
@@ -295,19 +335,20 @@ pub(crate) fn chain(
     directory: &Path,
     hops: u64,
     what: Rounds,
+    feed: Feed<'_>,
     stop: &AtomicBool,
 ) -> io::Result<Pumped> {
     let what = what.whole();
-    let (hops, port) = Hops::start(program, directory, hops, what)?;
+    let (hops, port) = Hops::start(program, directory, hops, what, feed.checksums)?;
     let pumped = streams(what, |_| {
         let mut stream = connect(port)?;
-        let piece = vec![0x5a; PIECE];
+        let mut piece = vec![0x5a; PIECE];
         Ok(move |_| {
             let mut left = what.bytes;
             while left > 0 {
                 go_on(stop)?;
                 let now = left.min(PIECE as u64);
-                check(&piece[..now as usize]);
+                feed.bring(&mut piece[..now as usize], what.bytes - left)?;
                 stream.write_all(&piece[..now as usize])?;
                 left -= now;
             }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::pump::{PIECE, Rounds, cached};
+use super::pump::{Feed, PIECE, Rounds, cached};
 
 #[test]
 fn a_chain_takes_whole_blocks_and_above_a_piece_whole_pieces() {
@@ -21,4 +21,18 @@ fn cached_ranges_arrive_and_a_stop_ends_them() {
     let pumped = pumped.expect("all arrive");
     assert_eq!((pumped.bytes, pumped.times.len()), (what.all_bytes(), 6));
     assert!(cached(&file, what, &|_, _| 0, &AtomicBool::new(true)).is_err());
+}
+
+#[test]
+fn a_chain_is_fed_with_the_file_and_with_what_was_there_behind_its_end() {
+    let mut file = tempfile::tempfile().expect("a file");
+    std::io::Write::write_all(&mut file, &[7; 100]).expect("room");
+    let feed = Feed { source: Some(&file), ..Feed::BARE };
+    let mut piece = [1; 10];
+    feed.bring(&mut piece, 90).expect("a whole piece");
+    assert_eq!(piece, [7; 10]);
+    piece = [1; 10];
+    feed.bring(&mut piece, 95).expect("a part of one");
+    assert!(piece.starts_with(&[7; 5]) && piece.len() == 10);
+    Feed::BARE.bring(&mut piece, 0).expect("nothing is read");
 }

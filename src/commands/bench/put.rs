@@ -52,11 +52,12 @@ impl Put {
         let mut figures = figures.replicated(Some(copies)).at_cost(cost);
         if load.ceiling {
             let what = Rounds { streams: clients, rounds: 1, bytes: self.size };
-            let chain = ceiling::chain(target, copies, what, By::Bytes).await?;
+            let chain = ceiling::chain(target, copies, what, None, By::Bytes).await?;
+            let fed = ceiling::chain(target, copies, what, Some(lanes.content()), By::Bytes).await?;
             let disk = ceiling::raw_disk(target, self.size).await?;
             let name = format!("raw disk, {copies} copies");
             let disk = ceiling::of_disk(name, disk.bytes, disk.write_seconds, copies);
-            figures.ceiling = [chain, disk].iter().map(|bare| Bare::beside(&figures, bare)).collect();
+            figures.ceiling = [chain, fed, disk].iter().map(|bare| Bare::beside(&figures, bare)).collect();
         }
         report(output, &[figures])
     }

@@ -89,5 +89,5 @@ pub(super) async fn bare(
     by: By,
 ) -> Result<super::figures::BareSample, CommandError> {
     let rounds = (BARE_ROUNDS_MAX / pace.clients).min((1 << 28) / size.max(1) / pace.clients).max(1);
-    ceiling::chain(target, copies, Rounds { streams: pace.clients, rounds, bytes: size }, by).await
+    ceiling::chain(target, copies, Rounds { streams: pace.clients, rounds, bytes: size }, None, by).await
 }
