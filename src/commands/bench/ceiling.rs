@@ -94,7 +94,7 @@ pub(super) async fn device(target: &Target) -> Result<BareSample, CommandError> 
 
 fn bare(name: String, (pumped, cpu): (Pumped, f64), by: By) -> BareSample {
     let Pumped { bytes, seconds, times } = pumped;
-    let sample = Sample { ops: times.len(), seconds, times, open: false };
+    let sample = Sample { ops: times.len(), seconds, times, ..Sample::default() };
     BareSample { name, sample, bytes, cpu: Some(cpu), by }
 }
 

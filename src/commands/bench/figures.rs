@@ -13,8 +13,8 @@ const GIB: f64 = (1u64 << 30) as f64;
 /// The stable keys of `--json`, for help.
 pub(super) const KEYS: &str = "--json prints an object for each row: bench, phase, clients, replication, size_bytes, \
     rate, ops, bytes, seconds, ops_per_second, gb_per_second, p50_us, p90_us, p99_us, p999_us, max_us, \
-    uncorrected_p99_us, cpu_seconds_per_gib, cpu_seconds_per_1000_ops, log_syncs_per_op, processes (name, cpu_seconds, \
-    peak_bytes) and ceiling (name, ops_per_second, gb_per_second, p50_us, cpu_seconds_per_gib, cpu_seconds_per_1000_ops, \
+    uncorrected_p99_us, fairness (the slowest client's pace as a share of the fastest's), cpu_seconds_per_gib, cpu_seconds_per_1000_ops, \
+    log_syncs_per_op, processes (name, cpu_seconds, peak_bytes) and ceiling (name, ops_per_second, gb_per_second, p50_us, cpu_seconds_per_gib, cpu_seconds_per_1000_ops, \
     ratio, p50_ratio, cpu_ratio). What is not known is null; CPU is that of all processes together.";
 
 /// One load: a row.
@@ -40,6 +40,7 @@ pub(super) struct Figures {
     p999_us: f64,
     max_us: f64,
     uncorrected_p99_us: f64,
+    fairness: Option<f64>,
     cpu_seconds_per_gib: Option<f64>,
     cpu_seconds_per_1000_ops: Option<f64>,
     /// Durable writes of the master's log.
@@ -78,6 +79,7 @@ impl Figures {
             p999_us: us(0.999),
             max_us: times.max() as f64 / 1000.0,
             uncorrected_p99_us: sample.times.value_at_quantile(0.99) as f64 / 1000.0,
+            fairness: sample.fairness,
             cpu_seconds_per_gib: None,
             cpu_seconds_per_1000_ops: None,
             log_syncs_per_op: None,
@@ -211,7 +213,7 @@ pub(super) fn report(output: &mut Output, all: &[Figures]) -> Result<(), Command
 }
 
 fn table(all: &[Figures]) -> Table {
-    let mut table = Table::new(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+    let mut table = Table::new(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
     table.row(
         [
             "",
@@ -224,6 +226,7 @@ fn table(all: &[Figures]) -> Table {
             "p99 us",
             "p99.9 us",
             "max us",
+            "fair",
             "CPU s/GiB",
             "CPU s/1000 ops",
             "log syncs/op",
@@ -247,6 +250,7 @@ fn table(all: &[Figures]) -> Table {
             p99,
             p999,
             max,
+            optional(row.fairness),
             // A GiB of small operations says nothing to anybody.
             optional(row.cpu_seconds_per_gib.filter(|_| row.size_bytes >= 1 << 20)),
             optional(row.cpu_seconds_per_1000_ops),
@@ -301,7 +305,7 @@ mod tests {
         for nested in ["processes", "ceiling"] {
             keys.extend(json[nested][0].as_object().unwrap().keys());
         }
-        assert_eq!(keys.len(), 22 + 3 + 9);
+        assert_eq!(keys.len(), 23 + 3 + 9);
         let told: Vec<&str> = KEYS.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
         let untold: Vec<_> = keys.iter().filter(|key| !told.contains(&key.as_str())).collect();
         assert!(untold.is_empty(), "{untold:?}");

@@ -61,11 +61,13 @@ pub(super) struct Sample {
     pub(super) times: Histogram<u64>,
     /// Times count from the intended starts.
     pub(super) open: bool,
+    /// What the slowest client did in a second as a share of what the fastest did, where each has its own pace.
+    pub(super) fairness: Option<f64>,
 }
 
 impl Default for Sample {
     fn default() -> Self {
-        Self { ops: 0, seconds: 0.0, times: histogram(), open: false }
+        Self { ops: 0, seconds: 0.0, times: histogram(), open: false, fairness: None }
     }
 }
 
@@ -82,13 +84,15 @@ impl Sample {
         self.ops += other.ops;
         self.seconds = if beside { self.seconds.max(other.seconds) } else { self.seconds + other.seconds };
         self.open |= other.open;
+        self.fairness =
+            self.fairness.map_or(other.fairness, |own| Some(own.min(other.fairness.unwrap_or(own))));
         // The bounds are the same: nothing can be refused.
         let _ = self.times.add(&other.times);
     }
 
     /// Operations per second.
     pub(super) fn rate(&self) -> f64 {
-        self.ops as f64 / self.seconds.max(1e-9)
+        rate(self.ops, Duration::from_secs_f64(self.seconds))
     }
 
     /// The times as someone who asks at a steady pace would have seen them. An open loop has measured just that; for a
@@ -142,26 +146,43 @@ where
         let (turns, operation) = (turns.clone(), operation.clone());
         lanes.spawn(async move {
             let mut times: [Histogram<u64>; KINDS] = std::array::from_fn(|_| histogram());
+            let (mut ops, mut last) = (0, turns.began);
             while let Some((number, began)) = turns.next().await {
                 let kind = operation(lane, number).await?;
                 record(&mut times[kind], began);
+                (ops, last) = (ops + 1, Instant::now());
             }
-            Ok::<_, CommandError>(times)
+            Ok::<_, CommandError>((times, rate(ops, last - turns.began)))
         });
     }
     let mut samples: [Sample; KINDS] = std::array::from_fn(|_| Sample::default());
+    let mut rates = Vec::new();
     while let Some(lane) = lanes.join_next().await {
         let of_lane =
             lane.map_err(|error| CommandError::Check(format!("a load ended abnormally: {error}")))?;
-        for (sample, times) in samples.iter_mut().zip(of_lane?) {
+        let (times, rate) = of_lane?;
+        rates.push(rate);
+        for (sample, times) in samples.iter_mut().zip(times) {
             sample.merge(&Sample { ops: times.len(), times, ..Sample::default() }, true);
         }
     }
     let seconds = turns.began.elapsed().as_secs_f64();
     for sample in &mut samples {
         (sample.seconds, sample.open) = (seconds, pace.rate.is_some());
+        sample.fairness = fairness(&rates).filter(|_| pace.rate.is_none());
     }
     Ok(samples)
+}
+
+fn rate(ops: u64, time: Duration) -> f64 {
+    ops as f64 / time.as_secs_f64().max(1e-9)
+}
+
+/// The slowest as a share of the fastest; one alone is compared with nobody.
+fn fairness(rates: &[f64]) -> Option<f64> {
+    let (least, most) =
+        rates.iter().fold((f64::MAX, 0.0_f64), |(least, most), rate| (least.min(*rate), most.max(*rate)));
+    (rates.len() > 1 && most > 0.0).then(|| least / most)
 }
 
 /// Who does what next, and since when it counts.
@@ -249,6 +270,27 @@ mod tests {
         assert_eq!(pace(Limit::Time(Duration::from_secs(3)), Some(50.0)).ops(), Some(150));
         assert_eq!(pace(Limit::Time(Duration::from_secs(3)), None).ops(), None);
         assert_eq!(pace(Limit::Ops(7), Some(50.0)).ops(), Some(7));
+    }
+
+    #[test]
+    fn the_slowest_client_is_compared_with_the_fastest() {
+        for (rates, expected) in [
+            (vec![], None),
+            (vec![7.0], None),
+            (vec![2.0, 4.0, 3.0], Some(0.5)),
+            (vec![0.0, 4.0], Some(0.0)),
+            (vec![0.0, 0.0], None),
+        ] {
+            assert_eq!(fairness(&rates), expected, "{rates:?}");
+        }
+        let of = |fairness| Sample { fairness, ..Sample::default() };
+        let mut all = of(None);
+        for (next, expected) in
+            [(None, None), (Some(0.9), Some(0.9)), (Some(0.5), Some(0.5)), (None, Some(0.5))]
+        {
+            all.merge(&of(next), false);
+            assert_eq!(all.fairness, expected);
+        }
     }
 
     #[tokio::test]
