@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::file::{DirEntry, File, Open, Space};
+use super::file_system::FileSystem;
 use super::net::{Listener, Stream};
 use super::{posix, sim, uring};
 
@@ -129,6 +130,15 @@ impl Io {
             Kind::Uring(body) => body.fsync_dir(path).await,
             Kind::Posix(body) => body.fsync_dir(path).await,
             Kind::Sim(body) => body.fsync_dir(path).await,
+        }
+    }
+
+    /// Opens the file system that the directory `path` lies on, to make all of it durable.
+    pub async fn open_fs(&self, path: &Path) -> io::Result<FileSystem> {
+        match &self.0 {
+            Kind::Uring(body) => body.open_fs(path).await.map(FileSystem::uring),
+            Kind::Posix(body) => body.open_fs(path).await.map(FileSystem::posix),
+            Kind::Sim(body) => body.open_fs(path).await.map(FileSystem::sim),
         }
     }
 

@@ -17,6 +17,7 @@ mod body;
 mod buf;
 mod drain;
 mod file;
+mod file_system;
 mod handle;
 mod net;
 mod page_cache;
@@ -31,6 +32,7 @@ mod uring;
 pub use body::{Body, IoMode, IoModeUnknown, block_on};
 pub use buf::{BUF_ALIGN, Buf, BufPool, Shared};
 pub use file::{DirEntry, File, Open, Space};
+pub use file_system::FileSystem;
 pub use handle::{Elapsed, Io};
 pub use net::{
     LISTEN_BACKLOG, Listener, RecvHalf, SOCKET_BUFFER_BYTES, SOCKET_USER_TIMEOUT, SendHalf, Stream,

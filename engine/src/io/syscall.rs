@@ -65,8 +65,17 @@ pub(super) fn fallocate(file: impl AsFd, len: u64) -> io::Result<()> {
 }
 
 pub(super) fn fsync_dir(path: &Path) -> io::Result<()> {
+    open_dir(path)?.sync_all()
+}
+
+/// Opens a directory; it also stands for its file system.
+pub(super) fn open_dir(path: &Path) -> io::Result<fs::File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    fs::File::from(rustix::fs::open(path, flags, Mode::empty())?).sync_all()
+    Ok(fs::File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+pub(super) fn sync_fs(on: impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(on)?)
 }
 
 pub(super) fn read_dir(path: &Path) -> io::Result<Vec<DirEntry>> {

@@ -105,6 +105,43 @@ fn after_a_failed_sync_the_next_succeeds_and_the_bytes_are_lost() {
 }
 
 #[test]
+fn a_failed_sync_of_the_file_system_loses_what_was_not_durable() {
+    for seed in 0..50 {
+        let world = SimWorld::new(seed);
+        world.write_file(Path::new("/dir/file"), b"old");
+        world.faults().fail(SimOperation::Sync, "/dir", 1);
+        run(&world, async |io| {
+            let file_system = io.open_fs(Path::new("/dir")).await.unwrap();
+            let file = io.open(Path::new("/dir/new"), Open::CREATE).await.unwrap();
+            file.write_at(shared(b"new"), 0..3, 0).await.unwrap();
+            io.rename(Path::new("/dir/new"), Path::new("/dir/file")).await.unwrap();
+            assert_eq!(file_system.sync().await.unwrap_err().raw_os_error(), EIO);
+            file_system.sync().await.unwrap();
+        });
+        world.power_cut();
+        assert_eq!(world.read_file(Path::new("/dir/file")).unwrap(), b"old", "seed {seed}");
+    }
+}
+
+/// As Linux does from 5.8 on: whoever had it open before is told, once.
+#[test]
+fn a_file_system_tells_of_the_write_backs_that_failed_since_it_was_opened() {
+    let world = SimWorld::new(1);
+    world.faults().fail(SimOperation::Sync, "file", 1);
+    run(&world, async |io| {
+        let root = Path::new("/");
+        let before = io.open_fs(root).await.unwrap();
+        let file = io.open(Path::new("/file"), Open::CREATE).await.unwrap();
+        file.write_at(shared(b"new"), 0..3, 0).await.unwrap();
+        file.fdatasync().await.unwrap_err();
+        let after = io.open_fs(root).await.unwrap();
+        after.sync().await.unwrap();
+        assert_eq!(before.sync().await.unwrap_err().raw_os_error(), EIO);
+        before.sync().await.unwrap();
+    });
+}
+
+#[test]
 fn a_full_disk_refuses_growth_and_allows_the_rest() {
     let world = SimWorld::new(1);
     world.faults().capacity(10_000);

@@ -176,6 +176,16 @@ pub(crate) async fn directories_are_synced_and_must_exist(stage: Stage) {
     assert_eq!(file.kind(), ErrorKind::NotADirectory);
 }
 
+pub(crate) async fn file_systems_are_synced_and_must_exist(stage: Stage) {
+    let file_system = stage.io.open_fs(&stage.dir).await.unwrap();
+    write_file(&stage.io, &stage.path("file"), b"x").await;
+    for _ in 0..2 {
+        file_system.sync().await.unwrap();
+    }
+    let file = stage.io.open_fs(&stage.path("file")).await.err().unwrap();
+    assert_eq!(file.kind(), ErrorKind::NotADirectory);
+}
+
 pub(crate) async fn fallocate_and_set_len_make_the_length(stage: Stage) {
     let path = stage.path("file");
     let file = stage.io.open(&path, Open { read: true, ..Open::CREATE }).await.unwrap();
@@ -225,6 +235,7 @@ pub(crate) async fn what_is_missing_is_not_found(stage: Stage) {
         io.create_dir(&inside).await.err(),
         io.read_dir(&path).await.err(),
         io.fsync_dir(&path).await.err(),
+        io.open_fs(&path).await.err(),
         io.free_space(&path).await.err(),
     ];
     for (index, error) in kinds.into_iter().enumerate() {

@@ -47,6 +47,7 @@ on_bodies! {
         rename_replaces,
         unlink_removes_the_name_and_open_files_live_on,
         directories_are_synced_and_must_exist,
+        file_systems_are_synced_and_must_exist,
         fallocate_and_set_len_make_the_length,
         read_dir_is_sorted_and_complete,
         what_is_missing_is_not_found,

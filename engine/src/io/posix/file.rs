@@ -50,6 +50,12 @@ impl Posix {
         on_thread(&self.operations, move || syscall::fsync_dir(&path)).await
     }
 
+    pub(in crate::io) async fn open_fs(&self, path: &Path) -> io::Result<PosixFileSystem> {
+        let path = path.to_owned();
+        let directory = on_thread(&self.operations, move || syscall::open_dir(&path)).await?;
+        Ok(PosixFileSystem { directory: Arc::new(directory), operations: self.operations.clone() })
+    }
+
     pub(in crate::io) async fn free_space(&self, path: &Path) -> io::Result<Space> {
         let path = path.to_owned();
         on_thread(&self.operations, move || syscall::free_space(&path)).await
@@ -121,6 +127,19 @@ impl PosixFile {
     pub(in crate::io) async fn close(self) -> io::Result<()> {
         on_thread(&self.operations, move || drop(self.file)).await;
         Ok(())
+    }
+}
+
+/// An open file system.
+pub(in crate::io) struct PosixFileSystem {
+    directory: Arc<fs::File>,
+    operations: Operations,
+}
+
+impl PosixFileSystem {
+    pub(in crate::io) async fn sync(&self) -> io::Result<()> {
+        let directory = Arc::clone(&self.directory);
+        on_thread(&self.operations, move || syscall::sync_fs(&*directory)).await
     }
 }
 

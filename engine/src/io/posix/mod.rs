@@ -14,7 +14,7 @@ use super::drain::Operations;
 use super::handle::{Io, Kind};
 use super::tasks::Tasks;
 
-pub(super) use file::PosixFile;
+pub(super) use file::{PosixFile, PosixFileSystem};
 pub(super) use net::{PosixListener, PosixRecv, PosixSend, PosixStream};
 
 /// Threads that carry out file operations; more would only queue at the device.

@@ -1,8 +1,10 @@
 //! The disk operations of the simulated world, each atomic and at once. When they happen is `file`'s matter.
 
+use std::cell::Cell;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
+use std::rc::Rc;
 
 use rustix::io::Errno;
 
@@ -20,6 +22,15 @@ pub(super) struct Handle {
     pub(super) inode: Inode,
     pub(super) path: std::path::PathBuf,
     pub(super) how: Open,
+}
+
+/// What a sync of the file system knows of it.
+#[derive(Clone)]
+pub(super) struct FileSystemHandle {
+    boot: u64,
+    path: std::path::PathBuf,
+    /// How many failed write-backs were told, or were there when it was opened.
+    failures_told: Rc<Cell<u64>>,
 }
 
 fn powerless() -> io::Error {
@@ -87,6 +98,31 @@ impl World {
         Ok(())
     }
 
+    pub(super) fn open_fs(&mut self, boot: u64, path: &Path) -> io::Result<FileSystemHandle> {
+        self.admit(boot, SimOperation::Open, path)?;
+        let dir = self.tree.find(path)?;
+        self.tree.names(dir)?;
+        let failures_told = Rc::new(Cell::new(self.write_back_failures));
+        Ok(FileSystemHandle { boot, path: path.to_owned(), failures_told })
+    }
+
+    pub(super) fn sync_fs(&mut self, on: &FileSystemHandle) -> io::Result<()> {
+        let admitted = self.admit(on.boot, SimOperation::Sync, &on.path);
+        if !self.alive(on.boot) {
+            return admitted;
+        }
+        match admitted {
+            Ok(()) if self.plan.lying_syncs => {}
+            Ok(()) => self.tree.sync_all(),
+            Err(error) => {
+                self.tree.sync_all_failed();
+                return Err(error);
+            }
+        }
+        let told = on.failures_told.replace(self.write_back_failures);
+        if told == self.write_back_failures { Ok(()) } else { Err(errno(Errno::IO)) }
+    }
+
     pub(super) fn free_space(&mut self, boot: u64, path: &Path) -> io::Result<Space> {
         self.admit(boot, SimOperation::List, path)?;
         self.tree.find(path)?;
@@ -146,6 +182,7 @@ impl World {
             Ok(()) => content.sync(),
             Err(error) => {
                 content.sync_failed();
+                self.write_back_failures += 1;
                 return Err(error);
             }
         }

@@ -17,7 +17,7 @@ pub enum SimOperation {
     Read,
     /// Writing bytes.
     Write,
-    /// `fdatasync`, and the sync of a directory. After a failed one the bytes are in the cache, clean, and
+    /// `fdatasync`, and the sync of a directory or, by the path it was opened with, of the file system. After a failed one the bytes are in the cache, clean, and
     /// will never reach the disk, though the next sync succeeds.
     Sync,
     /// `fallocate` and `set_len`.

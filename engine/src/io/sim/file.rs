@@ -13,7 +13,7 @@ use crate::io::buf::{Buf, Shared};
 use crate::io::file::{DirEntry, Open, Space};
 
 use super::Sim;
-use super::disk::Handle;
+use super::disk::{FileSystemHandle, Handle};
 use super::world::World;
 
 /// How long a disk operation takes at most.
@@ -49,6 +49,12 @@ impl Sim {
     pub(in crate::io) async fn fsync_dir(&self, path: &Path) -> io::Result<()> {
         let (path, boot) = (path.to_owned(), self.boot);
         self.on_disk(move |world| world.fsync_dir(boot, &path)).await
+    }
+
+    pub(in crate::io) async fn open_fs(&self, path: &Path) -> io::Result<SimFileSystem> {
+        let (path, boot) = (path.to_owned(), self.boot);
+        let handle = self.on_disk(move |world| world.open_fs(boot, &path)).await?;
+        Ok(SimFileSystem { body: self.clone(), handle })
     }
 
     pub(in crate::io) async fn free_space(&self, path: &Path) -> io::Result<Space> {
@@ -129,5 +135,18 @@ impl SimFile {
 
     pub(in crate::io) fn is_direct(&self) -> bool {
         self.handle.how.direct
+    }
+}
+
+/// The file system of the one disk.
+pub(in crate::io) struct SimFileSystem {
+    body: Sim,
+    handle: FileSystemHandle,
+}
+
+impl SimFileSystem {
+    pub(in crate::io) async fn sync(&self) -> io::Result<()> {
+        let handle = self.handle.clone();
+        self.body.on_disk(move |world| world.sync_fs(&handle)).await
     }
 }

@@ -26,7 +26,7 @@ use super::handle::{Io, Kind};
 use super::tasks::Tasks;
 
 pub use faults::{Faults, SimOperation};
-pub(super) use file::SimFile;
+pub(super) use file::{SimFile, SimFileSystem};
 pub(super) use net::{SimListener, SimRecv, SimSend, SimStream};
 pub use world::SimWorld;
 

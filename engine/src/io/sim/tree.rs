@@ -200,6 +200,25 @@ impl Tree {
         self.pending.retain(|change| change.home != dir);
     }
 
+    /// Makes every change and all bytes durable.
+    pub(super) fn sync_all(&mut self) {
+        self.settle(&vec![true; self.pending.len()]);
+        self.contents_mut().for_each(Content::sync);
+    }
+
+    /// A sync of everything failed: whatever was not durable before is lost with the next power cut.
+    pub(super) fn sync_all_failed(&mut self) {
+        self.pending.clear();
+        self.contents_mut().for_each(Content::sync_failed);
+    }
+
+    fn contents_mut(&mut self) -> impl Iterator<Item = &mut Content> {
+        self.nodes.values_mut().filter_map(|node| match node {
+            Node::File(content) => Some(content),
+            Node::Dir { .. } => None,
+        })
+    }
+
     fn settle(&mut self, wanted: &[bool]) {
         let mut wanted = wanted.iter();
         self.pending.retain(|change| {

@@ -32,6 +32,8 @@ pub(super) struct World {
     pub(super) powered: bool,
     /// Counts the starts after a power cut: what was opened in an earlier one is dead.
     pub(super) boot: u64,
+    /// Files whose bytes could not be brought to the disk, so far.
+    pub(super) write_back_failures: u64,
     /// Disk operations so far.
     pub(super) operations: u64,
 }
@@ -48,6 +50,7 @@ impl SimWorld {
             now: Duration::ZERO,
             powered: true,
             boot: 0,
+            write_back_failures: 0,
             operations: 0,
         })))
     }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use monoio::fs::{File, OpenOptions};
 use rustix::fs::OFlags;
@@ -62,6 +63,12 @@ impl Uring {
             result
         })
         .await
+    }
+
+    pub(in crate::io) async fn open_fs(&self, path: &Path) -> io::Result<UringFileSystem> {
+        let path = path.to_owned();
+        let directory = beside_ring(&self.files, move || syscall::open_dir(&path)).await?;
+        Ok(UringFileSystem { directory: Arc::new(directory), operations: self.files.clone() })
     }
 
     pub(in crate::io) async fn free_space(&self, path: &Path) -> io::Result<Space> {
@@ -136,6 +143,19 @@ impl UringFile {
             // An operation that nobody awaits is still underway; the last of them closes the file.
             Err(_) => Ok(()),
         }
+    }
+}
+
+/// An open file system.
+pub(in crate::io) struct UringFileSystem {
+    directory: Arc<fs::File>,
+    operations: Operations,
+}
+
+impl UringFileSystem {
+    pub(in crate::io) async fn sync(&self) -> io::Result<()> {
+        let directory = Arc::clone(&self.directory);
+        beside_ring(&self.operations, move || syscall::sync_fs(&*directory)).await
     }
 }
 

@@ -1,5 +1,5 @@
 //! The io_uring body: monoio on one thread. What the ring has no operation for and can take long (listing a
-//! directory, cutting a file) runs on two threads beside it.
+//! directory, cutting a file, syncing a file system) runs on two threads beside it.
 
 mod file;
 mod lent;
@@ -18,7 +18,7 @@ use super::drain::Operations;
 use super::handle::{Io, Kind};
 use super::tasks::Tasks;
 
-pub(super) use file::UringFile;
+pub(super) use file::{UringFile, UringFileSystem};
 pub(super) use net::{UringListener, UringRecv, UringSend, UringStream};
 
 /// Submission entries of the ring; more operations than that are submitted in turns.
