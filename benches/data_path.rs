@@ -93,7 +93,7 @@ fn read_chunk(body: &Body, rounds: u64) -> Duration {
     let folder = Folder::open(dir.path(), NodeId(1)).expect("a data folder");
     let root = folder.root().to_owned();
     let spent = block_on(body.clone(), |io| async move {
-        let store = ChunkStore::attach(io.clone(), root);
+        let store = ChunkStore::attach(io.clone(), root, None);
         let piece = Buf::alloc(FRAME_PAYLOAD_BYTES_MAX).share();
         let crcs: Vec<_> = block_crcs(&piece).collect();
         write_chunk(&store, ChunkId(1), &piece, &crcs).await;
@@ -123,7 +123,7 @@ fn write_chunks(body: &Body, rounds: u64) -> Duration {
     let folder = Folder::open(dir.path(), NodeId(1)).expect("a data folder");
     let root = folder.root().to_owned();
     let spent = block_on(body.clone(), |io| async move {
-        let store = ChunkStore::attach(io.clone(), root);
+        let store = ChunkStore::attach(io.clone(), root, None);
         let piece = Buf::alloc(FRAME_PAYLOAD_BYTES_MAX).share();
         let crcs: Vec<_> = block_crcs(&piece).collect();
         let mut spent = Duration::ZERO;

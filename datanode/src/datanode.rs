@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use distrifs_engine::io::Body;
-use distrifs_engine::store::{Folder, StoreError};
+use distrifs_engine::io::{Body, block_on};
+use distrifs_engine::store::StoreError;
+use distrifs_engine::store::journal::{Journal, JournalDriver, Recovered, SEGMENT_BYTES_DEFAULT};
 use distrifs_proto::latency::{Delay, Stages};
 use distrifs_proto::types::{HostPort, NodeId};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -34,6 +36,8 @@ const EVENTS_MAX: usize = 4096;
 const TASK_STOP_MAX: Duration = Duration::from_secs(2);
 /// How long the shards may take to end: their grace for open writes, and some for the operations in flight.
 const SHARD_STOP_MAX: Duration = Duration::from_secs(10);
+/// How long the journals may take to make their chunks' files durable; what they do not manage the next start does.
+const JOURNAL_STOP_MAX: Duration = Duration::from_secs(10);
 const STOP_POLL: Duration = Duration::from_millis(5);
 
 /// Why a datanode did not start.
@@ -81,6 +85,7 @@ pub struct Datanode {
     stop: watch::Sender<bool>,
     shards: Vec<mpsc::Sender<ShardCommand>>,
     threads: Vec<JoinHandle<()>>,
+    journals: Vec<Journal>,
     tasks: Vec<Task<()>>,
     failure: oneshot::Receiver<String>,
 }
@@ -97,7 +102,7 @@ impl Datanode {
         let body = config.io.resolve().map_err(|source| StartError::System { what: "I/O body", source })?;
         let (folders, inventory) = Folders::open(&config.data_dirs)?.scan(&body).await?;
         let identity = folders.identity();
-        let Folders { serving: folders, left_out, in_quarantine, witness, .. } = folders;
+        let Folders { serving: folders, journals, left_out, in_quarantine, witness, .. } = folders;
         let latency = shard_latency(&config)?;
         let node = Arc::new(Node::new(identity.node, identity.cluster, witness.epoch, folders.len()));
         Counters::add(&node.counters.folders_left_out, left_out.len() as u64);
@@ -117,7 +122,10 @@ impl Datanode {
         let (stop, stopped) = watch::channel(false);
         let (fail, failure) = mpsc::channel(1);
         let (tell, events) = mpsc::channel(EVENTS_MAX);
-        let (shards, threads) = start_shards(&config, &body, &node, &folders, &tell, &fail)?;
+        let journals = start_journals(&body, &node, journals, &fail)?;
+        let roots = folders.iter().map(|folder| folder.root().to_owned());
+        let with_journals: Vec<_> = roots.zip(journals.iter().cloned()).collect();
+        let (shards, threads) = start_shards(&config, &body, &node, &with_journals, &tell, &fail)?;
         let control = Control {
             node: node.clone(),
             folders,
@@ -167,7 +175,7 @@ impl Datanode {
             }));
         }
         let failure = first_failure(failure);
-        Ok(Self { node, data_address, http_address, stop, shards, threads, tasks, failure })
+        Ok(Self { node, data_address, http_address, stop, shards, threads, journals, tasks, failure })
     }
 
     /// Its identity, the same for its whole life.
@@ -211,6 +219,15 @@ impl Datanode {
                 break;
             }
             tokio::time::sleep(STOP_POLL).await;
+        }
+        // After the shards: nobody appends any more. Their threads end with their answer.
+        let deadline = tokio::time::Instant::now() + JOURNAL_STOP_MAX;
+        for journal in &self.journals {
+            match tokio::time::timeout_at(deadline, journal.stop()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a journal is left for the next start"),
+                Err(_) => tracing::error!("a journal does not end: it is left for the next start"),
+            }
         }
         for mut task in self.tasks {
             match tokio::time::timeout(TASK_STOP_MAX, &mut task).await {
@@ -256,7 +273,7 @@ fn start_shards(
     config: &DatanodeConfig,
     body: &Body,
     node: &Arc<Node>,
-    folders: &[Folder],
+    folders: &[(PathBuf, Journal)],
     events: &mpsc::Sender<shard::ShardEvent>,
     fail: &mpsc::Sender<String>,
 ) -> Result<Shards, StartError> {
@@ -266,31 +283,60 @@ fn start_shards(
         let (command, commands) = mpsc::channel(SHARD_QUEUE_MAX);
         let shard_config = ShardConfig {
             index,
-            roots: folders.iter().map(|f| f.root().to_owned()).collect(),
+            folders: folders.to_vec(),
             node: node.clone(),
             events: events.clone(),
             socket_timeout: config.socket_timeout,
         };
         let (body, fail) = (body.clone(), fail.clone());
-        let spawned = std::thread::Builder::new()
-            .name(format!("shard-{index}"))
-            .spawn(move || told(index, &fail, || shard::run(body, shard_config, commands)));
+        let spawned = std::thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
+            told(&format!("shard {index}"), &fail, || shard::run(body, shard_config, commands));
+        });
         threads.push(spawned.map_err(|source| StartError::System { what: "shard thread", source })?);
         shards.push(command);
     }
     Ok((shards, threads))
 }
 
-/// Runs a shard and tells how it failed. A panic too: a datanode that goes on without one of its shards would refuse
-/// every connection that is that one's turn.
-fn told(index: usize, fail: &mpsc::Sender<String>, shard: impl FnOnce() -> io::Result<()>) {
-    let reason = match catch_unwind(AssertUnwindSafe(shard)) {
+/// Starts the journal of each folder, on a thread of its own: all shards share it.
+fn start_journals(
+    body: &Body,
+    node: &Arc<Node>,
+    recovered: Vec<Recovered>,
+    fail: &mpsc::Sender<String>,
+) -> Result<Vec<Journal>, StartError> {
+    let start = |(disk, recovered): (usize, Recovered)| {
+        let counters = node.disks[disk].store.clone();
+        let (journal, driver) = Journal::new(recovered, SEGMENT_BYTES_DEFAULT, rand::random(), counters);
+        let (body, node, fail) = (body.clone(), node.clone(), fail.clone());
+        std::thread::Builder::new()
+            .name(format!("journal-{disk}"))
+            .spawn(move || told(&format!("journal {disk}"), &fail, || run_journal(body, driver, &node, disk)))
+            .map_err(|source| StartError::System { what: "journal thread", source })?;
+        Ok(journal)
+    };
+    recovered.into_iter().enumerate().map(start).collect()
+}
+
+fn run_journal(body: Body, driver: JournalDriver, node: &Node, disk: usize) -> io::Result<()> {
+    block_on(body, |io| {
+        driver.run(io, |error| {
+            tracing::error!(%error, "takes no more writes");
+            node.disks[disk].suspect();
+        })
+    })
+}
+
+/// Runs a shard or a journal and tells how it failed. A panic too: a datanode that goes on without one of its shards
+/// would refuse every connection that is that one's turn.
+fn told(name: &str, fail: &mpsc::Sender<String>, thread: impl FnOnce() -> io::Result<()>) {
+    let reason = match catch_unwind(AssertUnwindSafe(thread)) {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
         Err(_) => "panicked; the lines above say where".into(),
     };
     // The first reason is told; a second one finds the place taken.
-    let _ = fail.try_send(format!("shard {index}: {reason}"));
+    let _ = fail.try_send(format!("{name}: {reason}"));
 }
 
 /// Takes an address. Without SO_REUSEPORT, so that a port in use is noticed.
@@ -324,11 +370,11 @@ mod tests {
     #[test]
     fn a_shard_that_fails_or_panics_is_told() {
         let (fail, mut reasons) = mpsc::channel(1);
-        told(0, &fail, || Ok(()));
+        told("shard 0", &fail, || Ok(()));
         assert!(reasons.try_recv().is_err());
-        told(1, &fail, || Err(io::Error::other("no ring")));
+        told("shard 1", &fail, || Err(io::Error::other("no ring")));
         assert_eq!(reasons.try_recv().as_deref(), Ok("shard 1: no ring"));
-        told(2, &fail, || panic!("a broken promise"));
+        told("shard 2", &fail, || panic!("a broken promise"));
         assert!(reasons.try_recv().is_ok_and(|reason| reason.starts_with("shard 2: panicked")));
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use distrifs_engine::io::{Body, block_on};
+use distrifs_engine::store::journal::Recovered;
 use distrifs_engine::store::{
     ChunkStore, Folder, Identity, Inventory as FolderInventory, StoreError, Witness,
 };
@@ -16,6 +17,8 @@ use crate::datanode::StartError;
 #[derive(Debug)]
 pub(crate) struct Folders {
     pub(crate) serving: Vec<Folder>,
+    /// Their journals, once they were scanned.
+    pub(crate) journals: Vec<Recovered>,
     /// Their disk failed at the start. What they hold counts as lost until a start on which it works.
     pub(crate) left_out: Vec<PathBuf>,
     /// Chunks in the quarantine of those that serve.
@@ -37,6 +40,7 @@ impl Folders {
         let fresh = Identity { node: NodeId(rand::random_range(1..=u64::MAX)), cluster: None };
         let mut folders = Self {
             serving: Vec::new(),
+            journals: Vec::new(),
             left_out: Vec::new(),
             in_quarantine: 0,
             witness: Witness::default(),
@@ -61,18 +65,19 @@ impl Folders {
         self.serving[0].identity()
     }
 
-    /// Lists what the folders hold, on a thread of its own, and leaves those out that cannot be listed.
+    /// Brings back what is in the journals of the folders and lists what they hold, on a thread of its own; leaves those
+    /// out with which that cannot be done.
     ///
     /// # Errors
     /// [`StartError::Store`] when none is left, [`StartError::System`].
     pub(crate) async fn scan(mut self, body: &Body) -> Result<(Self, Inventory), StartError> {
         let roots: Vec<_> = self.serving.iter().map(|folder| folder.root().to_owned()).collect();
-        let (body, cluster) = (body.clone(), self.identity().cluster);
+        let (body, owner) = (body.clone(), self.identity());
         let scanned = tokio::task::spawn_blocking(move || {
             block_on(body, |io| async move {
                 let mut found = Vec::with_capacity(roots.len());
                 for root in roots {
-                    found.push(list(&ChunkStore::attach(io.clone(), root), cluster).await);
+                    found.push(list(&ChunkStore::attach(io.clone(), root, None), owner).await);
                 }
                 found
             })
@@ -82,8 +87,9 @@ impl Folders {
         let mut listed = Vec::with_capacity(found.len());
         for (folder, found) in std::mem::take(&mut self.serving).into_iter().zip(found) {
             match found {
-                Ok(found) => {
+                Ok((journal, found)) => {
                     self.serving.push(folder);
+                    self.journals.push(journal);
                     listed.push(found);
                 }
                 Err(error) => self.leave_out(folder.root(), error)?,
@@ -180,12 +186,14 @@ fn take(dir: &Path, owner: Identity) -> Result<(Folder, Witness), StartError> {
     Ok((folder, witness))
 }
 
-async fn list(store: &ChunkStore, cluster: Option<ClusterId>) -> Result<FolderInventory, StoreError> {
+async fn list(store: &ChunkStore, owner: Identity) -> Result<(Recovered, FolderInventory), StoreError> {
     store.clear_tmp().await?;
-    match cluster {
-        Some(cluster) => store.inventory(cluster).await,
-        None => Ok(FolderInventory::default()),
-    }
+    let journal = store.replay(owner.node, owner.cluster).await?;
+    let found = match owner.cluster {
+        Some(cluster) => store.inventory(cluster).await?,
+        None => FolderInventory::default(),
+    };
+    Ok((journal, found))
 }
 
 #[cfg(test)]

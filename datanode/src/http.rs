@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use distrifs_engine::store;
 
 use crate::node::Node;
 
@@ -56,6 +57,14 @@ fn metrics(node: &Node, io_body: &str) -> String {
         let value = value.load(Ordering::Relaxed);
         // Writing to a String cannot fail.
         let _ = writeln!(out, "# TYPE distrifs_datanode_{name} {kind}\ndistrifs_datanode_{name} {value}");
+    }
+    for (name, of) in [
+        ("syncs_total", store::Counters::syncs as fn(&store::Counters) -> u64),
+        ("journal_records_total", store::Counters::journal_records),
+        ("journal_syncs_total", store::Counters::journal_syncs),
+    ] {
+        let value: u64 = node.disks.iter().map(|disk| of(&disk.store)).sum();
+        let _ = writeln!(out, "# TYPE distrifs_datanode_{name} counter\ndistrifs_datanode_{name} {value}");
     }
     let _ = writeln!(out, "# TYPE distrifs_datanode_info gauge");
     let _ = writeln!(out, "distrifs_datanode_info{{node=\"{}\",io=\"{io_body}\"}} 1", node.id);

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use distrifs_engine::store;
 use distrifs_proto::frame::LatencyReport;
 use distrifs_proto::latency::{Stages, TraceRing};
 use distrifs_proto::types::{ClusterId, Epoch, NodeId};
@@ -38,6 +39,8 @@ pub(crate) struct Disk {
     capacity: AtomicU64,
     /// The commits of late, in microseconds.
     commit_us: AtomicU64,
+    /// What its stores and its journal count.
+    pub(crate) store: Arc<store::Counters>,
 }
 
 /// What happened since the start.

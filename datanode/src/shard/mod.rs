@@ -29,6 +29,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use distrifs_engine::io::{Body, Io, block_on};
+use distrifs_engine::store::journal::Journal;
 use distrifs_engine::store::{ChunkStore, ReplicaInfo, StoreError};
 use distrifs_proto::frame::{ErrorBody, patience};
 use distrifs_proto::latency::Stages;
@@ -106,7 +107,8 @@ pub(crate) enum ShardEvent {
 /// What a shard is made of.
 pub(crate) struct ShardConfig {
     pub(crate) index: usize,
-    pub(crate) roots: Vec<PathBuf>,
+    /// The data folders and the journal of each.
+    pub(crate) folders: Vec<(PathBuf, Journal)>,
     pub(crate) node: Arc<Node>,
     pub(crate) events: mpsc::Sender<ShardEvent>,
     pub(crate) socket_timeout: Duration,
@@ -135,12 +137,12 @@ pub(crate) fn run(body: Body, config: ShardConfig, commands: mpsc::Receiver<Shar
 }
 
 async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCommand>) -> io::Result<()> {
-    let attach = |root| ChunkStore::attach(io.clone(), root);
+    let attach = |(root, journal)| ChunkStore::attach(io.clone(), root, Some(journal));
     let shards = config.node.latency.get().map(Vec::as_slice).unwrap_or_default();
     let shard = Rc::new(Shard {
         latency: shards.get(config.index).cloned().unwrap_or_default(),
         node: config.node,
-        disks: config.roots.into_iter().map(attach).collect(),
+        disks: config.folders.into_iter().map(attach).collect(),
         buffers: Buffers::new()?,
         peers: PeerPool::new(io.clone(), patience(config.socket_timeout, 0)),
         readers: RefCell::default(),

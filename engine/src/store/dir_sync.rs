@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::Counters;
 use crate::io::Io;
 
 type Outcome = Result<(), (io::ErrorKind, String)>;
@@ -18,13 +20,14 @@ type Outcome = Result<(), (io::ErrorKind, String)>;
 #[derive(Clone)]
 pub(super) struct DirSync {
     io: Io,
+    counters: Arc<Counters>,
     /// Those who wait for the next sync of a directory; an entry exists while a sync of it runs.
     waiting: Rc<RefCell<HashMap<PathBuf, Vec<oneshot::Sender<Outcome>>>>>,
 }
 
 impl DirSync {
-    pub(super) fn new(io: Io) -> Self {
-        Self { io, waiting: Rc::default() }
+    pub(super) fn new(io: Io, counters: Arc<Counters>) -> Self {
+        Self { io, counters, waiting: Rc::default() }
     }
 
     /// Makes the entries of `dir` that are there now durable.
@@ -60,6 +63,7 @@ impl DirSync {
                     }
                 }
             };
+            self.counters.synced();
             let outcome = self.io.fsync_dir(&dir).await.map_err(|e| (e.kind(), e.to_string()));
             for tell in group {
                 // Whoever no longer waits does not need to know.

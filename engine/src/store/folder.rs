@@ -2,7 +2,7 @@
 //!
 //! Both files are short text for people, closed by their own checksum:
 //! ```text
-//! distrifs-datanode 1
+//! distrifs-datanode 2                           1: without a journal; it becomes 2 when it is opened
 //! cluster 00000000000000000000000000000000     zeros until the node has joined a cluster
 //! node 0123456789abcdef
 //! crc32c 89abcdef
@@ -33,7 +33,10 @@ const WITNESS_FILE: &str = "WITNESS";
 const LOCK_FILE: &str = "lock";
 const VERSION_MAGIC: &str = "distrifs-datanode";
 const WITNESS_MAGIC: &str = "distrifs-witness";
-const LAYOUT_VERSION: &str = "1";
+/// Of the folder. A build that knows only 1 would ignore the journal, and must not open it.
+const LAYOUT_VERSION: &str = "2";
+const LAYOUT_VERSION_BEFORE: &str = "1";
+const WITNESS_VERSION: &str = "1";
 const TEXT_BYTES_MAX: u64 = 4096;
 
 /// Whose folder it is.
@@ -98,7 +101,8 @@ impl Folder {
     ///
     /// # Errors
     /// [`StoreError::Folder`] when another process holds it, when it has other things in it, when something in it is
-    /// a symbolic link or missing, or when it was written by a newer version; [`StoreError::Io`].
+    /// a symbolic link or missing, or when it was written by a newer version; [`StoreError::Io`]. One of an older
+    /// version is not one any more afterwards.
     pub fn open(root: &Path, fresh_node: NodeId) -> Result<Self, StoreError> {
         match fs::create_dir_all(root) {
             Ok(()) => {}
@@ -131,6 +135,7 @@ impl Folder {
         let identity = match read_version(&version_path)? {
             Some(identity) => {
                 check_dirs(&root)?;
+                upgrade(&version_path, identity)?;
                 identity
             }
             None => {
@@ -196,7 +201,7 @@ impl Folder {
         let path = self.root.join(WITNESS_FILE);
         let Witness { epoch, lsn, history } = seen;
         let content = close(&format!(
-            "{WITNESS_MAGIC} {LAYOUT_VERSION}\nepoch {epoch}\nlsn {lsn}\nhistory {history}\n"
+            "{WITNESS_MAGIC} {WITNESS_VERSION}\nepoch {epoch}\nlsn {lsn}\nhistory {history}\n"
         ));
         // On a full disk as well: the orders that this is written for may be to delete.
         durable_file::replace_or_overwrite(&path, content.as_bytes())
@@ -273,13 +278,33 @@ fn check_dirs(root: &Path) -> Result<(), StoreError> {
         }
     }
     // Nothing that counts is in these; whoever looked through the quarantine may have removed it.
-    for dir in [root.join(layout::TMP), root.join(layout::QUARANTINE)] {
-        if !is_there(&dir, Kind::Directory)? {
-            fs::create_dir(&dir).map_err(|e| StoreError::io("create directory", &dir, e))?;
-            durable_file::sync_dir(root).map_err(|e| StoreError::sync("directory", root, e))?;
+    for name in [layout::TMP, layout::QUARANTINE, layout::JOURNAL] {
+        let dir = root.join(name);
+        if is_there(&dir, Kind::Directory)? {
+            continue;
+        }
+        match fs::create_dir(&dir).map_err(|e| StoreError::io("create directory", &dir, e)) {
+            Ok(()) => durable_file::sync_dir(root).map_err(|e| StoreError::sync("directory", root, e))?,
+            // A full disk is an ordinary state, and a folder can do without this one.
+            Err(StoreError::NoSpace { .. }) if name == layout::JOURNAL => {
+                tracing::warn!(path = %dir.display(), "no room for a journal");
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Makes a folder of the version before, durably, one of this version.
+fn upgrade(path: &Path, identity: Identity) -> Result<(), StoreError> {
+    let text = durable_file::read_text(path, TEXT_BYTES_MAX).map_err(|e| unreadable(path, e))?;
+    let first = text.lines().next().unwrap_or_default();
+    if first == format!("{VERSION_MAGIC} {LAYOUT_VERSION}") {
+        return Ok(());
+    }
+    // On a full disk as well: it is served all the same.
+    durable_file::replace_or_overwrite(path, version_text(identity).as_bytes())
+        .map_err(|e| StoreError::io("write", path, e))
 }
 
 fn format(root: &Path, identity: Identity) -> Result<(), StoreError> {
@@ -287,7 +312,8 @@ fn format(root: &Path, identity: Identity) -> Result<(), StoreError> {
     for entry in listing {
         let name = entry.map_err(|e| StoreError::io("list", root, e))?.file_name();
         // What an interrupted formatting, or a fresh file system, leaves behind.
-        let ours = [LOCK_FILE, layout::CHUNKS, layout::TMP, layout::QUARANTINE, "lost+found"];
+        let ours =
+            [LOCK_FILE, layout::CHUNKS, layout::TMP, layout::QUARANTINE, layout::JOURNAL, "lost+found"];
         if !ours.iter().any(|&own| name == own) && !durable_file::is_temporary(&name) {
             let why = format!(
                 "has {name:?} in it but no {VERSION_FILE} file: not a datanode's folder; choose an empty one"
@@ -295,8 +321,8 @@ fn format(root: &Path, identity: Identity) -> Result<(), StoreError> {
             return Err(StoreError::Folder { path: root.to_owned(), why });
         }
     }
-    let (tmp, quarantine) = (root.join(layout::TMP), root.join(layout::QUARANTINE));
-    let dirs: Vec<PathBuf> = chunk_dirs(root).chain([tmp, quarantine]).collect();
+    let others = [layout::TMP, layout::QUARANTINE, layout::JOURNAL].map(|name| root.join(name));
+    let dirs: Vec<PathBuf> = chunk_dirs(root).chain(others).collect();
     for dir in &dirs {
         is_there(dir, Kind::Directory)?;
     }
@@ -317,9 +343,13 @@ fn format(root: &Path, identity: Identity) -> Result<(), StoreError> {
 
 fn write_version(root: &Path, identity: Identity) -> Result<(), StoreError> {
     let path = root.join(VERSION_FILE);
+    let text = version_text(identity);
+    durable_file::replace(&path, text.as_bytes()).map_err(|e| StoreError::io("write", &path, e))
+}
+
+fn version_text(identity: Identity) -> String {
     let cluster = identity.cluster.unwrap_or_default();
-    let body = format!("{VERSION_MAGIC} {LAYOUT_VERSION}\ncluster {cluster}\nnode {}\n", identity.node);
-    durable_file::replace(&path, close(&body).as_bytes()).map_err(|e| StoreError::io("write", &path, e))
+    close(&format!("{VERSION_MAGIC} {LAYOUT_VERSION}\ncluster {cluster}\nnode {}\n", identity.node))
 }
 
 /// The text with its checksum as the last line.
@@ -337,13 +367,17 @@ fn read_version(path: &Path) -> Result<Option<Identity>, StoreError> {
 }
 
 /// The values of the lines between the magic and the checksum, in order.
-fn parse_text<const N: usize>(text: &str, magic: &str, keys: [&str; N]) -> Result<[String; N], String> {
+fn parse_text<const N: usize>(
+    text: &str,
+    magic: &str,
+    versions: &[&str],
+    keys: [&str; N],
+) -> Result<[String; N], String> {
     let first = text.lines().next().unwrap_or_default();
     let version = first.strip_prefix(magic).map(str::trim).ok_or(format!("does not begin with {magic:?}"))?;
-    if version != LAYOUT_VERSION {
-        return Err(format!(
-            "layout version {version:?}: this build knows {LAYOUT_VERSION}; use a newer DistriFS"
-        ));
+    if !versions.contains(&version) {
+        let known = versions.join(" and ");
+        return Err(format!("layout version {version:?}: this build knows {known}; use a newer DistriFS"));
     }
     let body_end = text.rfind("crc32c ").ok_or("has no checksum")?;
     let (body, last) = text.split_at(body_end);
@@ -364,14 +398,15 @@ fn parse_text<const N: usize>(text: &str, magic: &str, keys: [&str; N]) -> Resul
 }
 
 fn parse_version(text: &str) -> Result<Identity, String> {
-    let [cluster, node] = parse_text(text, VERSION_MAGIC, ["cluster", "node"])?;
+    let versions = [LAYOUT_VERSION_BEFORE, LAYOUT_VERSION];
+    let [cluster, node] = parse_text(text, VERSION_MAGIC, &versions, ["cluster", "node"])?;
     let cluster: ClusterId = cluster.parse().map_err(|e| format!("{e}"))?;
     let node = node.parse().map_err(|e| format!("{e}"))?;
     Ok(Identity { node, cluster: (cluster != ClusterId::default()).then_some(cluster) })
 }
 
 fn parse_witness(text: &str) -> Result<Witness, String> {
-    let [epoch, lsn] = parse_text(text, WITNESS_MAGIC, ["epoch", "lsn"])?;
+    let [epoch, lsn] = parse_text(text, WITNESS_MAGIC, &[WITNESS_VERSION], ["epoch", "lsn"])?;
     let history = text.lines().find_map(|line| line.strip_prefix("history ")).unwrap_or("0");
     let number = |text: &str| text.parse::<u64>().map_err(|e| format!("{text:?}: {e}"));
     Ok(Witness { epoch: Epoch(number(&epoch)?), lsn: Lsn(number(&lsn)?), history: Epoch(number(history)?) })
@@ -411,6 +446,28 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), golden);
         fs::write(&path, "distrifs-witness 1\nepoch 3\nlsn 44\ncrc32c b7d3e330\n").unwrap();
         assert_eq!(folder.witness().unwrap(), Witness { history: Epoch(0), ..seen });
+    }
+
+    #[test]
+    fn a_folder_of_the_version_before_becomes_one_of_this_version() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()).unwrap());
+        let path = dir.path().join(VERSION_FILE);
+        let golden = "distrifs-datanode 2\ncluster 00000000000000000000000000000000\nnode 0000000000000007\n\
+                      crc32c 797ede17\n";
+        assert_eq!(fs::read_to_string(&path).unwrap(), golden);
+        let body = golden.replace("datanode 2", "datanode 1").split("crc32c").next().unwrap().to_owned();
+        for full in [false, true] {
+            fs::write(&path, close(&body)).unwrap();
+            fs::remove_dir(dir.path().join("journal")).unwrap();
+            if full {
+                // As on a full disk, there is no place for a new file.
+                fs::create_dir(dir.path().join("VERSION.new")).unwrap();
+            }
+            assert_eq!(open(dir.path()).unwrap().identity().node, NodeId(7));
+            assert_eq!(fs::read_to_string(&path).unwrap(), golden, "full: {full}");
+            assert!(dir.path().join("journal").is_dir());
+        }
     }
 
     #[test]
@@ -455,7 +512,7 @@ mod tests {
         let version = dir.path().join(VERSION_FILE);
         let text = fs::read_to_string(&version).unwrap();
         for (damaged, complaint) in [
-            (text.replace("datanode 1", "datanode 2"), "newer"),
+            (text.replace("datanode 2", "datanode 3"), "newer"),
             (text.replace("node 0", "node 1"), "checksum"),
             (text[..text.len() - 3].to_owned(), "checksum"),
             ("hello\n".to_owned(), "does not begin"),
@@ -472,7 +529,8 @@ mod tests {
     /// R23: whatever stands in the place of our files and directories, nothing elsewhere changes.
     #[test]
     fn what_is_no_plain_file_or_directory_is_refused_and_nothing_behind_it_touched() {
-        let names = [LOCK_FILE, VERSION_FILE, WITNESS_FILE, "chunks", "chunks/7f", "tmp", "quarantine"];
+        let names =
+            [LOCK_FILE, VERSION_FILE, WITNESS_FILE, "chunks", "chunks/7f", "tmp", "quarantine", "journal"];
         for (name, formatted) in names.iter().flat_map(|&name| [(name, true), (name, false)]) {
             let dir = tempfile::tempdir().unwrap();
             let (root, elsewhere) = (dir.path().join("data"), dir.path().join("elsewhere"));
@@ -542,11 +600,11 @@ mod tests {
     fn what_is_missing_is_refused_or_made_anew() {
         let dir = tempfile::tempdir().unwrap();
         drop(open(dir.path()).unwrap());
-        for name in ["tmp", "quarantine"] {
+        for name in ["tmp", "quarantine", "journal"] {
             fs::remove_dir(dir.path().join(name)).unwrap();
         }
         drop(open(dir.path()).unwrap());
-        assert!(dir.path().join("tmp").is_dir() && dir.path().join("quarantine").is_dir());
+        assert!(["tmp", "quarantine", "journal"].iter().all(|name| dir.path().join(name).is_dir()));
         fs::remove_dir(dir.path().join("chunks/a0")).unwrap();
         let text = open(dir.path()).unwrap_err().to_string();
         assert!(text.contains("chunks/a0: is missing"), "{text}");

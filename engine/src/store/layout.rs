@@ -8,6 +8,7 @@ use distrifs_proto::types::ChunkId;
 pub(super) const CHUNKS: &str = "chunks";
 pub(super) const TMP: &str = "tmp";
 pub(super) const QUARANTINE: &str = "quarantine";
+pub(super) const JOURNAL: &str = "journal";
 /// Directories below `chunks/`.
 pub(super) const CHUNK_DIRS: u64 = 256;
 

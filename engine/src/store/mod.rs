@@ -7,19 +7,23 @@
 //! chunks/XX/chunk-<16 hex>.meta its sidecar                           (sidecar.rs)
 //! chunks/XX/chunk-<16 hex>.bad  empty: the replica was found damaged
 //! tmp/                          what is not committed; emptied at start
+//! journal/                      small chunks whose files are not durable yet   (journal/)
 //! quarantine/                   what does not fit together; kept for a person
 //! ```
 //!
 //! A chunk exists from the moment its data file's name is durable in `chunks/`, which is the last step of
-//! [`commit`](ChunkWriter::commit). Its length and checksums come from the sidecar, never from the file's size.
+//! [`commit`](ChunkWriter::commit). A small one exists once its record is durable in the journal: whatever a crash does
+//! to its files, the next start ([`replay`](ChunkStore::replay)) brings them back. Its length and checksums come from the sidecar, never from the file's size.
 //! A store never overwrites a committed chunk.
 //!
 //! Each shard has a [`ChunkStore`] of its own on the same folder; they share nothing but the file system. That two
 //! writers cannot make the same chunk is held by the exclusive creation of its name in `tmp/`.
 
+mod counters;
 mod dir_sync;
 mod error;
 mod folder;
+pub mod journal;
 mod layout;
 mod reader;
 mod scan;
@@ -29,12 +33,15 @@ mod writer;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
-use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, GenerationStamp};
+use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, GenerationStamp, NodeId};
 
 use crate::io::{Io, Open, Space};
 use dir_sync::DirSync;
+use journal::{Journal, Recovered};
 
+pub use counters::Counters;
 pub use error::StoreError;
 pub use folder::{Folder, Identity, Witness};
 pub use reader::ChunkReader;
@@ -61,14 +68,18 @@ pub struct ChunkStore {
     io: Io,
     root: Rc<Path>,
     dir_sync: DirSync,
+    journal: Option<Journal>,
+    counters: Arc<Counters>,
 }
 
 impl ChunkStore {
-    /// A store on a folder that [`Folder::open`] prepared.
+    /// A store on a folder that [`Folder::open`] prepared. Its small chunks go through the journal, the same one for
+    /// all stores of the folder; without one they are committed as the others. Whoever ever used one deletes with it.
     #[must_use]
-    pub fn attach(io: Io, root: PathBuf) -> Self {
-        let dir_sync = DirSync::new(io.clone());
-        Self { io, root: root.into(), dir_sync }
+    pub fn attach(io: Io, root: PathBuf, journal: Option<Journal>) -> Self {
+        let counters = journal.as_ref().map_or_else(Arc::default, |it| it.counters().clone());
+        let dir_sync = DirSync::new(io.clone(), counters.clone());
+        Self { io, root: root.into(), dir_sync, journal, counters }
     }
 
     /// Where it is.
@@ -120,11 +131,13 @@ impl ChunkStore {
     /// Deletes a chunk of this or a lower generation; one that is not there is done. Durable when it returns.
     ///
     /// # Errors
-    /// [`StoreError::NewerGeneration`] when the replica is of a higher one; [`StoreError::Io`].
+    /// [`StoreError::NewerGeneration`] when the replica is of a higher one; [`StoreError::SyncFailed`],
+    /// [`StoreError::Io`].
     pub async fn delete(&self, chunk: ChunkId, up_to: GenerationStamp) -> Result<(), StoreError> {
         let data = layout::data_path(&self.root, chunk);
         let meta = layout::meta_path(&self.root, chunk);
         self.check_not_newer(chunk, up_to).await?;
+        self.settle(chunk).await?;
         // Data first: while its name is there the chunk exists, and must have its sidecar.
         // The mark goes last: it must not be lost before what it speaks of.
         let mark = layout::mark_path(&self.root, chunk);
@@ -149,11 +162,20 @@ impl ChunkStore {
     /// As [`delete`](Self::delete).
     pub async fn quarantine(&self, chunk: ChunkId, up_to: GenerationStamp) -> Result<(), StoreError> {
         self.check_not_newer(chunk, up_to).await?;
+        self.settle(chunk).await?;
         scan::quarantine(&self.io, &self.root, chunk, layout::chunk_dir_number(chunk), (true, true)).await?;
         self.remove_mark(&layout::mark_path(&self.root, chunk)).await?;
         let to = self.root.join(layout::QUARANTINE);
         self.dir_sync.sync(&to).await.map_err(|e| StoreError::sync("directory", &to, e))?;
         self.sync_dir_of(chunk).await
+    }
+
+    /// What goes must not come back with the journal.
+    async fn settle(&self, chunk: ChunkId) -> Result<(), StoreError> {
+        match &self.journal {
+            Some(journal) => journal.settle(chunk).await,
+            None => Ok(()),
+        }
     }
 
     async fn check_not_newer(&self, chunk: ChunkId, up_to: GenerationStamp) -> Result<(), StoreError> {
@@ -219,6 +241,16 @@ impl ChunkStore {
     /// [`StoreError::Io`] when a directory cannot be read.
     pub async fn inventory(&self, cluster: ClusterId) -> Result<Inventory, StoreError> {
         scan::inventory(&self.io, &self.root, cluster).await
+    }
+
+    /// Brings back the small chunks whose files a crash may have damaged. For the start, after
+    /// [`clear_tmp`](Self::clear_tmp) and before anything else; `node` and `cluster` are the folder's.
+    ///
+    /// # Errors
+    /// [`StoreError::Folder`] for a journal that is not this folder's or a newer one, [`StoreError::NoSpace`],
+    /// [`StoreError::SyncFailed`], [`StoreError::Io`]. The journal is then as it was.
+    pub async fn replay(&self, node: NodeId, cluster: Option<ClusterId>) -> Result<Recovered, StoreError> {
+        journal::replay(&self.io, &self.root, node, cluster).await
     }
 
     /// Removes what was not committed before a crash.

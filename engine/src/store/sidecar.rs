@@ -183,7 +183,7 @@ impl Sidecar {
 
     /// Bytes of the sidecar of a chunk of `length` bytes.
     #[must_use]
-    pub fn encoded_bytes(length: u64) -> usize {
+    pub const fn encoded_bytes(length: u64) -> usize {
         SIDECAR_HEADER_BYTES + length.div_ceil(BLOCK_BYTES as u64) as usize * 4
     }
 }

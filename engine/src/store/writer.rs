@@ -4,15 +4,20 @@
 //! acknowledged chunks; with it none of 135):
 //! data in `tmp/` → sidecar in `tmp/` → both synced → sidecar renamed → data renamed → directory synced.
 //! A failed sync is never tried again: the kernel has dropped the dirty pages, and a second one would lie.
+//!
+//! A small chunk is made durable by the folder's [journal](super::journal), which costs its group one sync:
+//! data in `tmp/` → sidecar in `tmp/`, record in the journal, **durable** → sidecar renamed → data renamed → token
+//! dropped. None of its own files is synced here. Where there is no room for a journal it goes the long way.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use distrifs_proto::limits::BLOCK_BYTES;
 use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, GenerationStamp};
 
+use super::journal::{JOURNALED_BYTES_MAX, Journal, Record, Token};
 use super::{ChunkStore, ReplicaInfo, Sidecar, StoreError, layout};
 use crate::io::{Buf, File, Open, Shared};
 
@@ -32,8 +37,13 @@ pub struct ChunkWriter {
     failed: Rc<RefCell<Option<StoreError>>>,
     /// Names in `chunks/` may be ours.
     renamed: Cell<bool>,
-    /// The sidecar, once it and the data are synced; or why they are not.
+    /// What a small chunk is made durable with, and its bytes up to now.
+    journaled: Option<(Journal, Vec<u8>)>,
+    /// What the first step of the commit came to.
     synced: Option<Result<Sidecar, StoreError>>,
+    /// Of a chunk that is durable in the journal, until its names are in place or given up: the sync that makes them
+    /// durable waits for it. Without one they need a sync of their own.
+    token: Option<Token>,
 }
 
 /// The disk's part of one appended piece, to be awaited before the commit. Writes may run at once.
@@ -48,7 +58,9 @@ impl ChunkWriter {
         reserve: u64,
     ) -> Result<Self, StoreError> {
         let tmp_data = layout::tmp_data_path(&store.root, chunk);
-        let data = match store.io.open(&tmp_data, Open::CREATE_DIRECT).await {
+        let journal = store.journal.clone().filter(|_| reserve <= JOURNALED_BYTES_MAX);
+        let how = if journal.is_some() { Open::CREATE } else { Open::CREATE_DIRECT };
+        let data = match store.io.open(&tmp_data, how).await {
             Ok(file) => Rc::new(file),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 return Err(StoreError::Exists { chunk });
@@ -69,7 +81,9 @@ impl ChunkWriter {
             blocks,
             failed,
             renamed,
+            journaled: journal.map(|journal| (journal, Vec::with_capacity(reserve as usize))),
             synced: None,
+            token: None,
         };
         // Asked after the exclusive creation: whoever committed this chunk before us held the same name in tmp/
         // until its own was visible, so the answer cannot change any more.
@@ -86,6 +100,9 @@ impl ChunkWriter {
             Ok(_) => return Err(StoreError::Exists { chunk: self.chunk }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(StoreError::io("open", &committed, error)),
+        }
+        if self.journaled.is_some() {
+            return Ok(());
         }
         let room = self.reserve.next_multiple_of(BLOCK_BYTES as u64);
         self.data.fallocate(room).await.map_err(|e| StoreError::io("fallocate", &self.tmp_data, e))
@@ -125,9 +142,17 @@ impl ChunkWriter {
         self.blocks.extend(crcs);
         let padded = payload.start..payload.end.next_multiple_of(BLOCK_BYTES);
         assert!(buffer[payload.end..padded.end].iter().all(|&b| b == 0), "zeros up to the block's end");
+        // Past the page cache only whole blocks go.
+        let written = match &mut self.journaled {
+            Some((_, bytes)) => {
+                bytes.extend_from_slice(&buffer[payload.clone()]);
+                payload
+            }
+            None => padded,
+        };
         let (data, path, failed) = (self.data.clone(), self.tmp_data.clone(), self.failed.clone());
         Ok(Box::pin(async move {
-            if let Err(error) = data.write_at(buffer, padded, offset).await {
+            if let Err(error) = data.write_at(buffer, written, offset).await {
                 failed.borrow_mut().get_or_insert(StoreError::io("write", &path, error));
             }
         }))
@@ -155,33 +180,51 @@ impl ChunkWriter {
         }
     }
 
-    /// The commit's first step, for callers that tell its steps apart: data and sidecar are synced, under names in
-    /// `tmp/`. All writes in flight must be done. A failure is told by [`commit`](Self::commit), which goes on from
+    /// The commit's first step, for callers that tell its steps apart: data and sidecar are durable, if not under their
+    /// names. All writes in flight must be done. A failure is told by [`commit`](Self::commit), which goes on from
     /// here.
     pub async fn sync(&mut self) {
         if self.synced.is_none() {
-            self.synced = Some(self.sync_both().await);
+            let journaled = self.journaled.take();
+            self.synced = Some(self.make_durable(journaled).await);
         }
     }
 
-    async fn sync_both(&self) -> Result<Sidecar, StoreError> {
+    async fn make_durable(&mut self, journaled: Option<(Journal, Vec<u8>)>) -> Result<Sidecar, StoreError> {
         if let Some(error) = self.failed.borrow_mut().take() {
             return Err(error);
         }
         assert!(self.length > 0, "a chunk has at least one byte");
-        let (root, chunk) = (&self.store.root, self.chunk);
         let blocks = self.blocks.clone();
-        let sidecar = Sidecar::new(self.cluster, chunk, self.generation, self.length, blocks);
+        let sidecar = Sidecar::new(self.cluster, self.chunk, self.generation, self.length, blocks);
+        let tmp_meta = layout::tmp_meta_path(&self.store.root, self.chunk);
+        let bytes = sidecar.encode();
+        if let Some((journal, data)) = journaled {
+            let record = Record { chunk: self.chunk, sidecar: bytes.clone(), data };
+            let (written, appended) =
+                tokio::join!(self.write_sidecar(&tmp_meta, &bytes), journal.append(record));
+            self.token = appended?;
+            let file = written?;
+            if self.token.is_none() {
+                let (data_synced, meta_synced) =
+                    tokio::join!(self.sync_data(), self.sync_sidecar(&tmp_meta, &file));
+                data_synced?;
+                meta_synced?;
+            }
+            return Ok(sidecar);
+        }
         if self.length != self.reserve.next_multiple_of(BLOCK_BYTES as u64) {
             self.data
                 .set_len(self.length)
                 .await
                 .map_err(|e| StoreError::io("truncate", &self.tmp_data, e))?;
         }
-        let tmp_meta = layout::tmp_meta_path(root, chunk);
-        let (data_synced, meta_synced) =
-            tokio::join!(self.data.fdatasync(), self.write_sidecar(&tmp_meta, &sidecar));
-        data_synced.map_err(|e| StoreError::sync("data", &self.tmp_data, e))?;
+        let sidecar_synced = async {
+            let file = self.write_sidecar(&tmp_meta, &bytes).await?;
+            self.sync_sidecar(&tmp_meta, &file).await
+        };
+        let (data_synced, meta_synced) = tokio::join!(self.sync_data(), sidecar_synced);
+        data_synced?;
         meta_synced?;
         Ok(sidecar)
     }
@@ -195,19 +238,31 @@ impl ChunkWriter {
         io.rename(&tmp_meta, &meta_path).await.map_err(|e| StoreError::io("rename", &meta_path, e))?;
         // The data file's name appears last: a chunk that can be seen has its sidecar.
         io.rename(&self.tmp_data, &data_path).await.map_err(|e| StoreError::io("rename", &data_path, e))?;
-        let parent = layout::chunk_dir(root, chunk);
-        self.store.dir_sync.sync(&parent).await.map_err(|e| StoreError::sync("directory", &parent, e))?;
+        if self.token.is_none() {
+            let parent = layout::chunk_dir(root, chunk);
+            let synced = self.store.dir_sync.sync(&parent).await;
+            synced.map_err(|e| StoreError::sync("directory", &parent, e))?;
+        }
         Ok(sidecar.header().replica())
     }
 
-    async fn write_sidecar(&self, path: &std::path::Path, sidecar: &Sidecar) -> Result<(), StoreError> {
+    async fn sync_data(&self) -> Result<(), StoreError> {
+        self.store.counters.synced();
+        self.data.fdatasync().await.map_err(|e| StoreError::sync("data", &self.tmp_data, e))
+    }
+
+    async fn write_sidecar(&self, path: &Path, bytes: &[u8]) -> Result<File, StoreError> {
         let io = &self.store.io;
-        let bytes = sidecar.encode();
         let mut buffer = Buf::alloc(bytes.len());
-        buffer[..bytes.len()].copy_from_slice(&bytes);
+        buffer[..bytes.len()].copy_from_slice(bytes);
         let file = io.open(path, Open::CREATE).await.map_err(|e| StoreError::io("create", path, e))?;
         let written = file.write_at(buffer.share(), 0..bytes.len(), 0).await;
         written.map_err(|e| StoreError::io("write", path, e))?;
+        Ok(file)
+    }
+
+    async fn sync_sidecar(&self, path: &Path, file: &File) -> Result<(), StoreError> {
+        self.store.counters.synced();
         file.fdatasync().await.map_err(|e| StoreError::sync("sidecar", path, e))
     }
 

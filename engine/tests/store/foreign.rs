@@ -31,7 +31,7 @@ pub(crate) fn on_real(test: &impl AsyncFn(Io, &Path, &Path)) {
         block_on(body, |io| {
             let (root, elsewhere) = (&root, &elsewhere);
             async move {
-                let store = ChunkStore::attach(io.clone(), root.clone());
+                let store = ChunkStore::attach(io.clone(), root.clone(), None);
                 write(&store, 1).await.unwrap();
                 write(&store, 2).await.unwrap();
                 test(io, root, elsewhere).await;
@@ -78,7 +78,7 @@ fn what_is_no_file_is_no_chunk_and_is_left_where_it_is() {
                         pipe(&path);
                     }
                 }
-                let store = ChunkStore::attach(io, root.to_owned());
+                let store = ChunkStore::attach(io, root.to_owned(), None);
                 // A reader that comes before the next start neither waits nor is served.
                 let error = read(&store, 1).await.unwrap_err();
                 assert!(!matches!(error, StoreError::NoSuchChunk { .. }), "{thing} {name}: {error}");
@@ -101,7 +101,7 @@ fn a_link_in_tmp_is_neither_followed_nor_a_place_to_write_to() {
         for name in ["tmp/chunk-0000000000000003", "tmp/chunk-0000000000000004.meta"] {
             symlink(elsewhere.join("precious"), root.join(name)).unwrap();
         }
-        let store = ChunkStore::attach(io, root.to_owned());
+        let store = ChunkStore::attach(io, root.to_owned(), None);
         assert!(matches!(write(&store, 3).await.unwrap_err(), StoreError::Exists { .. }));
         write(&store, 4).await.unwrap_err();
         store.clear_tmp().await.unwrap();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod foreign;
+mod journal;
 mod marks;
 
 use std::cell::RefCell;
@@ -27,7 +28,7 @@ fn root() -> PathBuf {
 /// A disk with an empty data folder on it.
 fn formatted(seed: u64) -> SimWorld {
     let world = SimWorld::new(seed);
-    for dir in ["tmp", "quarantine"] {
+    for dir in ["tmp", "quarantine", "journal"] {
         world.create_dir_all(&root().join(dir));
     }
     (0..256).for_each(|n| world.create_dir_all(&root().join(format!("chunks/{n:02x}"))));
@@ -81,7 +82,7 @@ enum Known {
 
 /// Writes some chunks at once, then deletes some while others are written; notes every answer as it comes.
 async fn work(io: &Io, known: &Rc<RefCell<BTreeMap<u64, Known>>>) {
-    let store = ChunkStore::attach(io.clone(), root());
+    let store = ChunkStore::attach(io.clone(), root(), None);
     let commit = async |chunk: u64| {
         known.borrow_mut().insert(chunk, Known::Nothing);
         if write(&store, chunk).await.is_ok() {
@@ -103,7 +104,7 @@ async fn work(io: &Io, known: &Rc<RefCell<BTreeMap<u64, Known>>>) {
 /// Starts again after the cut and compares what is there with what was answered.
 fn check(world: &SimWorld, known: &BTreeMap<u64, Known>) -> Result<(), String> {
     run(world, async |io| {
-        let store = ChunkStore::attach(io.clone(), root());
+        let store = ChunkStore::attach(io.clone(), root(), None);
         store.clear_tmp().await.unwrap();
         let Inventory { replicas, .. } = store.inventory(CLUSTER).await.unwrap();
         let there = |chunk: u64| replicas.iter().any(|r| r.chunk == ChunkId(chunk));
@@ -174,7 +175,7 @@ fn a_failed_write_or_sync_commits_nothing_and_suspects_the_folder() {
         let world = formatted(1);
         world.faults().fail(operation, path, 1);
         run(&world, async |io| {
-            let store = ChunkStore::attach(io.clone(), root());
+            let store = ChunkStore::attach(io.clone(), root(), None);
             let error = write(&store, 1).await.unwrap_err();
             assert!(error.suspects_folder(), "{operation:?} {path}: {error}");
             let missing = read(&store, 1).await.unwrap_err();
@@ -190,7 +191,7 @@ fn a_full_disk_refuses_leaves_nothing_and_recovers_by_deletion() {
     let world = formatted(1);
     world.faults().capacity(40_000);
     run(&world, async |io| {
-        let store = ChunkStore::attach(io.clone(), root());
+        let store = ChunkStore::attach(io.clone(), root(), None);
         let mut committed = Vec::new();
         let refused = loop {
             let chunk = 1 + committed.len() as u64;
@@ -216,7 +217,7 @@ fn a_full_disk_refuses_leaves_nothing_and_recovers_by_deletion() {
 fn every_flipped_bit_of_a_stored_chunk_is_found() {
     let world = formatted(1);
     run(&world, async |io| {
-        let store = ChunkStore::attach(io.clone(), root());
+        let store = ChunkStore::attach(io.clone(), root(), None);
         write(&store, 1).await.unwrap();
         for path in ["chunks/00/chunk-0000000000000001", "chunks/00/chunk-0000000000000001.meta"] {
             let path = root().join(path);
@@ -237,7 +238,7 @@ fn every_flipped_bit_of_a_stored_chunk_is_found() {
 fn a_newer_replica_survives_an_older_deletion_and_another_cluster_is_no_match() {
     let world = formatted(1);
     run(&world, async |io| {
-        let store = ChunkStore::attach(io.clone(), root());
+        let store = ChunkStore::attach(io.clone(), root(), None);
         write(&store, 1).await.unwrap();
         let refused = store.delete(ChunkId(1), GenerationStamp(0)).await.unwrap_err();
         assert!(matches!(refused, StoreError::NewerGeneration { .. }), "{refused}");
@@ -255,7 +256,7 @@ fn a_newer_replica_survives_an_older_deletion_and_another_cluster_is_no_match() 
 fn a_start_on_a_disk_that_does_not_answer_moves_nothing() {
     let world = formatted(1);
     run(&world, async |io| {
-        let store = ChunkStore::attach(io.clone(), root());
+        let store = ChunkStore::attach(io.clone(), root(), None);
         write(&store, 1).await.unwrap();
         let before = world.files_now();
         world.faults().fail(SimOperation::Read, ".meta", 1);
@@ -270,7 +271,7 @@ fn a_start_on_a_disk_that_does_not_answer_moves_nothing() {
 fn what_is_in_quarantine_already_is_not_replaced() {
     let world = formatted(1);
     run(&world, async |io| {
-        let store = ChunkStore::attach(io.clone(), root());
+        let store = ChunkStore::attach(io.clone(), root(), None);
         let meta = root().join("chunks/00/chunk-0000000000000001.meta");
         let set_aside = root().join("quarantine/chunk-0000000000000001");
         write(&store, 1).await.unwrap();
@@ -299,7 +300,7 @@ fn what_may_not_be_read_or_moved_counts_as_lost_and_stays() {
     for (operation, lost_sidecar) in [(SimOperation::Open, false), (SimOperation::Rename, true)] {
         let world = formatted(1);
         run(&world, async |io| {
-            let store = ChunkStore::attach(io.clone(), root());
+            let store = ChunkStore::attach(io.clone(), root(), None);
             write(&store, 1).await.unwrap();
             write(&store, 2).await.unwrap();
             if lost_sidecar {
@@ -326,7 +327,7 @@ fn a_directory_that_cannot_be_listed_is_told_with_its_path_and_the_cause() {
     for deny in [false, true] {
         let world = formatted(1);
         run(&world, async |io| {
-            let store = ChunkStore::attach(io.clone(), root());
+            let store = ChunkStore::attach(io.clone(), root(), None);
             let fail = if deny { Faults::deny } else { Faults::fail };
             fail(&world.faults(), SimOperation::List, "chunks/3e", 1);
             let error = store.inventory(CLUSTER).await.unwrap_err();

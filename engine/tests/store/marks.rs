@@ -22,7 +22,7 @@ fn marks(world: &SimWorld) -> Vec<String> {
 #[test]
 fn a_mark_comes_goes_and_goes_with_its_replica() {
     on_real(&async |io, root, _| {
-        let store = ChunkStore::attach(io, root.to_owned());
+        let store = ChunkStore::attach(io, root.to_owned(), None);
         assert!(damaged(&store).await.is_empty());
         for _ in 0..2 {
             store.mark_damaged(ChunkId(1)).await.unwrap();
@@ -67,7 +67,7 @@ fn a_power_cut_at_any_operation_loses_no_mark_and_leaves_none_to_a_later_replica
             let world = formatted(seed);
             let answered = RefCell::new(Answered::default());
             run(&world, async |io| {
-                let store = ChunkStore::attach(io, root());
+                let store = ChunkStore::attach(io, root(), None);
                 for chunk in [1, 2, 3, 4] {
                     write(&store, chunk).await.unwrap();
                 }
@@ -94,7 +94,7 @@ fn a_power_cut_at_any_operation_loses_no_mark_and_leaves_none_to_a_later_replica
             world.faults().clear();
             let answered = answered.into_inner();
             run(&world, async |io: Io| {
-                let store = ChunkStore::attach(io, root());
+                let store = ChunkStore::attach(io, root(), None);
                 let found = store.inventory(CLUSTER).await.unwrap();
                 let why = format!("seed {seed}, cut after {cut} operations: {answered:?}, {found:?}");
                 let damaged: BTreeSet<u64> = found.damaged.iter().map(|chunk| chunk.0).collect();
@@ -120,7 +120,7 @@ fn a_mark_that_cannot_be_made_harms_nothing() {
     for (operation, pattern) in [(SimOperation::Open, ".bad"), (SimOperation::Sync, "chunks/00")] {
         let world = formatted(1);
         run(&world, async |io| {
-            let store = ChunkStore::attach(io, root());
+            let store = ChunkStore::attach(io, root(), None);
             write(&store, 1).await.unwrap();
             world.faults().fail(operation, pattern, 1);
             let error = store.mark_damaged(ChunkId(1)).await.unwrap_err();
