@@ -5,6 +5,7 @@
 
 mod fake_master;
 mod folders;
+mod journal;
 mod misbehaviour;
 mod reads;
 mod upkeep;
