@@ -45,7 +45,7 @@ async fn replayed(root: &Path, id: NodeId, master: &FakeMaster) -> u64 {
     let (root, cluster) = (root.to_owned(), master.cluster());
     let replaying = tokio::task::spawn_blocking(move || {
         let replay = async |io| ChunkStore::attach(io, root, None).replay(id, Some(cluster)).await;
-        block_on(Body::Posix, |io| replay(io)).unwrap().unwrap().records
+        block_on(Body::Posix, replay).unwrap().unwrap().records
     });
     replaying.await.unwrap()
 }
