@@ -94,6 +94,17 @@ fn bad_paths() -> Vec<(&'static str, String, &'static str)> {
     ]
 }
 
+/// A small file that could be granted.
+fn grant() -> v1::GrantChunkRequest {
+    v1::GrantChunkRequest { path: "/m".into(), length: 1, ..Default::default() }
+}
+
+/// A small file that could be put, if the chunk were granted.
+fn whole(chunk: Option<&v1::WrittenChunk>) -> v1::PutWholeRequest {
+    let chunk = chunk.cloned();
+    v1::PutWholeRequest { request_id: id(), path: "/m".into(), chunk, grant_epoch: 1, ..Default::default() }
+}
+
 /// Each bad path in each place of each method that takes one.
 fn path_rows(world: &World) -> Vec<Row> {
     let op = &world.op;
@@ -115,6 +126,8 @@ fn path_rows(world: &World) -> Vec<Row> {
             row!(op, name, set_replication(v1::SetReplicationRequest { request_id: id(), path: p(), replication: 1 }) => InvalidArgument, says),
             row!(op, name, usage(v1::UsageRequest { path: p() }) => InvalidArgument, says),
             row!(op, name, create(v1::CreateRequest { path: p(), ..create("/") }) => InvalidArgument, says),
+            row!(op, name, grant_chunk(v1::GrantChunkRequest { path: p(), length: 1, ..Default::default() }) => InvalidArgument, says),
+            row!(op, name, put_whole(v1::PutWholeRequest { request_id: id(), path: p(), ..Default::default() }) => InvalidArgument, says),
             row!(op, name, read_plan(v1::ReadPlanRequest { path: p(), ..Default::default() }) => InvalidArgument, says),
         ]);
     }
@@ -129,17 +142,28 @@ fn field_rows(world: &World) -> Vec<Row> {
         rows.extend([
             row!(op, mode, mkdir(v1::MkdirRequest { request_id: id(), path: "/m".into(), parents: false, mode }) => InvalidArgument, "larger than 7777"),
             row!(op, mode, create(v1::CreateRequest { mode, ..create("/m") }) => InvalidArgument, "larger than 7777"),
+            row!(op, mode, grant_chunk(v1::GrantChunkRequest { mode, ..grant() }) => InvalidArgument, "larger than 7777"),
+            row!(op, mode, put_whole(v1::PutWholeRequest { mode, ..whole(None) }) => InvalidArgument, "larger than 7777"),
             row!(op, mode, set_mode(v1::SetModeRequest { request_id: id(), path: "/d/f".into(), mode }) => InvalidArgument, "7777"),
         ]);
     }
     for chunk_size in [1, 4095, 4097, CHUNK_BYTES_MAX + 4096, 1 << 32, u64::MAX] {
-        rows.push(row!(op, chunk_size, create(v1::CreateRequest { chunk_size, ..create("/m") }) => InvalidArgument, "chunk size"));
+        rows.extend([
+            row!(op, chunk_size, create(v1::CreateRequest { chunk_size, ..create("/m") }) => InvalidArgument, "chunk size"),
+            row!(op, chunk_size, grant_chunk(v1::GrantChunkRequest { chunk_size, ..grant() }) => InvalidArgument, "chunk size"),
+            row!(op, chunk_size, put_whole(v1::PutWholeRequest { chunk_size, ..whole(None) }) => InvalidArgument, "chunk size"),
+        ]);
     }
     for replication in [17, 255, 256, 257, u32::MAX] {
         rows.extend([
             row!(op, replication, create(v1::CreateRequest { replication, ..create("/m") }) => InvalidArgument, "replication factor"),
+            row!(op, replication, grant_chunk(v1::GrantChunkRequest { replication, ..grant() }) => InvalidArgument, "replication factor"),
+            row!(op, replication, put_whole(v1::PutWholeRequest { replication, ..whole(None) }) => InvalidArgument, "replication factor"),
             row!(op, replication, set_replication(v1::SetReplicationRequest { request_id: id(), path: "/d/f".into(), replication }) => InvalidArgument, "replication factor"),
         ]);
+    }
+    for length in [0, 65_537, u64::MAX] {
+        rows.push(row!(op, length, grant_chunk(v1::GrantChunkRequest { length, ..grant() }) => InvalidArgument, "none of 1 to 65536"));
     }
     rows.push(row!(op, "zero", set_replication(v1::SetReplicationRequest { request_id: id(), path: "/d/f".into(), replication: 0 }) => InvalidArgument, "replication factor"));
     for (name, owner) in
@@ -179,6 +203,21 @@ fn field_rows(world: &World) -> Vec<Row> {
         row!(op, "a directory", read_plan(v1::ReadPlanRequest { path: "/d".into(), ..Default::default() }) => IsADirectory, "is a directory"),
         row!(op, "another file's id", read_plan(v1::ReadPlanRequest { path: "/d/f".into(), file_id: u64::MAX, ..Default::default() }) => NotFound, "replaced"),
         row!(op, "the root", create(create("/")) => IsADirectory, "is a directory"),
+        row!(op, "the root", grant_chunk(v1::GrantChunkRequest { path: "/".into(), ..grant() }) => IsADirectory, "is a directory"),
+        row!(op, "the root", put_whole(v1::PutWholeRequest { path: "/".into(), ..whole(None) }) => IsADirectory, "is a directory"),
+        row!(op, "a file that is there", grant_chunk(v1::GrantChunkRequest { path: "/d/f".into(), ..grant() }) => AlreadyExists, "-f"),
+        row!(op, "a file that is there", put_whole(v1::PutWholeRequest { path: "/d/f".into(), ..whole(None) }) => AlreadyExists, "-f"),
+        row!(op, "to nowhere", grant_chunk(v1::GrantChunkRequest { path: "/none/x".into(), ..grant() }) => NotFound, "/none"),
+        row!(op, "too many to exclude", grant_chunk(v1::GrantChunkRequest { exclude: vec![0; 5000], ..grant() }) => InvalidArgument, "more than 4096"),
+        row!(op, "more nodes than there are", grant_chunk(v1::GrantChunkRequest { replication: 3, ..grant() }) => NotEnoughDatanodes, "2 live, 3 needed"),
+        row!(op, "no request id", put_whole(v1::PutWholeRequest { request_id: None, ..whole(None) }) => InvalidArgument, "request id"),
+        row!(op, "another's request id", put_whole(v1::PutWholeRequest { request_id: world.used, ..whole(None) }) => InvalidArgument, "request id used before"),
+        row!(op, "a chunk of an unfinished file", put_whole(whole(Some(&world.chunk))) => LeaseExpired, "not to be written"),
+        row!(op, "a chunk of nobody", put_whole(whole(Some(&v1::WrittenChunk { chunk_id: 1 << 60, ..world.chunk.clone() }))) => LeaseExpired, "not to be written"),
+        row!(op, "chunk -1", put_whole(whole(Some(&v1::WrittenChunk { chunk_id: u64::MAX, ..world.chunk.clone() }))) => LeaseExpired, "not to be written"),
+        row!(op, "length 0", put_whole(whole(Some(&v1::WrittenChunk { length: 0, ..world.chunk.clone() }))) => InvalidArgument, "0 bytes"),
+        row!(op, "length 2^32 + 5", put_whole(whole(Some(&v1::WrittenChunk { length: (1 << 32) + 5, ..world.chunk.clone() }))) => InvalidArgument, "bytes of"),
+        row!(op, "generation -1", put_whole(whole(Some(&v1::WrittenChunk { generation: u64::MAX, ..world.chunk.clone() }))) => InvalidArgument, "generation"),
     ]);
     rows
 }

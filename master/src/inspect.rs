@@ -72,17 +72,27 @@ fn describe(operation: &Operation) -> String {
             format!("set-replication {path} replication={replication}")
         }
         Operation::ForgetTombstones { chunks } => format!("forget-tombstones chunks={}", chunks.len()),
+        Operation::ReserveChunks { count } => format!("reserve-chunks count={count}"),
+        Operation::PutWhole { path, overwrite, mode, replication, chunk_size, chunk } => {
+            let chunk = chunk.map(|it| format!(" chunk={} bytes={}", it.chunk, it.length));
+            format!(
+                "put-whole {path} mode={mode:04o} replication={replication} chunk_size={chunk_size}{}{}",
+                chunk.unwrap_or_default(),
+                flag(*overwrite, " overwrite")
+            )
+        }
+        Operation::BuryChunks { chunks } => format!("bury-chunks chunks={}", chunks.len()),
         Operation::AcceptLoss { epoch } => format!("accept-loss epoch={epoch}"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use distrifs_proto::types::{FileId, RequestId};
+    use distrifs_proto::types::{ChunkId, Crc32c, FileId, GenerationStamp, RequestId};
 
     use super::describe_record;
     use crate::groups::Groups;
-    use crate::namespace::{Command, NsPath, Operation, format};
+    use crate::namespace::{Command, NsPath, Operation, WrittenChunk, format};
 
     #[test]
     fn records_are_told_in_one_line() {
@@ -99,6 +109,31 @@ mod tests {
             (
                 Operation::RenewLeases { files: vec![FileId(1), FileId(2)], until_ms: 9 },
                 "renew-leases files=2 until_ms=9 user=bob request=0000000000000000000000000000002a",
+            ),
+            (
+                Operation::PutWhole {
+                    path: path("/a/b"),
+                    overwrite: true,
+                    mode: 0o644,
+                    replication: 3,
+                    chunk_size: 65536,
+                    chunk: Some(WrittenChunk {
+                        chunk: ChunkId(18),
+                        generation: GenerationStamp(1),
+                        length: 9,
+                        crc: Crc32c(7),
+                    }),
+                },
+                "put-whole /a/b mode=0644 replication=3 chunk_size=65536 chunk=0000000000000012 bytes=9 \
+                 overwrite user=bob request=0000000000000000000000000000002a",
+            ),
+            (
+                Operation::BuryChunks { chunks: vec![ChunkId(1), ChunkId(2)] },
+                "bury-chunks chunks=2 user=bob request=0000000000000000000000000000002a",
+            ),
+            (
+                Operation::ReserveChunks { count: 4096 },
+                "reserve-chunks count=4096 user=bob request=0000000000000000000000000000002a",
             ),
         ];
         for (operation, expected) in cases {

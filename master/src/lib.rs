@@ -52,6 +52,8 @@ mod standby;
 mod state;
 mod sweep;
 mod trail;
+#[cfg(test)]
+mod whole_test;
 mod writer;
 
 pub use config::MasterConfig;

@@ -18,7 +18,6 @@ use crate::cluster::Behind;
 use crate::error::{MasterFailure, StartError};
 use crate::leadership::Leadership;
 use crate::namespace::{Command, Operation};
-use crate::permission::Caller;
 use crate::refusal::Refusal;
 use crate::state::State;
 use crate::writer::Proposer;
@@ -42,10 +41,8 @@ pub(crate) async fn settle(state: &Arc<State>, proposer: &Proposer) -> Result<()
         return Err(Refusal::Behind(behind));
     }
     let history = state.epoch.max(behind.epoch_seen.next());
-    let caller = Arc::new(Caller { user: String::new(), groups: Vec::new(), superuser: true });
     let operation = Operation::AcceptLoss { epoch: history };
-    let command = Command { at_ms: state.clock.wall_ms(), request: None, caller, operation };
-    proposer.propose(command).await?;
+    proposer.propose(Command::own(state.clock.wall_ms(), operation)).await?;
     if history > state.epoch {
         tell(&behind, history);
         raise_epoch(state, behind.epoch_seen).await;

@@ -163,6 +163,7 @@ impl Master {
         master.watch_writer();
         master.spawn("leadership", watch_leadership(lost, state.clone(), serving.clone()));
         master.spawn("lease expiry", sweep::expire_leases(state.clone(), proposer.clone(), serving.clone()));
+        master.spawn("grant expiry", sweep::bury_grants(state.clone(), proposer.clone(), serving.clone()));
         master.spawn("checkpoints", checkpoints);
         master.spawn("repair", repair::run(state.clone(), serving.clone()));
         master.spawn("probe", probe::run(state.clone(), serving.clone()));

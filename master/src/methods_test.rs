@@ -9,7 +9,7 @@ use prost_types::FileDescriptorSet;
 use tonic::Status;
 
 use crate::permission::RULES;
-use crate::serve_test::{Node, User, config, create, id, start};
+use crate::serve_test::{Node, User, config, create, id, start, written};
 
 /// Service and method, as the protocol's own description has them.
 fn methods() -> BTreeSet<(String, String)> {
@@ -120,6 +120,44 @@ async fn tries(bob: &User, method: &str, path: &str, alices_file: u64) -> Vec<Re
             let ask = v1::RenewLeaseRequest { request_id: id(), file_ids: file_ids.clone() };
             let reply = api.renew_lease(bob.ask(ask)).await.expect("answers").into_inner();
             assert_eq!(reply.expired, file_ids, "neither is bob's");
+            Vec::new()
+        }
+        "GrantChunk" => {
+            let ask = |overwrite| v1::GrantChunkRequest {
+                path: p(),
+                overwrite,
+                length: 1,
+                ..v1::GrantChunkRequest::default()
+            };
+            vec![call!(grant_chunk, ask(false)), call!(grant_chunk, ask(true))]
+        }
+        "PutWhole" => {
+            let ask = |overwrite, chunk| v1::PutWholeRequest {
+                request_id: id(),
+                path: p(),
+                overwrite,
+                chunk,
+                grant_epoch: 1,
+                ..v1::PutWholeRequest::default()
+            };
+            let granted =
+                v1::GrantChunkRequest { path: own(), overwrite: true, length: 1, ..Default::default() };
+            let granted = api.grant_chunk(bob.ask(granted)).await.expect("granted").into_inner();
+            let mine = written(&granted.plan.expect("a plan"), b"x");
+            let mut nobodys = mine.clone();
+            nobodys.chunk_id = 1 << 60;
+            vec![
+                call!(put_whole, ask(false, None)),
+                call!(put_whole, ask(true, None)),
+                call!(put_whole, ask(true, Some(mine))),
+                call!(put_whole, ask(true, Some(nobodys))),
+            ]
+        }
+        "GiveUpGrant" => {
+            let ask = |chunk_id| v1::GiveUpGrantRequest { chunk_id };
+            let known = api.give_up_grant(bob.ask(ask(1))).await.expect("answers").into_inner();
+            let unknown = api.give_up_grant(bob.ask(ask(1 << 60))).await.expect("answers").into_inner();
+            assert_eq!(known, unknown, "nothing is learnt from it");
             Vec::new()
         }
         "ReportBadReplica" => {

@@ -77,7 +77,7 @@ pub(crate) fn render(state: &State) -> String {
         gauge(&format!("distrifs_checkpoint_{name}"), kind, help, value);
     }
     let now_ms = state.clock.now_ms();
-    let (views, (chunks, replicas), behind, deletes, repairs, safe, orphans) = {
+    let (views, (chunks, replicas), behind, deletes, repairs, safe, orphans, grants) = {
         let cluster = state.cluster();
         let (repairs, safe) = (cluster.repair_stats(now_ms), cluster.safe_mode(now_ms).is_some());
         let (behind, deletes) = (cluster.behind().is_some(), cluster.deletes(now_ms));
@@ -89,6 +89,7 @@ pub(crate) fn render(state: &State) -> String {
             repairs,
             safe,
             cluster.orphan_count(),
+            cluster.grants.count(),
         )
     };
     let found = state.repair_found();
@@ -107,6 +108,7 @@ pub(crate) fn render(state: &State) -> String {
         gauge(&format!("distrifs_repair_{name}"), kind, help, value);
     }
     gauge("distrifs_cluster_reported_chunks", "gauge", "Chunks with a reported replica.", chunks);
+    gauge("distrifs_cluster_granted_chunks", "gauge", "Chunks granted that no file has yet.", grants);
     gauge("distrifs_cluster_replicas", "gauge", "Reported replicas.", replicas);
     gauge("distrifs_cluster_behind", "gauge", "1 when a datanode has seen more.", u64::from(behind));
     gauge("distrifs_gc_active", "gauge", "1 when replicas may be deleted.", u64::from(deletes));

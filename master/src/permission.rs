@@ -22,7 +22,7 @@ pub(crate) const ROOT: &str = "root";
 /// What each method of the services asks for, by service and method. A test holds it against the services' own
 /// description: a method without a rule, or a rule without a test, fails it.
 #[cfg(test)]
-pub(crate) const RULES: [(&str, &str, &str); 25] = [
+pub(crate) const RULES: [(&str, &str, &str); 28] = [
     ("ClientService", "Mkdir", "write and execute on the deepest directory that is there"),
     ("ClientService", "List", "read on the directory; recursive: read and execute on each below it"),
     ("ClientService", "Stat", "execute on each directory of the way"),
@@ -38,6 +38,9 @@ pub(crate) const RULES: [(&str, &str, &str); 25] = [
     ("ClientService", "Complete", "who writes the file, and again as Create"),
     ("ClientService", "Abandon", "who writes the file"),
     ("ClientService", "RenewLease", "who writes the file"),
+    ("ClientService", "GrantChunk", "as Create"),
+    ("ClientService", "GiveUpGrant", "who was granted the chunk"),
+    ("ClientService", "PutWhole", "as Create, and who was granted the chunk"),
     ("ClientService", "ReadPlan", "read on the file"),
     (
         "ClientService",

@@ -2,7 +2,7 @@
 
 use distrifs_proto::ErrorCode;
 use distrifs_proto::grpc::status;
-use distrifs_proto::types::NodeId;
+use distrifs_proto::types::{ChunkId, NodeId};
 use tonic::Status;
 
 use crate::cluster::{Behind, PlacementRefusal};
@@ -29,6 +29,14 @@ pub(crate) enum Refusal {
         path: NsPath,
         /// On which node.
         node: NodeId,
+    },
+    /// The grant of a chunk has ended, with its time or with the leader that gave it; or it is another user's.
+    #[error("{path}: the lease has expired: chunk {chunk} is not granted (any more): write it again")]
+    NotGranted {
+        /// What was written.
+        path: NsPath,
+        /// In which chunk.
+        chunk: ChunkId,
     },
     /// This master must not change anything.
     #[error("{0}")]
@@ -84,6 +92,7 @@ impl Refusal {
             Self::Namespace(error) => error.code(),
             Self::Placement { source, .. } => source.code(),
             Self::Behind(_) => ErrorCode::SafeMode,
+            Self::NotGranted { .. } => ErrorCode::LeaseExpired,
             Self::Invalid(_) => ErrorCode::InvalidArgument,
             Self::Busy { .. } => ErrorCode::Busy,
             Self::Stopping { .. } | Self::Unregistered { .. } => ErrorCode::Unavailable,

@@ -16,6 +16,8 @@ struct Asked {
     create: v1::CreateRequest,
     allocate: v1::AllocateChunkRequest,
     complete: v1::CompleteRequest,
+    put_whole: v1::PutWholeRequest,
+    put_empty: v1::PutWholeRequest,
     abandon: v1::AbandonRequest,
     rename: v1::RenameRequest,
     copy: v1::CopyRequest,
@@ -51,6 +53,8 @@ impl Asked {
             format!("{created:?}"),
             format!("{allocated:?}"),
             format!("{:?}", ask!(user, complete(self.complete))),
+            format!("{:?}", ask!(user, put_whole(self.put_whole))),
+            format!("{:?}", ask!(user, put_whole(self.put_empty))),
             format!("{:?}", ask!(user, abandon(self.abandon))),
             format!("{:?}", ask!(user, rename(self.rename))),
             format!("{:?}", ask!(user, copy(self.copy))),
@@ -78,6 +82,15 @@ impl Asked {
             crc32c: 7,
             nodes: plan.hops.iter().map(|hop| hop.node_id).collect(),
         };
+        let granted = v1::GrantChunkRequest { path: "/whole".into(), length: 5, ..Default::default() };
+        let granted = user.api().grant_chunk(user.ask(granted)).await.expect("granted").into_inner();
+        let put_whole = v1::PutWholeRequest {
+            request_id: id(),
+            path: "/whole".into(),
+            chunk: granted.plan.as_ref().map(|plan| crate::serve_test::written(plan, b"whole")),
+            grant_epoch: granted.epoch,
+            ..Default::default()
+        };
         let growing = user.create(create("/growing")).await.expect("opened");
         let given_up = user.create(create("/given-up")).await.expect("opened");
         let to = |target: &str| target.to_owned();
@@ -90,6 +103,13 @@ impl Asked {
                 ..Default::default()
             },
             complete: v1::CompleteRequest { request_id: id(), file_id: written.file_id, chunks: vec![chunk] },
+            put_whole,
+            put_empty: v1::PutWholeRequest {
+                request_id: id(),
+                path: to("/empty"),
+                overwrite: true,
+                ..Default::default()
+            },
             abandon: v1::AbandonRequest { request_id: id(), file_id: given_up.file_id },
             rename: v1::RenameRequest {
                 request_id: id(),
@@ -122,7 +142,7 @@ impl Asked {
 
 /// Puts everything into a state in which a second execution of any of them would show.
 async fn undo(user: &User) {
-    for path in ["/made", "/written", "/copy"] {
+    for path in ["/made", "/written", "/copy", "/whole", "/empty"] {
         let gone = v1::RemoveRequest { request_id: id(), path: path.into(), recursive: true };
         user.api().remove(user.ask(gone)).await.expect("removed");
     }

@@ -88,7 +88,7 @@ impl User {
         self.api().mkdir(self.ask(message)).await.map(|_| ())
     }
 
-    async fn stat(&self, path: &str) -> Result<v1::FileStatus, Status> {
+    pub(crate) async fn stat(&self, path: &str) -> Result<v1::FileStatus, Status> {
         let reply = self.api().stat(self.ask(v1::StatRequest { path: path.into() })).await?;
         Ok(reply.into_inner().status.expect("a status"))
     }
@@ -97,7 +97,11 @@ impl User {
         Ok(self.api().create(self.ask(message)).await?.into_inner())
     }
 
-    async fn complete(&self, file_id: u64, chunks: Vec<v1::WrittenChunk>) -> Result<v1::FileStatus, Status> {
+    pub(crate) async fn complete(
+        &self,
+        file_id: u64,
+        chunks: Vec<v1::WrittenChunk>,
+    ) -> Result<v1::FileStatus, Status> {
         let message = v1::CompleteRequest { request_id: id(), file_id, chunks };
         let reply = self.api().complete(self.ask(message)).await?.into_inner();
         Ok(reply.status.expect("a status"))
@@ -113,7 +117,7 @@ impl User {
         Ok((self.complete(created.file_id, vec![chunk.clone()]).await?, chunk))
     }
 
-    async fn read_plan(&self, path: &str) -> Result<v1::ReadPlanReply, Status> {
+    pub(crate) async fn read_plan(&self, path: &str) -> Result<v1::ReadPlanReply, Status> {
         let message = v1::ReadPlanRequest { path: path.into(), ..v1::ReadPlanRequest::default() };
         Ok(self.api().read_plan(self.ask(message)).await?.into_inner())
     }
@@ -134,7 +138,7 @@ pub(crate) fn create(path: &str) -> v1::CreateRequest {
     }
 }
 
-fn written(plan: &v1::WritePlan, bytes: &[u8]) -> v1::WrittenChunk {
+pub(crate) fn written(plan: &v1::WritePlan, bytes: &[u8]) -> v1::WrittenChunk {
     v1::WrittenChunk {
         chunk_id: plan.chunk_id,
         generation: plan.generation,
@@ -197,14 +201,14 @@ impl Node {
         Self { out, messages }
     }
 
-    async fn changed(&self, added: Vec<v1::Replica>, removed: Vec<u64>) {
+    pub(crate) async fn changed(&self, added: Vec<v1::Replica>, removed: Vec<u64>) {
         let body =
             Some(Body::Changes(v1::ReplicaChanges { added, removed, ..v1::ReplicaChanges::default() }));
         self.out.send(v1::FromDatanode { body }).await.expect("open");
     }
 
     /// The next order to delete something.
-    async fn order(&mut self) -> (u64, v1::DeleteReplica) {
+    pub(crate) async fn order(&mut self) -> (u64, v1::DeleteReplica) {
         loop {
             let message = tokio::time::timeout(Duration::from_secs(30), self.messages.recv());
             let message = message.await.expect("an order in time").expect("open");
@@ -228,7 +232,7 @@ async fn give_signs_of_life(port: TcpListener) {
     }
 }
 
-fn replica(chunk: &v1::WrittenChunk) -> v1::Replica {
+pub(crate) fn replica(chunk: &v1::WrittenChunk) -> v1::Replica {
     v1::Replica {
         chunk_id: chunk.chunk_id,
         generation: chunk.generation,
@@ -249,7 +253,7 @@ pub(crate) async fn with_nodes(master: &Master, count: u64) -> Vec<Node> {
     nodes
 }
 
-async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+pub(crate) async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     for _ in 0..600 {
         if holds().await {
             return;
@@ -510,7 +514,7 @@ async fn a_copied_datanode_folder_is_refused() {
     master.stop().await;
 }
 
-async fn get(master: &Master, path: &str) -> String {
+pub(crate) async fn get(master: &Master, path: &str) -> String {
     let address = master.http_address().expect("served");
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
     let ask = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

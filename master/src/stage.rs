@@ -53,10 +53,10 @@ impl StageList for Stage {
 /// The durable writes of the log, which are its own to time: several changes may share one.
 pub(crate) const LOG_SYNC: &str = "log.sync";
 
-/// The calls that only ask; of the others all but [`NEITHER`] change something.
-const READS: &[&str] = &["List", "Stat", "Usage", "ReadPlan", "CheckFiles"];
-/// Leases renewed in the background, and complaints: nobody waits for them.
-const NEITHER: &[&str] = &["RenewLease", "ReportBadReplica"];
+/// The calls that only ask, one of them for a promise that is not logged; of the others all but [`NEITHER`] change something.
+const READS: &[&str] = &["List", "Stat", "Usage", "ReadPlan", "CheckFiles", "GrantChunk"];
+/// Leases renewed in the background, what is given up, and complaints: nobody waits for them.
+const NEITHER: &[&str] = &["RenewLease", "GiveUpGrant", "ReportBadReplica"];
 
 /// What a call counts as.
 pub(crate) fn stage_of(method: &str) -> Option<Stage> {

@@ -54,6 +54,8 @@ pub(crate) struct State {
     history: AtomicU64,
     /// One registration at a time decides about a loss: see [`loss`](crate::loss).
     pub(crate) settling: tokio::sync::Mutex<()>,
+    /// One reservation of chunk ids at a time.
+    pub(crate) reserving: tokio::sync::Mutex<()>,
     log_stats: Mutex<Option<LogStats>>,
     log_syncs: OnceLock<SyncTimes>,
     checkpoints: Mutex<CheckpointStats>,
@@ -85,6 +87,7 @@ impl State {
             durable: AtomicU64::new(namespace.applied().0),
             history: AtomicU64::new(namespace.history().0),
             settling: tokio::sync::Mutex::default(),
+            reserving: tokio::sync::Mutex::default(),
             namespace: RwLock::new(namespace),
             cluster: Mutex::new(cluster),
             sessions: Mutex::new(HashMap::new()),

@@ -1,4 +1,4 @@
-//! What the master does by itself, in time: leases expire, tombstones become orders.
+//! What the master does by itself, in time: leases and grants expire, tombstones become orders.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,12 @@ use tokio::time::MissedTickBehavior;
 
 use crate::cluster::{Ages, GcStep};
 use crate::namespace::{Answer, ChunkState, Command, Operation};
-use crate::permission::Caller;
 use crate::state::State;
 use crate::writer::Proposer;
 
 /// Tombstones looked at in one step; the next step goes on behind them.
 const SCAN_MAX: usize = 1 << 17;
-/// Leases are looked through so often while they last.
+/// Leases and grants are looked through so often while they last.
 const LEASE_LOOKS: u32 = 8;
 /// For how long a tombstone waits for nodes that are away.
 const ABSENT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -24,7 +23,7 @@ const ABSENT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Gives up the unfinished files whose lease has ended, until `stop` turns true.
 pub(crate) async fn expire_leases(state: Arc<State>, proposer: Proposer, mut stop: watch::Receiver<bool>) {
     let timeout = state.config.pending_timeout;
-    let mut ticks = ticks((timeout / LEASE_LOOKS).clamp(Duration::from_millis(10), Duration::from_secs(5)));
+    let mut ticks = ticks(look(timeout));
     // Nobody could renew while the master was away: everybody gets the whole time once more.
     let grace_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
     while next(&mut ticks, &mut stop).await {
@@ -32,12 +31,43 @@ pub(crate) async fn expire_leases(state: Arc<State>, proposer: Proposer, mut sto
             continue;
         }
         let before_ms = state.clock.wall_ms();
-        match proposer.propose(own(before_ms, Operation::ExpireLeases { before_ms })).await {
+        match proposer.propose(Command::own(before_ms, Operation::ExpireLeases { before_ms })).await {
             Ok(Answer::Expired { files }) if !files.is_empty() => {
                 tracing::info!(count = files.len(), "unfinished files were given up");
             }
             Ok(_) => {}
             Err(refusal) => tracing::debug!(%refusal, "leases were not looked through"),
+        }
+    }
+}
+
+/// Has chunks buried that were granted and became no file, until `stop` turns true.
+pub(crate) async fn bury_grants(state: Arc<State>, proposer: Proposer, mut stop: watch::Receiver<bool>) {
+    let mut ticks = ticks(look(state.config.pending_timeout));
+    while next(&mut ticks, &mut stop).await {
+        let buried = {
+            let mut cluster = state.cluster();
+            // Lost records may have used the same ids.
+            if cluster.behind().is_some() {
+                continue;
+            }
+            let ended = cluster.grants.take_ended(state.clock.now_ms());
+            if ended.chunks.is_empty() {
+                continue;
+            }
+            let bury = Operation::BuryChunks { chunks: ended.chunks.clone() };
+            // Before the lock is let go of: whoever finds the grant gone has the burial in front of all that he asks for,
+            // and a loss that is accepted has it behind.
+            (proposer.propose(Command::own(state.clock.wall_ms(), bury)), ended)
+        };
+        let (burying, ended) = buried;
+        let count = ended.chunks.len();
+        match burying.await {
+            Ok(_) => tracing::info!(count, "granted chunks that became no file were given up"),
+            Err(refusal) => {
+                tracing::debug!(%refusal, count, "granted chunks were not given up");
+                state.cluster().grants.put_back(ended);
+            }
         }
     }
 }
@@ -55,7 +85,7 @@ pub(crate) async fn collect_garbage(state: Arc<State>, proposer: Proposer, mut s
             continue;
         }
         let forget = Operation::ForgetTombstones { chunks: step.forget };
-        if let Err(refusal) = proposer.propose(own(state.clock.wall_ms(), forget)).await {
+        if let Err(refusal) = proposer.propose(Command::own(state.clock.wall_ms(), forget)).await {
             tracing::warn!(%refusal, "tombstones were not forgotten");
         }
     }
@@ -121,10 +151,9 @@ fn order(chunk: ChunkId, generation: GenerationStamp) -> v1::DeleteReplica {
     v1::DeleteReplica { chunk_id: chunk.0, generation: generation.0 }
 }
 
-/// A change that nobody asked for.
-fn own(at_ms: i64, operation: Operation) -> Command {
-    let caller = Arc::new(Caller { user: String::new(), groups: Vec::new(), superuser: true });
-    Command { at_ms, request: None, caller, operation }
+/// Between two looks at what ends after `timeout`.
+fn look(timeout: Duration) -> Duration {
+    (timeout / LEASE_LOOKS).clamp(Duration::from_millis(10), Duration::from_secs(5))
 }
 
 fn ticks(period: Duration) -> tokio::time::Interval {

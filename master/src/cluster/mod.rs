@@ -11,6 +11,7 @@
 //!   has been unknown for long enough; never deleted.
 
 mod gc;
+mod grants;
 mod health;
 mod jobs;
 mod node;
@@ -35,6 +36,8 @@ use distrifs_proto::ErrorCode;
 use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, Lsn, NodeId};
 
 pub(crate) use gc::{Ages, GcStep};
+use grants::Grants;
+pub(crate) use grants::RESERVED_IDS;
 pub(crate) use health::{Problem, ReplicaState, ReplicaView};
 use node::Node;
 pub(crate) use node::{
@@ -126,6 +129,8 @@ pub(crate) struct Cluster {
     orphans: Orphans,
     /// Chunks of these unfinished files and where they were planned.
     pub(crate) plans: Plans,
+    /// Chunks that may be written before their files are known.
+    pub(crate) grants: Grants,
 }
 
 impl Cluster {
@@ -144,6 +149,7 @@ impl Cluster {
             repairs: Repairs::default(),
             orphans: Orphans::default(),
             plans: Plans::default(),
+            grants: Grants::default(),
         }
     }
 
@@ -154,6 +160,7 @@ impl Cluster {
 
     /// The loss is accepted as of `history`: what was shown in epochs before it is evidence no more. Gives back what was.
     pub(crate) fn loss_accepted(&mut self, history: Epoch) -> Option<Behind> {
+        self.grants.loss_accepted(history);
         self.behind.take_if(|behind| behind.epoch_seen < history)
     }
 

@@ -2,7 +2,7 @@
 //!
 //! That nobody knows a chunk is no reason to delete it: a master whose log lost its tail knows nothing of the newest files.
 //! So they are counted, and what stays unknown for long enough is moved out of the way at its node, to `quarantine/`, where
-//! a person finds it (LESSONS, R19). Nothing is moved in safe mode, by a master that is behind what any node was shown, or
+//! a person finds it (LESSONS, R19). What this leader granted is known to it. Nothing is moved in safe mode, by a master that is behind what any node was shown, or
 //! at a node that has not reported in this session.
 
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ impl Cluster {
         if self.safe_mode(now_ms).is_some() {
             return OrphanOrders::new();
         }
-        let (orphans, replicas) = (&mut self.orphans, &self.replicas);
+        let (orphans, replicas, grants) = (&mut self.orphans, &self.replicas, &self.grants);
         if orphans.after.is_none() {
             orphans.since.retain(|chunk, _| replicas.of(*chunk).next().is_some());
         }
@@ -47,7 +47,7 @@ impl Cluster {
         let mut moved: BTreeMap<SessionId, Vec<(ChunkId, GenerationStamp)>> = BTreeMap::new();
         for chunk in replicas.chunks_after(orphans.after).take(SLICE) {
             (seen, orphans.after) = (seen + 1, Some(chunk));
-            if !is_unknown(chunk) {
+            if !is_unknown(chunk) || grants.holds(chunk) {
                 orphans.since.remove(&chunk);
                 continue;
             }

@@ -72,7 +72,8 @@ impl Cluster {
         (first, last): (bool, bool),
         judge: impl Fn(&Replica) -> Verdict,
     ) -> Result<(), BadReport> {
-        let Some((index, node)) = self.node_of(session) else { return Ok(()) };
+        let Some(index) = self.sessions.get(&session).copied() else { return Ok(()) };
+        let Some(node) = self.nodes.get_mut(index as usize) else { return Ok(()) };
         node.heard_ms = now_ms;
         if first {
             node.incoming = Some(Incoming::default());
@@ -90,7 +91,10 @@ impl Cluster {
         }
         let Some(report) = node.incoming.take() else { return Ok(()) };
         node.reported = true;
-        node.oddities = count(&report.replicas, judge);
+        node.oddities = count(&report.replicas, |replica| match judge(replica) {
+            Verdict::Unknown if self.grants.holds(replica.chunk) => Verdict::Fine,
+            verdict => verdict,
+        });
         let mut gone = std::mem::take(&mut node.held);
         for replica in &report.replicas {
             node.held.insert(replica.chunk, ());

@@ -9,6 +9,7 @@ use super::loss::past_lost;
 use super::names::NameId;
 use super::path::NsPath;
 use super::query::BodyStatus;
+use super::reserve::past_reserved;
 use crate::permission::Caller;
 
 /// One change.
@@ -139,6 +140,31 @@ pub(crate) enum Operation {
         /// Which.
         chunks: Vec<ChunkId>,
     },
+    /// Moves the high-water mark of chunk ids up: the leader may grant those below it without logging each.
+    ReserveChunks {
+        /// By so many.
+        count: u32,
+    },
+    /// Makes a file of at most one chunk, which was granted and is written, appear in one step.
+    PutWhole {
+        /// Where.
+        path: NsPath,
+        /// Whether it may replace a file.
+        overwrite: bool,
+        /// Permission bits of a new file; a replaced one keeps its own, and its owner.
+        mode: u16,
+        /// Replicas of its chunk.
+        replication: u8,
+        /// As of every file: no chunk is longer.
+        chunk_size: u32,
+        /// All its bytes; `None` for an empty file.
+        chunk: Option<WrittenChunk>,
+    },
+    /// Makes tombstones of chunks that were granted and became no file: replicas may have been written.
+    BuryChunks {
+        /// Which; those that a file refers to after all are passed over.
+        chunks: Vec<ChunkId>,
+    },
     /// Gives up what the log had lost: from here on it counts without that.
     AcceptLoss {
         /// What datanodes were shown in lower ones is no evidence any more.
@@ -192,6 +218,19 @@ pub(crate) enum Answer {
     },
     /// Tombstones were forgotten.
     Forgotten,
+    /// Chunk ids were reserved.
+    Reserved(Reserved),
+}
+
+/// Chunk ids that a leader may grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reserved {
+    /// The first.
+    pub(crate) first: ChunkId,
+    /// Behind the last.
+    pub(crate) end: ChunkId,
+    /// What had been accepted as lost when they were reserved: see [`Operation::AcceptLoss`].
+    pub(crate) history: Epoch,
 }
 
 /// A file as it appeared. It is remembered for a retry: the file may have changed or gone since.
@@ -232,11 +271,19 @@ impl fmt::Display for Place {
 }
 
 impl Command {
-    /// Gives the command the next chunk id, if it hands one out. Behind one that accepts a loss they begin anew.
+    /// A change that nobody asked for.
+    pub(crate) fn own(at_ms: i64, operation: Operation) -> Self {
+        let caller = Arc::new(Caller { user: String::new(), groups: Vec::new(), superuser: true });
+        Self { at_ms, request: None, caller, operation }
+    }
+
+    /// Gives the command the next chunk id, if it hands one out. Behind one that accepts a loss, or reserves some, they
+    /// begin anew.
     pub(crate) fn assign_chunk(&mut self, next: &mut ChunkId) {
         let chunk = match &mut self.operation {
             Operation::Create { chunk: Some(chunk), .. } | Operation::AllocateChunk { chunk, .. } => chunk,
             Operation::AcceptLoss { .. } => return *next = past_lost(*next),
+            Operation::ReserveChunks { count } => return *next = past_reserved(*next, *count),
             _ => return,
         };
         *chunk = *next;
@@ -248,6 +295,7 @@ impl Command {
         match &self.operation {
             Operation::Mkdir { path, .. }
             | Operation::Create { path, .. }
+            | Operation::PutWhole { path, .. }
             | Operation::Remove { path, .. }
             | Operation::SetMode { path, .. }
             | Operation::SetOwner { path, .. }
@@ -260,6 +308,8 @@ impl Command {
             Operation::RenewLeases { .. }
             | Operation::ExpireLeases { .. }
             | Operation::ForgetTombstones { .. }
+            | Operation::ReserveChunks { .. }
+            | Operation::BuryChunks { .. }
             | Operation::AcceptLoss { .. } => Place::Path(NsPath::root()),
         }
     }
@@ -271,6 +321,7 @@ impl Command {
             Operation::Remove { .. }
                 | Operation::Abandon { .. }
                 | Operation::ExpireLeases { .. }
+                | Operation::BuryChunks { .. }
                 | Operation::ForgetTombstones { .. }
         )
     }
@@ -286,6 +337,7 @@ impl Command {
             (Operation::Create { .. }, Answer::Created { .. }) => true,
             (Operation::AllocateChunk { file, .. }, Answer::Allocated { file: of, .. }) => file == of,
             (Operation::Complete { file, .. }, Answer::Completed(completed)) => *file == completed.file,
+            (Operation::PutWhole { path, .. }, Answer::Completed(completed)) => *path == completed.path,
             (
                 Operation::Mkdir { .. }
                 | Operation::Abandon { .. }

@@ -66,26 +66,19 @@ impl Namespace {
         overwrite: bool,
     ) -> Result<Answer, NamespaceError> {
         let plan = self.plan_copy(caller, source, target, overwrite)?;
-        let Some(name) = target.last() else {
-            return Err(NamespaceError::Root);
-        };
         let owner = self.names.intern(&caller.user);
         let group = self.names.intern(caller.primary_group());
         let mode = self.slab.get(plan.from).map_or(0, |inode| inode.mode);
-        let kept = plan.target.target.and_then(|there| self.slab.get(there));
-        let (owner, group, mode) = kept.map_or((owner, group, mode), |it| (it.owner, it.group, it.mode));
+        let replaced = plan.target.target;
+        let (owner, group, mode) = self.kept(replaced).unwrap_or((owner, group, mode));
         // Before anything is dropped: what is replaced may share the chunks.
         for chunk in plan.body.chunks.as_slice() {
             self.reference(*chunk);
         }
-        self.counts.files += 1;
-        self.counts.bytes += plan.body.size;
+        let size = plan.body.size;
         let content = Content::File(plan.body);
         let file = self.slab.insert(Inode { owner, group, mode, mtime_ms: at_ms, content });
-        self.link(at_ms, plan.target.parent, name, file);
-        if let Some(replaced) = plan.target.target {
-            self.drop_tree(at_ms, replaced);
-        }
+        self.appear(at_ms, plan.target.parent, target, (file, size), replaced);
         Ok(Answer::Done)
     }
 }

@@ -129,6 +129,14 @@ pub(crate) enum NamespaceError {
         /// The id.
         chunk: ChunkId,
     },
+    /// A chunk that no file can be made of: its grant was given up, or a file has it.
+    #[error("{path}: the lease has expired: chunk {chunk} is not to be written (any more): write it again")]
+    NotSpare {
+        /// Which file.
+        path: NsPath,
+        /// The chunk.
+        chunk: ChunkId,
+    },
     /// A limit of the namespace.
     #[error("{path}: limit exceeded: {what} (at most {max})")]
     Limit {
@@ -174,7 +182,7 @@ impl NamespaceError {
             | Self::Sticky { .. }
             | Self::NotOwner { .. }
             | Self::NotSuperuser { .. } => ErrorCode::PermissionDenied,
-            Self::NotOpen { .. } => ErrorCode::LeaseExpired,
+            Self::NotOpen { .. } | Self::NotSpare { .. } => ErrorCode::LeaseExpired,
             Self::Limit { .. } | Self::TooDeep { .. } => ErrorCode::LimitExceeded,
             Self::ChunkIdReused { .. } => ErrorCode::Internal,
             Self::IntoItself { .. }

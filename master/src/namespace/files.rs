@@ -7,8 +7,10 @@ use distrifs_proto::types::{ChunkId, Crc32c, FileId};
 
 use super::command::{Answer, Completed, WrittenChunk};
 use super::inode::{ChunkList, Content, FileBody, Inode};
+use super::names::NameId;
 use super::path::NsPath;
 use super::query::BodyStatus;
+use super::resolve::Place;
 use super::tree::full;
 use super::{FIRST_GENERATION, Namespace, NamespaceError, OPEN_FILES_MAX, OpenFile, Packed, Tombstone};
 use crate::config::{chunk_size_fits, chunk_size_rule};
@@ -41,6 +43,23 @@ impl Namespace {
         chunk_size: u32,
         replication: u8,
     ) -> Result<Create, NamespaceError> {
+        let (place, body) = self.plan_file(caller, path, overwrite, chunk_size, replication)?;
+        if self.open.len() >= OPEN_FILES_MAX {
+            let max = OPEN_FILES_MAX as u64;
+            return Err(NamespaceError::Limit { path: path.to_string(), what: "unfinished files", max });
+        }
+        Ok(Create { path: path.clone(), parent: place.parent, overwrite, body })
+    }
+
+    /// Where a file may be made, and the file without its bytes.
+    pub(super) fn plan_file(
+        &self,
+        caller: &Caller,
+        path: &NsPath,
+        overwrite: bool,
+        chunk_size: u32,
+        replication: u8,
+    ) -> Result<(Place, FileBody), NamespaceError> {
         let invalid = |what: String| Err(NamespaceError::Invalid { path: path.to_string(), what });
         if !chunk_size_fits(u64::from(chunk_size)) {
             return invalid(format!("chunk size {}", chunk_size_rule(u64::from(chunk_size))));
@@ -58,10 +77,6 @@ impl Namespace {
             }
             None => self.demand_add(caller, &place, path)?,
         }
-        if self.open.len() >= OPEN_FILES_MAX {
-            let max = OPEN_FILES_MAX as u64;
-            return Err(NamespaceError::Limit { path: path.to_string(), what: "unfinished files", max });
-        }
         if !self.slab.has_room(1) || !self.names.has_room(2) {
             return Err(full(path));
         }
@@ -72,7 +87,7 @@ impl Namespace {
             replication,
             chunks: ChunkList::default(),
         };
-        Ok(Create { path: path.clone(), parent: place.parent, overwrite, body })
+        Ok((place, body))
     }
 
     /// Refuses unless `caller` may replace the content of what is at `path`.
@@ -265,11 +280,7 @@ impl Namespace {
                 self.bury(at_ms, *spare, false);
             }
         }
-        // A replaced file keeps whose it was and who may what, as when it is written in place.
-        let kept = plan
-            .replaced
-            .and_then(|old| self.slab.get(old))
-            .map(|inode| (inode.owner, inode.group, inode.mode));
+        let kept = self.kept(plan.replaced);
         let Some(inode) = self.slab.get_mut(file) else {
             let user = caller.user.clone();
             return Err(NamespaceError::NotOpen { path: open.path.to_string(), user });
@@ -286,16 +297,34 @@ impl Namespace {
         let ids = chunks.iter().map(|written| written.chunk);
         (body.size, body.crc, body.chunks) = (plan.size, plan.crc, ChunkList::new(ids));
         let body = BodyStatus::from(&*body);
-        if let Some(name) = open.path.last() {
-            self.link(at_ms, open.parent, name, file);
-        }
-        self.counts.files += 1;
-        self.counts.bytes += plan.size;
-        if let Some(old) = plan.replaced {
-            self.drop_tree(at_ms, old);
-        }
+        self.appear(at_ms, open.parent, &open.path, (file, plan.size), plan.replaced);
         let path = open.path;
         Ok(Answer::Completed(Arc::new(Completed { file, path, owner, group, mode, mtime_ms, body })))
+    }
+
+    /// A replaced file keeps whose it was and who may what, as when it is written in place.
+    pub(super) fn kept(&self, replaced: Option<FileId>) -> Option<(NameId, NameId, u16)> {
+        let inode = self.slab.get(replaced?)?;
+        Some((inode.owner, inode.group, inode.mode))
+    }
+
+    /// Gives a file of `size` bytes its name, in the place of what has it now.
+    pub(super) fn appear(
+        &mut self,
+        at_ms: i64,
+        parent: FileId,
+        path: &NsPath,
+        (file, size): (FileId, u64),
+        replaced: Option<FileId>,
+    ) {
+        if let Some(name) = path.last() {
+            self.link(at_ms, parent, name, file);
+        }
+        self.counts.files += 1;
+        self.counts.bytes += size;
+        if let Some(replaced) = replaced {
+            self.drop_tree(at_ms, replaced);
+        }
     }
 
     /// Takes an unfinished file away; its chunks become tombstones.
@@ -318,7 +347,7 @@ impl Namespace {
         }
     }
 
-    fn bury(&mut self, at_ms: i64, chunk: ChunkId, completed: bool) {
+    pub(super) fn bury(&mut self, at_ms: i64, chunk: ChunkId, completed: bool) {
         self.tombstones.insert(chunk, Tombstone { generation: FIRST_GENERATION, at_ms, completed });
     }
 

@@ -70,10 +70,19 @@ pub(super) fn of(command: &Command) -> u32 {
         Operation::SetReplication { path, replication } => {
             fields.number(23u32).text(path.as_str()).number(*replication);
         }
+        Operation::PutWhole { path, overwrite, mode, replication, chunk_size, chunk } => {
+            fields.number(26u32).text(path.as_str()).number(*overwrite).number(*mode);
+            fields.number(*replication).number(*chunk_size).number(chunk.is_some());
+            if let Some(it) = chunk {
+                fields.number(it.chunk.0).number(it.generation.0).number(it.length).number(it.crc.0);
+            }
+        }
         // Never remembered: repeating them is harmless.
         Operation::RenewLeases { .. }
         | Operation::ExpireLeases { .. }
         | Operation::ForgetTombstones { .. }
+        | Operation::ReserveChunks { .. }
+        | Operation::BuryChunks { .. }
         | Operation::AcceptLoss { .. } => {}
     }
     Crc32c::of(&fields.0).0
@@ -115,5 +124,5 @@ mod tests {
     }
 
     const GOLDEN: &str = "4cf038b6 9e5a7917 8daac335 259b5048 85639d7d 8d6dfa9b 8d6dfa9b 3ff53734 454e73f4 \
-        8d6dfa9b 1e6e7d32 ced9629b af8ca852 8e773ab9 b9c30544 8d6dfa9b";
+        8d6dfa9b 1e6e7d32 ced9629b af8ca852 8e773ab9 b9c30544 8d6dfa9b 8d6dfa9b 245a93b7 8d6dfa9b";
 }

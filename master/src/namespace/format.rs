@@ -46,7 +46,7 @@ struct Record {
     request: Option<Request>,
     #[prost(message, optional, tag = "3")]
     caller: Option<CallerRecord>,
-    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24")]
+    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27")]
     body: Option<Body>,
 }
 
@@ -100,6 +100,12 @@ enum Body {
     SetReplication(SetReplication),
     #[prost(message, tag = "24")]
     AcceptLoss(AcceptLoss),
+    #[prost(message, tag = "25")]
+    ReserveChunks(ReserveChunks),
+    #[prost(message, tag = "26")]
+    PutWhole(PutWhole),
+    #[prost(message, tag = "27")]
+    BuryChunks(BuryChunks),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -242,6 +248,48 @@ struct AcceptLoss {
     epoch: u64,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct ReserveChunks {
+    #[prost(uint32, tag = "1")]
+    count: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PutWhole {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(bool, tag = "2")]
+    overwrite: bool,
+    #[prost(uint32, tag = "3")]
+    mode: u32,
+    #[prost(uint32, tag = "4")]
+    replication: u32,
+    #[prost(uint32, tag = "5")]
+    chunk_size: u32,
+    #[prost(message, optional, tag = "6")]
+    chunk: Option<Written>,
+}
+
+/// A single chunk; of those of a completion see [`Complete`].
+#[derive(Clone, PartialEq, Message)]
+struct Written {
+    #[prost(uint64, tag = "1")]
+    chunk: u64,
+    #[prost(uint64, tag = "2")]
+    generation: u64,
+    #[prost(uint64, tag = "3")]
+    length: u64,
+    #[prost(fixed32, tag = "4")]
+    crc32c: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BuryChunks {
+    /// Each less the one before: most take a byte.
+    #[prost(sint64, repeated, tag = "1")]
+    chunk_steps: Vec<i64>,
+}
+
 /// The bytes of a command.
 pub(crate) fn encode(command: &Command) -> Bytes {
     let record = Record {
@@ -341,6 +389,25 @@ fn body_of(operation: &Operation) -> Body {
             Body::ForgetTombstones(ForgetTombstones { chunks: chunks.iter().map(|id| id.0).collect() })
         }
         Operation::AcceptLoss { epoch } => Body::AcceptLoss(AcceptLoss { epoch: epoch.0 }),
+        Operation::ReserveChunks { count } => Body::ReserveChunks(ReserveChunks { count: *count }),
+        Operation::PutWhole { path, overwrite, mode, replication, chunk_size, chunk } => {
+            Body::PutWhole(PutWhole {
+                path: path.to_string(),
+                overwrite: *overwrite,
+                mode: u32::from(*mode),
+                replication: u32::from(*replication),
+                chunk_size: *chunk_size,
+                chunk: chunk.map(|it| Written {
+                    chunk: it.chunk.0,
+                    generation: it.generation.0,
+                    length: it.length,
+                    crc32c: it.crc.0,
+                }),
+            })
+        }
+        Operation::BuryChunks { chunks } => {
+            Body::BuryChunks(BuryChunks { chunk_steps: steps(chunks.iter().map(|it| it.0)) })
+        }
     }
 }
 
@@ -398,6 +465,23 @@ fn operation_of(body: Body) -> Result<Operation, FormatError> {
             Operation::ForgetTombstones { chunks: it.chunks.into_iter().map(ChunkId).collect() }
         }
         Body::AcceptLoss(it) => Operation::AcceptLoss { epoch: Epoch(it.epoch) },
+        Body::ReserveChunks(it) => Operation::ReserveChunks { count: it.count },
+        Body::PutWhole(it) => Operation::PutWhole {
+            path: NsPath::parse(&it.path)?,
+            overwrite: it.overwrite,
+            mode: u16::try_from(it.mode).map_err(|_| FormatError::Field("mode"))?,
+            replication: u8::try_from(it.replication).map_err(|_| FormatError::Field("replication"))?,
+            chunk_size: it.chunk_size,
+            chunk: it.chunk.map(|it| WrittenChunk {
+                chunk: ChunkId(it.chunk),
+                generation: GenerationStamp(it.generation),
+                length: it.length,
+                crc: Crc32c(it.crc32c),
+            }),
+        },
+        Body::BuryChunks(it) => {
+            Operation::BuryChunks { chunks: summed(&it.chunk_steps).map(ChunkId).collect() }
+        }
     })
 }
 
@@ -413,24 +497,28 @@ fn steps(values: impl Iterator<Item = u64>) -> Vec<i64> {
         .collect()
 }
 
+/// The values of [`steps`].
+fn summed(steps: &[i64]) -> impl Iterator<Item = u64> + '_ {
+    steps.iter().scan(0u64, |value, step| {
+        *value = value.wrapping_add(*step as u64);
+        Some(*value)
+    })
+}
+
 fn written_of(it: &Complete) -> Result<Vec<WrittenChunk>, FormatError> {
     let count = it.chunk_steps.len();
     if [it.generations.len(), it.length_steps.len(), it.crc32cs.len()] != [count; 3] {
         return Err(FormatError::Field("chunks"));
     }
-    let (mut chunk, mut length) = (0u64, 0u64);
-    let mut chunks = Vec::with_capacity(count);
-    for index in 0..count {
-        chunk = chunk.wrapping_add(it.chunk_steps[index] as u64);
-        length = length.wrapping_add(it.length_steps[index] as u64);
-        chunks.push(WrittenChunk {
-            chunk: ChunkId(chunk),
-            generation: GenerationStamp(it.generations[index]),
-            length,
-            crc: Crc32c(it.crc32cs[index]),
-        });
-    }
-    Ok(chunks)
+    let values = summed(&it.chunk_steps).zip(summed(&it.length_steps));
+    let rest = it.generations.iter().zip(&it.crc32cs);
+    let chunks = values.zip(rest).map(|((chunk, length), (generation, crc))| WrittenChunk {
+        chunk: ChunkId(chunk),
+        generation: GenerationStamp(*generation),
+        length,
+        crc: Crc32c(*crc),
+    });
+    Ok(chunks.collect())
 }
 
 #[cfg(test)]

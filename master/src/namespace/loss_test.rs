@@ -7,6 +7,7 @@ use distrifs_proto::types::{ChunkId, Crc32c, Epoch, FileId, Lsn};
 use super::command::{Answer, Command, Operation, WrittenChunk};
 use super::loss::past_lost;
 use super::path::NsPath;
+use super::reserve::past_reserved;
 use super::{ChunkState, FIRST_GENERATION, Namespace, NamespaceError, format};
 use crate::permission::Caller;
 
@@ -129,6 +130,40 @@ fn ids_of_one_batch_begin_anew_behind_the_acceptance() {
 }
 
 #[test]
+fn ids_of_one_batch_begin_anew_behind_reserved_ones_and_none_is_handed_out_twice() {
+    let mut it = Run { namespace: Namespace::new("op"), log: Vec::new() };
+    let mut next = it.namespace.next_chunk();
+    let create = |at: &str| Operation::Create {
+        path: path(at),
+        overwrite: false,
+        mode: 0o644,
+        replication: 3,
+        chunk_size: 64 << 10,
+        lease_until_ms: 100,
+        chunk: Some(ChunkId(0)),
+    };
+    // The second is refused, and takes an id all the same.
+    let batch = [create("/a"), create("/none/b"), Operation::ReserveChunks { count: 5 }, create("/c")];
+    let (mut created, mut reserved) = (Vec::new(), 0..0);
+    for operation in batch {
+        let mut command = Command::own(5, operation);
+        command.assign_chunk(&mut next);
+        match it.apply(command.operation) {
+            Ok(Answer::Created { chunk: Some(chunk), .. }) => created.push(chunk.0),
+            Ok(Answer::Reserved(ids)) => reserved = ids.first.0..ids.end.0,
+            Ok(other) => panic!("{other:?}"),
+            Err(refused) => assert!(matches!(refused, NamespaceError::NotFound { .. }), "{refused}"),
+        }
+    }
+    assert_eq!(reserved.end - reserved.start, 5);
+    assert_eq!(created.len(), 2);
+    assert!(created.iter().all(|chunk| !reserved.contains(chunk)), "{created:?} {reserved:?}");
+    let refused = it.create("/d", ChunkId(reserved.start));
+    assert!(matches!(refused, Err(NamespaceError::ChunkIdReused { .. })), "{refused:?}");
+}
+
+#[test]
 fn ids_do_not_overflow() {
+    assert_eq!(past_reserved(ChunkId(u64::MAX - 1), 4096), ChunkId(u64::MAX));
     assert_eq!(past_lost(ChunkId(u64::MAX - 1)), ChunkId(u64::MAX));
 }

@@ -5,7 +5,8 @@
 //!   the same answers. A command that is refused changes nothing.
 //! - A chunk id is handed out once; a request id is executed once.
 //! - Each chunk is unfinished (belongs to one open file), referenced (by so many files) or a tombstone with a
-//!   time, never two of them. Only a tombstone may be deleted.
+//!   time, never two of them. Only a tombstone may be deleted. One that was granted ahead is none of them before its
+//!   file appears or it is buried: see `reserve`.
 //! - After a loss was accepted, no chunk id is handed out that the lost records may have handed out.
 //!
 //! It does not know where replicas are: that is `cluster`'s.
@@ -29,19 +30,21 @@ mod names;
 mod path;
 mod query;
 mod requests;
+mod reserve;
 mod resolve;
 #[cfg(test)]
 mod rules_test;
 mod slab;
 mod table;
 mod tree;
+mod whole;
 
 use std::collections::BTreeMap;
 
 use distrifs_proto::types::{ChunkId, Crc32c, Epoch, FileId, GenerationStamp, Lsn};
 
 use crate::chunk_map::ChunkMap;
-pub(crate) use command::{Answer, Command, Operation, Place, WrittenChunk};
+pub(crate) use command::{Answer, Command, Completed, Operation, Place, Reserved, WrittenChunk};
 pub(crate) use error::NamespaceError;
 use inode::{Children, Content, Inode};
 use names::{NameId, Names};
@@ -115,7 +118,7 @@ pub(crate) enum ChunkState {
     Unfinished,
     /// To be deleted.
     Dereferenced(Tombstone),
-    /// Never handed out, or forgotten. Not a reason to delete anything.
+    /// Never handed out, granted and not part of a file yet, or forgotten. Not a reason to delete anything.
     Unknown,
 }
 
@@ -141,7 +144,7 @@ pub(crate) struct Namespace {
     slab: Slab,
     names: Names,
     root: FileId,
-    /// The high-water mark: every id below it was handed out.
+    /// The high-water mark: every id below it was handed out, or is reserved to be granted.
     next_chunk: ChunkId,
     chunks: Table<ChunkMap<Packed>>,
     open: Table<BTreeMap<FileId, OpenFile>>,
@@ -242,6 +245,14 @@ impl Namespace {
                 let none = !chunks.iter().any(|chunk| self.tombstones.contains(*chunk));
                 Ok(none.then_some(Answer::Forgotten))
             }
+            Operation::ReserveChunks { .. } => Ok(None),
+            Operation::PutWhole { path, overwrite, replication, chunk_size, chunk, .. } => {
+                let body = (*chunk_size, *replication);
+                self.plan_put_whole(caller, path, *overwrite, body, chunk.as_ref()).map(|_| None)
+            }
+            Operation::BuryChunks { chunks } => {
+                Ok((!chunks.iter().any(|chunk| self.is_spare(*chunk))).then_some(Answer::Done))
+            }
             Operation::AcceptLoss { epoch } => Ok((*epoch <= self.history).then_some(Answer::Done)),
         }
     }
@@ -295,6 +306,13 @@ impl Namespace {
                 }
                 Answer::Forgotten
             }
+            Operation::ReserveChunks { count } => self.reserve(*count),
+            Operation::PutWhole { path, overwrite, mode, replication, chunk_size, chunk } => {
+                let body = (*chunk_size, *replication);
+                let plan = self.plan_put_whole(caller, path, *overwrite, body, chunk.as_ref())?;
+                self.put_whole(at_ms, caller, path, plan, *mode, chunk.as_ref())
+            }
+            Operation::BuryChunks { chunks } => self.bury_spare(at_ms, chunks),
             Operation::AcceptLoss { epoch } => self.accept_loss(*epoch),
         };
         if let Some(request) = command.request
@@ -320,7 +338,7 @@ impl Namespace {
         self.applied
     }
 
-    /// The lowest chunk id that was never handed out.
+    /// The lowest chunk id that was neither handed out nor reserved.
     pub(crate) fn next_chunk(&self) -> ChunkId {
         self.next_chunk
     }

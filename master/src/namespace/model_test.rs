@@ -1,6 +1,6 @@
 //! Random commands against a simple model, invariants after each step, and replay equal to live.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use distrifs_proto::types::{Crc32c, Epoch, FileId, GenerationStamp, Lsn, RequestId};
 use proptest::prelude::{Strategy, any, prop_oneof};
@@ -9,7 +9,7 @@ use super::command::{Answer, Command, Operation, WrittenChunk};
 use super::image::{Restorer, Snapshot};
 use super::loss::past_lost;
 use super::path::NsPath;
-use super::{FIRST_GENERATION, Namespace, format};
+use super::{ChunkState, FIRST_GENERATION, Namespace, format};
 use crate::groups::Groups;
 
 const CHUNK: u32 = 64 << 10;
@@ -52,6 +52,19 @@ enum Step {
         age: i64,
     },
     Forget,
+    Reserve {
+        count: u32,
+    },
+    /// A small file, with one of the chunks that are reserved, or empty; `wrong` is what is wrong with it.
+    PutWhole {
+        path: String,
+        overwrite: bool,
+        pick: Option<usize>,
+        wrong: u8,
+    },
+    Bury {
+        picks: Vec<usize>,
+    },
     /// With the number of the log's next record as the epoch, or an epoch of before.
     AcceptLoss {
         again: bool,
@@ -92,6 +105,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (path(), any::<bool>()).prop_map(|(path, recursive)| Step::Remove { path, recursive }),
         1 => (0i64..20).prop_map(|age| Step::Expire { age }),
         1 => proptest::prelude::Just(Step::Forget),
+        2 => (0u32..6).prop_map(|count| Step::Reserve { count }),
+        4 => (path(), any::<bool>(), proptest::option::of(any::<usize>()), 0u8..12)
+            .prop_map(|(path, overwrite, pick, wrong)| Step::PutWhole { path, overwrite, pick, wrong }),
+        1 => proptest::collection::vec(any::<usize>(), 0..4).prop_map(|picks| Step::Bury { picks }),
         1 => any::<bool>().prop_map(|again| Step::AcceptLoss { again }),
         2 => (path(), path(), any::<bool>())
             .prop_map(|(source, target, overwrite)| Step::Copy { source, target, overwrite }),
@@ -112,6 +129,10 @@ enum Node {
 struct Model {
     nodes: BTreeMap<String, Node>,
     open: Vec<Open>,
+    /// Reserved chunks, whatever has become of them.
+    reserved: Vec<super::ChunkId>,
+    /// Those of them that were used or buried.
+    spent: BTreeSet<super::ChunkId>,
     next_dir: u64,
 }
 
@@ -136,7 +157,8 @@ fn child(parent: &str, name: &str) -> String {
 
 impl Model {
     fn new() -> Self {
-        Self { nodes: BTreeMap::from([("/".to_owned(), Node::Dir(0))]), open: Vec::new(), next_dir: 1 }
+        let nodes = BTreeMap::from([("/".to_owned(), Node::Dir(0))]);
+        Self { nodes, open: Vec::new(), reserved: Vec::new(), spent: BTreeSet::new(), next_dir: 1 }
     }
 
     fn dir(&self, path: &str) -> Option<u64> {
@@ -308,6 +330,38 @@ impl Run {
                 assert!(self.apply(Operation::ExpireLeases { before_ms }).is_some());
                 self.model.open.retain(|open| open.opened_ms > before_ms);
             }
+            Step::Reserve { count } => {
+                let next = self.namespace.next_chunk();
+                let Some(Answer::Reserved(ids)) = self.apply(Operation::ReserveChunks { count: *count })
+                else {
+                    panic!("not reserved")
+                };
+                assert_eq!((ids.first, ids.end.0 - ids.first.0), (next, u64::from(*count)));
+                assert_eq!((self.namespace.next_chunk(), ids.history), (ids.end, self.namespace.history()));
+                self.model.reserved.extend((ids.first.0..ids.end.0).map(super::ChunkId));
+            }
+            Step::PutWhole { path, overwrite, pick, wrong } => {
+                self.put_whole(path, *overwrite, *pick, *wrong);
+            }
+            Step::Bury { picks } => {
+                let reserved = &self.model.reserved;
+                if reserved.is_empty() {
+                    return;
+                }
+                let chunks: Vec<_> = picks.iter().map(|pick| reserved[pick % reserved.len()]).collect();
+                let before: Vec<_> = chunks.iter().map(|chunk| self.namespace.chunk(*chunk)).collect();
+                assert!(self.apply(Operation::BuryChunks { chunks: chunks.clone() }).is_some());
+                for (chunk, before) in chunks.into_iter().zip(before) {
+                    match before {
+                        ChunkState::Unknown => assert!(matches!(
+                            self.namespace.chunk(chunk),
+                            ChunkState::Dereferenced(tombstone) if !tombstone.completed
+                        )),
+                        known => assert_eq!(self.namespace.chunk(chunk), known, "chunk {chunk}"),
+                    }
+                    self.model.spent.insert(chunk);
+                }
+            }
             Step::Forget => {
                 let chunks: Vec<_> =
                     self.namespace.tombstones_after(super::ChunkId(0)).map(|(id, _)| id).take(3).collect();
@@ -415,6 +469,47 @@ impl Run {
         if let (Some(_), Some(target)) = (answer, target) {
             self.model.nodes.insert(target, Node::File { size, crc });
             self.model.open.swap_remove(pick);
+        }
+    }
+
+    fn put_whole(&mut self, path: &str, overwrite: bool, pick: Option<usize>, wrong: u8) {
+        let (parent, _) = split(path);
+        let allowed = self.model.dir(parent).is_some() && self.model.may_take(path, overwrite);
+        // One that was forgotten is for the leader to tell from one that was not used yet.
+        let fit = |chunk: &super::ChunkId| {
+            !self.model.spent.contains(chunk) || self.namespace.chunk(*chunk) != ChunkState::Unknown
+        };
+        let fit: Vec<super::ChunkId> = self.model.reserved.iter().copied().filter(fit).collect();
+        let picked = pick.and_then(|pick| fit.get(pick % fit.len().max(1)).copied());
+        let mut chunk = picked.map(|chunk| {
+            let (length, crc) = (1 + chunk.0 % u64::from(CHUNK), Crc32c::of(&chunk.0.to_le_bytes()));
+            WrittenChunk { chunk, generation: FIRST_GENERATION, length, crc }
+        });
+        let mut sound = chunk.is_none_or(|it| !self.model.spent.contains(&it.chunk));
+        if let Some(it) = &mut chunk {
+            sound &= wrong >= 5;
+            match wrong {
+                0 => it.generation = GenerationStamp(2),
+                1 => it.length = 0,
+                2 => it.length = u64::from(CHUNK) + 1,
+                3 => it.chunk = self.namespace.next_chunk(),
+                4 => it.chunk = super::ChunkId(0),
+                _ => {}
+            }
+        }
+        let answer = self.apply(Operation::PutWhole {
+            path: NsPath::parse(path).expect("a path"),
+            overwrite,
+            mode: 0o644,
+            replication: 3,
+            chunk_size: CHUNK,
+            chunk,
+        });
+        assert_eq!(answer.is_some(), allowed && sound, "put of {chunk:?} at {path}");
+        if answer.is_some() {
+            let (size, crc) = chunk.map_or((0, Crc32c::default()), |it| (it.length, it.crc));
+            self.model.spent.extend(chunk.map(|it| it.chunk));
+            self.model.nodes.insert(path.to_owned(), Node::File { size, crc });
         }
     }
 

@@ -206,6 +206,80 @@ fn a_request_is_executed_once_and_its_id_is_of_one_kind() {
     assert!(matches!(other, Err(NamespaceError::RequestReused { .. })));
 }
 
+fn whole(text: &str, overwrite: bool, chunk: Option<u64>) -> Operation {
+    let written =
+        |id| WrittenChunk { chunk: ChunkId(id), generation: FIRST_GENERATION, length: 9, crc: Crc32c(7) };
+    Operation::PutWhole {
+        path: path(text),
+        overwrite,
+        mode: 0o600,
+        replication: 3,
+        chunk_size: CHUNK,
+        chunk: chunk.map(written),
+    }
+}
+
+#[test]
+fn a_whole_file_is_as_a_creation_and_a_completion() {
+    let targets =
+        ["/x", "/bob/x", "/bob/f", "/bob", "/bob/no/f", "/bob/f/f", "/open/f", "/all/f", "/", "/bob/shut/f"];
+    for (user, target) in ["eve", "bob", "op"].into_iter().flat_map(|user| targets.map(|it| (user, it))) {
+        for (overwrite, chunk) in [(false, None), (false, Some(1)), (true, None), (true, Some(1))] {
+            let (mut whole_tree, mut tree) = (tree(), tree());
+            run(&mut whole_tree, "op", None, Operation::ReserveChunks { count: 1 }).expect("reserved");
+            let at_once = run(&mut whole_tree, user, None, whole(target, overwrite, chunk));
+            let mode = 0o600;
+            let mut opened = create(target, overwrite, chunk);
+            if let Operation::Create { mode: bits, .. } = &mut opened {
+                *bits = mode;
+            }
+            let in_two = run(&mut tree, user, None, opened).and_then(|answer| {
+                let Answer::Created { file, chunk } = answer else { panic!("{answer:?}") };
+                let written =
+                    |chunk| WrittenChunk { chunk, generation: FIRST_GENERATION, length: 9, crc: Crc32c(7) };
+                let chunks = chunk.into_iter().map(written).collect();
+                run(&mut tree, user, None, Operation::Complete { file, chunks })
+            });
+            let text = format!("{user} {target} {overwrite} {chunk:?}");
+            assert_eq!(at_once, in_two, "{text}");
+            assert_eq!(whole_tree.counts(), tree.counts(), "{text}");
+            let listed =
+                |it: &Namespace| it.list(&Groups::nobody("op").caller("op"), &NsPath::root(), true, "", 99);
+            assert_eq!(listed(&whole_tree), listed(&tree), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_whole_file_is_made_of_a_spare_chunk_alone() {
+    let mut it = Namespace::new("op");
+    run(&mut it, "op", None, Operation::ReserveChunks { count: 4 }).expect("reserved");
+    run(&mut it, "op", None, whole("/f", false, Some(1))).expect("put");
+    open(&mut it, "op", "/open", Some(5));
+    run(&mut it, "op", None, Operation::BuryChunks { chunks: [1, 2, 5, 6, 0].map(ChunkId).to_vec() })
+        .expect("buried");
+    assert!(matches!(it.chunk(ChunkId(1)), ChunkState::Referenced(_)));
+    assert!(matches!(it.chunk(ChunkId(2)), ChunkState::Dereferenced(tomb) if !tomb.completed));
+    assert_eq!(it.chunk(ChunkId(5)), ChunkState::Unfinished);
+    assert_eq!(it.chunk(ChunkId(6)), ChunkState::Unknown, "not below the mark");
+    for (chunk, why) in
+        [(0, "none"), (1, "a file's"), (2, "buried"), (5, "of an unfinished file"), (6, "never reserved")]
+    {
+        let refused = run(&mut it, "op", None, whole("/g", true, Some(chunk)));
+        assert!(matches!(refused, Err(NamespaceError::NotSpare { .. })), "{why}: {refused:?}");
+        assert_eq!(refused.map_err(|error| error.code()), Err(ErrorCode::LeaseExpired));
+    }
+    // The later one wins, and the chunk of the one before goes.
+    run(&mut it, "op", Some(1), whole("/f", true, Some(3))).expect("put");
+    assert!(matches!(it.chunk(ChunkId(1)), ChunkState::Dereferenced(tomb) if tomb.completed));
+    let before = it.clone();
+    run(&mut it, "op", Some(1), whole("/f", true, Some(3))).expect("the same answer again");
+    let applied = it.applied;
+    assert!(it == Namespace { applied, ..before }, "and nothing is done again");
+    let other = run(&mut it, "op", Some(1), whole("/f", true, Some(4)));
+    assert!(matches!(other, Err(NamespaceError::RequestReused { .. })), "{other:?}");
+}
+
 #[test]
 fn chunk_ids_are_handed_out_once() {
     let mut it = Namespace::new("op");

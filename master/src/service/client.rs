@@ -1,4 +1,4 @@
-//! What clients ask. The answers are worked out in `writes` and `reads`.
+//! What clients ask. The answers are worked out in `writes`, `whole` and `reads`.
 
 use distrifs_proto::grpc::v1;
 use distrifs_proto::grpc::v1::client_service_server::ClientService;
@@ -107,6 +107,27 @@ impl ClientService for ClientApi {
         request: Request<v1::RenewLeaseRequest>,
     ) -> Result<Response<v1::RenewLeaseReply>, Status> {
         answer!(self.0, request, "RenewLease", renew_lease)
+    }
+
+    async fn grant_chunk(
+        &self,
+        request: Request<v1::GrantChunkRequest>,
+    ) -> Result<Response<v1::GrantChunkReply>, Status> {
+        answer!(self.0, request, "GrantChunk", grant_chunk)
+    }
+
+    async fn give_up_grant(
+        &self,
+        request: Request<v1::GiveUpGrantRequest>,
+    ) -> Result<Response<v1::GiveUpGrantReply>, Status> {
+        answer!(self.0, request, "GiveUpGrant", give_up_grant)
+    }
+
+    async fn put_whole(
+        &self,
+        request: Request<v1::PutWholeRequest>,
+    ) -> Result<Response<v1::PutWholeReply>, Status> {
+        answer!(self.0, request, "PutWhole", put_whole)
     }
 
     async fn read_plan(

@@ -7,6 +7,7 @@ mod client;
 mod convert;
 mod datanode;
 mod reads;
+mod whole;
 mod writes;
 
 use std::sync::Arc;

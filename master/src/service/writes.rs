@@ -12,7 +12,9 @@ use tonic::Status;
 
 use super::{Api, convert, invalid, mismatch, mode, path, request_id};
 use crate::cluster::{Endpoint, Replica, Wanted};
-use crate::namespace::{Answer, Command, DIRECTORY_MODE, FILE_MODE, FIRST_GENERATION, NsPath, Operation};
+use crate::namespace::{
+    Answer, Command, Completed, DIRECTORY_MODE, FILE_MODE, FIRST_GENERATION, NsPath, Operation,
+};
 use crate::permission::Caller;
 use crate::refusal::Refusal;
 
@@ -22,11 +24,11 @@ const IDS_MAX: usize = 4096;
 const TO_BE_ASSIGNED: ChunkId = ChunkId(0);
 
 impl Api {
-    fn command(&self, request: RequestId, caller: Arc<Caller>, operation: Operation) -> Command {
+    pub(super) fn command(&self, request: RequestId, caller: Arc<Caller>, operation: Operation) -> Command {
         Command { at_ms: self.state.clock.wall_ms(), request: Some(request), caller, operation }
     }
 
-    fn check(&self, command: &Command) -> Result<Option<Answer>, Refusal> {
+    pub(super) fn check(&self, command: &Command) -> Result<Option<Answer>, Refusal> {
         Ok(self.state.namespace().check(command)?)
     }
 
@@ -40,7 +42,7 @@ impl Api {
         self.state.clock.wall_ms().saturating_add(self.lease_ms())
     }
 
-    fn lease_ms(&self) -> i64 {
+    pub(super) fn lease_ms(&self) -> i64 {
         i64::try_from(self.state.config.pending_timeout.as_millis()).unwrap_or(i64::MAX)
     }
 
@@ -139,6 +141,13 @@ impl Api {
         Ok(v1::AbandonReply { epoch: self.state.epoch.0 })
     }
 
+    /// Replicas and chunk size of a new file; 0 stands for the default.
+    pub(super) fn shape(&self, replication: u32, chunk_size: u64) -> (u32, u64) {
+        let config = &self.state.config;
+        let replication = if replication == 0 { config.replication } else { replication };
+        (replication, if chunk_size == 0 { config.chunk_size } else { chunk_size })
+    }
+
     pub(super) async fn create(
         &self,
         caller: Arc<Caller>,
@@ -146,9 +155,7 @@ impl Api {
     ) -> Result<v1::CreateReply, Status> {
         let request = request_id(ask.request_id)?;
         let path = path(&ask.path)?;
-        let config = &self.state.config;
-        let replication = if ask.replication == 0 { config.replication } else { ask.replication };
-        let chunk_size = if ask.chunk_size == 0 { config.chunk_size } else { ask.chunk_size };
+        let (replication, chunk_size) = self.shape(ask.replication, ask.chunk_size);
         // Values that do not fit are out of the limits and refused as such.
         let operation = Operation::Create {
             mode: mode(ask.mode, FILE_MODE, &path)?,
@@ -185,18 +192,11 @@ impl Api {
         ask: v1::AllocateChunkRequest,
     ) -> Result<v1::AllocateChunkReply, Status> {
         let request = request_id(ask.request_id)?;
-        if ask.exclude.len() > IDS_MAX {
-            return Err(invalid(format!("more than {IDS_MAX} nodes to exclude")));
-        }
-        let exclude: Vec<NodeId> = ask.exclude.iter().copied().map(NodeId).collect();
+        let exclude = excluded(&ask.exclude)?;
         let file = FileId(ask.file_id);
         let abandon = ask.abandon_chunk.map(ChunkId);
         if abandon.is_some() {
-            // A pipeline failed at them a moment ago, or they failed this file before.
-            let (mut cluster, now_ms) = (self.state.cluster(), self.state.clock.now_ms());
-            let code = |code: &u32| u16::try_from(*code).ok().and_then(ErrorCode::from_number);
-            let codes = ask.exclude_codes.iter().map(code).chain(std::iter::repeat(None));
-            exclude.iter().zip(codes).for_each(|(node, code)| cluster.write_failed(now_ms, *node, code));
+            self.pipeline_failed(&exclude, &ask.exclude_codes);
         }
         let operation = Operation::AllocateChunk { file, chunk: TO_BE_ASSIGNED, abandon };
         let writing = self.state.namespace().writing(&caller, file).map_err(Refusal::Namespace)?;
@@ -214,8 +214,16 @@ impl Api {
         Ok(v1::AllocateChunkReply { epoch: self.state.epoch.0, plan })
     }
 
+    /// A client's pipeline failed at these nodes a moment ago, or they failed its file before.
+    pub(super) fn pipeline_failed(&self, nodes: &[NodeId], codes: &[u32]) {
+        let (mut cluster, now_ms) = (self.state.cluster(), self.state.clock.now_ms());
+        let code = |code: &u32| u16::try_from(*code).ok().and_then(ErrorCode::from_number);
+        let codes = codes.iter().map(code).chain(std::iter::repeat(None));
+        nodes.iter().zip(codes).for_each(|(node, code)| cluster.write_failed(now_ms, *node, code));
+    }
+
     /// Executes a change that needs nodes to write to: without them nothing is logged.
-    async fn planned(
+    pub(super) async fn planned(
         &self,
         command: Command,
         path: &NsPath,
@@ -300,17 +308,23 @@ impl Api {
         let Answer::Completed(completed) = answer else {
             return Err(mismatch("Complete"));
         };
-        let status = self.state.namespace().status_when(&completed);
+        let status = Some(self.appeared(&completed, &ask.chunks));
+        Ok(v1::CompleteReply { epoch: self.state.epoch.0, status })
+    }
+
+    /// A file as it appeared with these chunks, whose replicas can be read from now on.
+    pub(super) fn appeared(&self, completed: &Completed, chunks: &[v1::WrittenChunk]) -> v1::FileStatus {
+        let status = self.state.namespace().status_when(completed);
         let mut cluster = self.state.cluster();
-        for written in &ask.chunks {
+        for written in chunks {
             let chunk = convert::written(written);
             let (generation, length, crc) = (chunk.generation, chunk.length, chunk.crc);
             let replica = Replica { chunk: chunk.chunk, generation, length, crc, corrupt: false };
             let nodes: Vec<NodeId> = written.nodes.iter().copied().map(NodeId).collect();
             cluster.completed(replica, &nodes);
+            cluster.grants.used(chunk.chunk);
         }
-        let status = Some(convert::file_status(&status));
-        Ok(v1::CompleteReply { epoch: self.state.epoch.0, status })
+        convert::file_status(&status)
     }
 
     /// Refuses a completion unless each chunk is on as many nodes as asked for, all of its plan. After a restart
@@ -327,23 +341,13 @@ impl Api {
         let writing = self.state.namespace().writing(caller, file)?;
         let cluster = self.state.cluster();
         for written in chunks {
-            let chunk = ChunkId(written.chunk_id);
-            let nodes: BTreeSet<NodeId> = written.nodes.iter().copied().map(NodeId).collect();
-            let planned = cluster.plans.of(chunk);
             let (path, wanted) = (&writing.path, usize::from(writing.replication));
-            for node in &nodes {
-                if planned.is_none() && !cluster.knows(*node) {
-                    return Err(Refusal::Unregistered { path: path.clone(), node: *node });
-                }
-                if planned.is_some_and(|planned| !planned.contains(node)) {
-                    let text = format!("{path}: chunk {chunk} was not to be written on datanode {node}");
-                    return Err(Refusal::Invalid(text));
-                }
+            let planned = cluster.plans.of(ChunkId(written.chunk_id));
+            let strange = written.nodes.iter().copied().map(NodeId).find(|node| !cluster.knows(*node));
+            if let Some(node) = strange.filter(|_| planned.is_none()) {
+                return Err(Refusal::Unregistered { path: path.clone(), node });
             }
-            if nodes.len() < wanted {
-                let text = format!("{path}: chunk {chunk} is on {} nodes, {wanted} are needed", nodes.len());
-                return Err(Refusal::Invalid(text));
-            }
+            demand_nodes(path, written, planned, wanted)?;
         }
         Ok(())
     }
@@ -366,4 +370,33 @@ impl Api {
         let expired = expired.into_iter().map(|file| file.0).collect();
         Ok(v1::RenewLeaseReply { epoch: self.state.epoch.0, expired })
     }
+}
+
+/// The nodes that a client wants left out.
+pub(super) fn excluded(ids: &[u64]) -> Result<Vec<NodeId>, Status> {
+    if ids.len() > IDS_MAX {
+        return Err(invalid(format!("more than {IDS_MAX} nodes to exclude")));
+    }
+    Ok(ids.iter().copied().map(NodeId).collect())
+}
+
+/// Refuses a chunk that is not on as many nodes as wanted, or on others than those of its plan.
+pub(super) fn demand_nodes(
+    path: &NsPath,
+    written: &v1::WrittenChunk,
+    planned: Option<&[NodeId]>,
+    wanted: usize,
+) -> Result<(), Refusal> {
+    let chunk = ChunkId(written.chunk_id);
+    let nodes: BTreeSet<NodeId> = written.nodes.iter().copied().map(NodeId).collect();
+    let strange = |node: &&NodeId| planned.is_some_and(|planned| !planned.contains(node));
+    if let Some(node) = nodes.iter().find(strange) {
+        let text = format!("{path}: chunk {chunk} was not to be written on datanode {node}");
+        return Err(Refusal::Invalid(text));
+    }
+    if nodes.len() < wanted {
+        let text = format!("{path}: chunk {chunk} is on {} nodes, {wanted} are needed", nodes.len());
+        return Err(Refusal::Invalid(text));
+    }
+    Ok(())
 }

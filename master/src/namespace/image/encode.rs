@@ -190,7 +190,11 @@ fn remembered(request: RequestId, print: u32, answer: &Answer, out: &mut Vec<u8>
             }
         }
         // The others are not remembered: see `Command::fits`.
-        Answer::Done | Answer::Renewed { .. } | Answer::Expired { .. } | Answer::Forgotten => {
+        Answer::Done
+        | Answer::Renewed { .. }
+        | Answer::Expired { .. }
+        | Answer::Forgotten
+        | Answer::Reserved(_) => {
             out.push(answer_tag::DONE);
         }
     }
