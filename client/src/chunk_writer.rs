@@ -1,14 +1,14 @@
 //! Writes one chunk: streams it to the first hop, watches what comes back, and goes on with another pipeline when
 //! one fails. The decisions are [`WriterState`]'s.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{Header, Hop, Op, PAYLOAD_START, WriteOpen, patience, verify};
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::FRAME_CONTROL_BYTES_MAX;
-use distrifs_proto::types::{Crc32c, FileId, NodeId};
+use distrifs_proto::types::{ChunkId, Crc32c, FileId, NodeId};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::ReadHalf;
 use tokio::time::{sleep, sleep_until};
@@ -30,11 +30,20 @@ const EXCLUDED_MAX: usize = 64;
 /// Nodes whose places for writes are all taken are waited for, for so many socket timeouts: five minutes by default.
 const BUSY_TIMEOUTS_MAX: u32 = 25;
 
+/// Who plans the chunks of a file.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// The file is open, and chunks are allocated for it.
+    Opened(FileId),
+    /// Nothing is known of the file; its chunk is granted to whoever asks this.
+    Granted(Box<v1::GrantChunkRequest>),
+}
+
 /// The unfinished file that chunks are written for; shared by its writers.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
     pub(crate) path: String,
-    pub(crate) file_id: FileId,
+    origin: Origin,
     pub(crate) replication: u32,
     pub(crate) trace_id: u64,
     /// Nodes seen to fail during this put, and how: no later chunk should wait for them again.
@@ -42,9 +51,9 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
-    pub(crate) fn new(path: &str, file_id: FileId, replication: u32) -> Self {
+    pub(crate) fn new(path: &str, origin: Origin, replication: u32) -> Self {
         let excluded = Mutex::default();
-        Self { path: path.to_owned(), file_id, replication, trace_id: rand::random(), excluded }
+        Self { path: path.to_owned(), origin, replication, trace_id: rand::random(), excluded }
     }
 
     fn exclude(&self, node: NodeId, code: ErrorCode) {
@@ -62,6 +71,32 @@ impl OpenFile {
     fn excluded(&self) -> (Vec<u64>, Vec<u32>) {
         let excluded = self.excluded.lock().unwrap_or_else(PoisonError::into_inner);
         excluded.iter().map(|(node, code)| (node.0, u32::from(code.number()))).unzip()
+    }
+
+    /// Another pipeline, in the place of one that failed with this chunk.
+    async fn plan(&self, context: &Context, failed: Option<ChunkId>) -> Result<Plan> {
+        let (exclude, exclude_codes) = self.excluded();
+        let failed = failed.map(|chunk| chunk.0);
+        let (plan, epoch) = match &self.origin {
+            Origin::Opened(file) => {
+                let message = v1::AllocateChunkRequest {
+                    request_id: new_request_id(),
+                    file_id: file.0,
+                    exclude,
+                    abandon_chunk: failed,
+                    exclude_codes,
+                };
+                let reply = context.master.allocate_chunk(&self.path, message).await?;
+                (reply.plan, reply.epoch)
+            }
+            Origin::Granted(ask) => {
+                let ask = v1::GrantChunkRequest::clone(ask);
+                let message = v1::GrantChunkRequest { exclude, exclude_codes, give_up_chunk: failed, ..ask };
+                let reply = context.master.grant_chunk(&self.path, message).await?;
+                (reply.plan, reply.epoch)
+            }
+        };
+        Plan::check(plan, epoch, self.replication).map_err(|what| self.malformed(what))
     }
 
     /// A message of the master that makes no sense.
@@ -82,14 +117,15 @@ impl From<Failure> for Stopped {
     }
 }
 
-/// Writes one chunk on as many pipelines as it takes, the first of them planned already or not.
+/// Writes one chunk on as many pipelines as it takes, the first of them planned already or not. `plan` is the last one
+/// afterwards, whatever came of it.
 pub(crate) async fn write_chunk(
-    context: Arc<Context>,
-    file: Arc<OpenFile>,
+    context: &Context,
+    file: &OpenFile,
     index: u64,
-    mut source: ChunkSource,
-    planned: Option<Plan>,
-    meter: Arc<Meter>,
+    source: &mut ChunkSource,
+    plan: &mut Option<Plan>,
+    meter: &Meter,
 ) -> Result<v1::WrittenChunk> {
     let busy_max = context.config.socket_timeout.saturating_mul(BUSY_TIMEOUTS_MAX);
     let mut attempts = Attempts::new(context.config.retries, busy_max);
@@ -97,12 +133,13 @@ pub(crate) async fn write_chunk(
     let begun = Instant::now();
     // Replayed bytes count once.
     let mut told = 0;
-    let mut plan = match planned {
-        Some(plan) => plan,
-        None => allocate(&context, &file, None).await?,
-    };
+    let mut failed = None;
     loop {
-        let failure = match stream(&context, &file, &plan, &mut source, &meter, &mut told).await {
+        let plan = match plan {
+            Some(plan) if failed.is_none() => plan,
+            _ => plan.insert(file.plan(context, failed.take()).await?),
+        };
+        let failure = match stream(context, file, plan, source, meter, &mut told).await {
             Ok(crc32c) => {
                 return Ok(v1::WrittenChunk {
                     chunk_id: plan.chunk.0,
@@ -130,21 +167,8 @@ pub(crate) async fn write_chunk(
                 }
             }
         }
-        plan = allocate(&context, &file, Some(&plan)).await?;
+        failed = Some(plan.chunk);
     }
-}
-
-async fn allocate(context: &Context, file: &OpenFile, failed: Option<&Plan>) -> Result<Plan> {
-    let (exclude, exclude_codes) = file.excluded();
-    let message = v1::AllocateChunkRequest {
-        request_id: new_request_id(),
-        file_id: file.file_id.0,
-        exclude,
-        abandon_chunk: failed.map(|plan| plan.chunk.0),
-        exclude_codes,
-    };
-    let reply = context.master.allocate_chunk(&file.path, message).await?;
-    Plan::check(reply.plan, reply.epoch, file.replication).map_err(|what| file.malformed(what))
 }
 
 pub(crate) fn source_failed(path: &str, error: SourceError) -> ClientError {

@@ -12,7 +12,7 @@
 //! | the leader found, a call tried again | `master_link`, `retry` |
 //! | a TCP connection, frames off it, idle ones kept | `connection`, `pool`, `buffer` |
 //! | whom to blame, when to plan anew (pure) | `writer_state` |
-//! | one chunk written; a whole file | `chunk_writer`, `source`; `put`, `plan`, `lease` |
+//! | one chunk written; a whole file; a small one, in one step | `chunk_writer`, `source`; `put`, `plan`, `lease`; `whole` |
 //! | which replica next, which frame is sound (pure) | `reader_state` |
 //! | when a second replica is asked as well (pure) | `hedge` |
 //! | where the time of an operation goes | `tracer` notes, `ask` asks, `explain` says |
@@ -49,6 +49,7 @@ mod source;
 mod status;
 mod tracer;
 mod transfer;
+mod whole;
 mod writer_state;
 
 pub use client::Client;

@@ -1,4 +1,5 @@
-//! Writes a whole file: opens it, writes its chunks several at a time, closes it; or gives it up without a trace.
+//! Writes a whole file: opens it, writes its chunks several at a time, closes it; or gives it up without a trace. A
+//! small one is made in one step, see [`crate::whole`].
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata};
@@ -9,14 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use distrifs_proto::grpc::v1;
-use distrifs_proto::limits::{
-    BLOCK_BYTES, CHUNK_BYTES_MAX, CHUNK_BYTES_MIN, FILE_CHUNKS_MAX, FRAME_PAYLOAD_BYTES_MAX,
-};
+use distrifs_proto::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX, FILE_CHUNKS_MAX, FRAME_PAYLOAD_BYTES_MAX};
 use distrifs_proto::types::{Crc32c, FileId};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::chunk_writer::{OpenFile, source_failed, write_chunk};
+use crate::chunk_writer::{OpenFile, Origin, source_failed, write_chunk};
 use crate::context::Context;
 use crate::error::{ClientError, Result};
 use crate::lease::Lease;
@@ -27,19 +27,22 @@ use crate::progress::Progress;
 use crate::source::{ChunkSource, SourceError, read_frame};
 use crate::status::FileStatus;
 use crate::transfer::{PutOptions, PutSource};
+use crate::whole::{SMALL_FILE_BYTES_MAX, put_whole};
 
 /// Chunks on their way at once.
 const CHUNKS_IN_FLIGHT_MAX: usize = 4;
 /// What the chunks of a stream may take in memory; one chunk is always allowed.
 const STREAM_BYTES_MAX: u64 = 128 << 20;
 
-/// Tells an empty stream from another; no more than the smallest chunk.
-const FIRST_READ_BYTES: usize = CHUNK_BYTES_MIN as usize;
+/// By how much the room for the beginning of a stream grows.
+const FIRST_READ_BYTES: usize = 64 << 10;
+/// How long the beginning of a stream is waited for when it pauses: that it is small is worth no more.
+const FIRST_READ_PAUSE_MAX: Duration = Duration::from_millis(20);
 
 type Stream = Box<dyn AsyncRead + Send + Sync + Unpin>;
 
 /// What is left of the source.
-enum Feed {
+pub(crate) enum Feed {
     File {
         file: Arc<File>,
         length: u64,
@@ -48,7 +51,8 @@ enum Feed {
     /// Its first bytes were read, and put back in front, before the file was opened.
     Stream {
         stream: Stream,
-        empty: bool,
+        /// All of it, if it ended early enough.
+        small: Option<Arc<[u8]>>,
     },
 }
 
@@ -62,6 +66,11 @@ pub(crate) async fn put(
 ) -> Result<FileStatus> {
     let mut feed = Feed::new(source, path).await?;
     progress.started(feed.length());
+    if feed.is_small(options.chunk_size.or(context.config.chunk_size))
+        && let Some(outcome) = put_whole(context, &feed, path, options, progress).await
+    {
+        return outcome;
+    }
     let opened = context.master.create(
         path,
         v1::CreateRequest {
@@ -75,18 +84,19 @@ pub(crate) async fn put(
         },
     );
     let opened = opened.await?;
-    let file = Arc::new(OpenFile::new(path, FileId(opened.file_id), opened.replication));
+    let file_id = FileId(opened.file_id);
+    let file = Arc::new(OpenFile::new(path, Origin::Opened(file_id), opened.replication));
     let lease = Duration::from_millis(opened.lease_ms);
-    let _lease = Lease::keep(context.clone(), path.to_owned(), file.file_id, lease);
+    let _lease = Lease::keep(context.clone(), path.to_owned(), file_id, lease);
 
     let written = write_all(context, &file, opened, &mut feed, progress).await;
     let unchanged = written.and_then(|chunks| feed.check_unchanged(path).map(|()| chunks));
     let closed = match unchanged {
-        Ok(chunks) => close(context, &file, chunks).await,
+        Ok(chunks) => close(context, path, file_id, chunks).await,
         Err(error) => Err(error),
     };
     if closed.is_err() {
-        let message = v1::AbandonRequest { request_id: new_request_id(), file_id: file.file_id.0 };
+        let message = v1::AbandonRequest { request_id: new_request_id(), file_id: file_id.0 };
         if let Err(error) = context.master.abandon(path, message).await {
             // Nothing is visible anyway; the lease will end.
             tracing::debug!(path, %error, "an unfinished file was not given up");
@@ -104,11 +114,12 @@ impl Feed {
                 Ok(Self::File { file: Arc::new(file), length, before })
             }
             PutSource::Stream(mut stream) => {
-                let mut first = vec![0; FIRST_READ_BYTES];
-                let n = stream.read(&mut first).await.map_err(failed)?;
-                first.truncate(n);
+                let mut first = Vec::new();
+                let ended = read_beginning(&mut stream, &mut first).await.map_err(failed)?;
+                let first: Arc<[u8]> = first.into();
+                let small = ended.then(|| first.clone());
                 let stream = Box::new(Cursor::new(first).chain(stream));
-                Ok(Self::Stream { stream, empty: n == 0 })
+                Ok(Self::Stream { stream, small })
             }
         }
     }
@@ -123,7 +134,31 @@ impl Feed {
     fn is_empty(&self) -> bool {
         match self {
             Self::File { length, .. } => *length == 0,
-            Self::Stream { empty, .. } => *empty,
+            Self::Stream { small, .. } => small.as_ref().is_some_and(|bytes| bytes.is_empty()),
+        }
+    }
+
+    /// Whether it is worth to be put in one step, and may fit into one chunk: the master's default size is not known.
+    fn is_small(&self, chunk_size: Option<u64>) -> bool {
+        let length = match self {
+            Self::File { length, .. } => *length,
+            Self::Stream { small: Some(bytes), .. } => bytes.len() as u64,
+            Self::Stream { small: None, .. } => return false,
+        };
+        length <= SMALL_FILE_BYTES_MAX && chunk_size.is_none_or(|size| length <= size)
+    }
+
+    /// All of a small one, `None` when it is empty.
+    pub(crate) fn small_chunk(&self, context: &Context) -> Option<ChunkSource> {
+        let buffers = context.buffers.clone();
+        match self {
+            Self::File { file, length, .. } if *length > 0 => {
+                Some(ChunkSource::of_file(file.clone(), 0, *length, buffers))
+            }
+            Self::Stream { small: Some(bytes), .. } if !bytes.is_empty() => {
+                Some(ChunkSource::of_bytes(bytes, &buffers))
+            }
+            _ => None,
         }
     }
 
@@ -171,7 +206,7 @@ impl Feed {
     }
 
     /// Whether the source is still what was put.
-    fn check_unchanged(&self, path: &str) -> Result<()> {
+    pub(crate) fn check_unchanged(&self, path: &str) -> Result<()> {
         let Self::File { file, length, before } = self else { return Ok(()) };
         let after = file.metadata().map_err(|cause| ClientError::Source { path: path.to_owned(), cause })?;
         let times = |m: &Metadata| (m.mtime(), m.mtime_nsec());
@@ -249,9 +284,11 @@ async fn write_all(
         }
         // A shorter chunk is the last one.
         more = source.length() == size;
-        let (context, file, meter, plan) = (context.clone(), file.clone(), meter.clone(), planned.take());
-        let at = index;
-        writers.tasks.spawn(async move { (at, write_chunk(context, file, at, source, plan, meter).await) });
+        let (context, file, meter) = (context.clone(), file.clone(), meter.clone());
+        let (at, mut source, mut plan) = (index, source, planned.take());
+        writers.tasks.spawn(async move {
+            (at, write_chunk(&context, &file, at, &mut source, &mut plan, &meter).await)
+        });
         index += 1;
     }
     meter.tell(progress);
@@ -283,21 +320,51 @@ fn task_failed(file: &OpenFile, text: String) -> ClientError {
     ClientError::Task { path: file.path.clone(), text }
 }
 
+/// Reads what a small file may have; says whether the stream has ended. One that pauses is not waited for.
+async fn read_beginning(stream: &mut Stream, first: &mut Vec<u8>) -> std::io::Result<bool> {
+    while first.len() as u64 <= SMALL_FILE_BYTES_MAX {
+        first.reserve(FIRST_READ_BYTES);
+        // What there is at all is waited for: an empty file is made without a plan.
+        let pause = if first.is_empty() { Duration::MAX } else { FIRST_READ_PAUSE_MAX };
+        let Ok(n) = timeout(pause, stream.read_buf(first)).await else { return Ok(false) };
+        if n? == 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Makes the file appear, and compares what the master recorded with what was sent.
-async fn close(context: &Context, file: &OpenFile, chunks: Vec<v1::WrittenChunk>) -> Result<FileStatus> {
+async fn close(
+    context: &Context,
+    path: &str,
+    file_id: FileId,
+    chunks: Vec<v1::WrittenChunk>,
+) -> Result<FileStatus> {
     let (sent, length) = chunks.iter().fold((Crc32c::default(), 0), |(crc, length), chunk| {
         (crc.concat(Crc32c(chunk.crc32c), chunk.length), length + chunk.length)
     });
-    let message = v1::CompleteRequest { request_id: new_request_id(), file_id: file.file_id.0, chunks };
-    let reply = context.master.complete(&file.path, message).await?;
-    let status = reply.status.ok_or_else(|| file.malformed("no status in the answer".into()))?;
-    let status = FileStatus::try_from(status).map_err(|what| file.malformed(what))?;
+    let message = v1::CompleteRequest { request_id: new_request_id(), file_id: file_id.0, chunks };
+    let reply = context.master.complete(path, message).await?;
+    check_recorded(path, reply.status, sent, length)
+}
+
+/// The status of a file that has just appeared, if it is what was sent.
+pub(crate) fn check_recorded(
+    path: &str,
+    status: Option<v1::FileStatus>,
+    sent: Crc32c,
+    length: u64,
+) -> Result<FileStatus> {
+    let malformed = |what| ClientError::Protocol { path: path.to_owned(), peer: "the master".into(), what };
+    let status = status.ok_or_else(|| malformed("no status in the answer".into()))?;
+    let status = FileStatus::try_from(status).map_err(malformed)?;
     if status.size != length {
-        return Err(file.malformed(format!("{length} bytes were written, {} recorded", status.size)));
+        return Err(malformed(format!("{length} bytes were written, {} recorded", status.size)));
     }
     match status.crc32c {
         Some(recorded) if recorded != sent => {
-            Err(ClientError::Mismatch { path: file.path.clone(), sent, recorded })
+            Err(ClientError::Mismatch { path: path.to_owned(), sent, recorded })
         }
         _ => Ok(status),
     }

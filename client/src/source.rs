@@ -111,6 +111,13 @@ impl ChunkSource {
         Self::File(FileChunk { file, start, length, buffers, current: None, ahead: None })
     }
 
+    /// These bytes, no more than one frame takes, and not none.
+    pub(crate) fn of_bytes(bytes: &[u8], buffers: &Buffers) -> Self {
+        let mut buffer = buffers.take();
+        buffer.payload_mut(bytes.len()).copy_from_slice(bytes);
+        Self::Memory(vec![Frame::new(buffer, bytes.len())])
+    }
+
     /// Bytes of the chunk.
     pub(crate) fn length(&self) -> u64 {
         match self {

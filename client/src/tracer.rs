@@ -13,7 +13,7 @@ const PASSES_MAX: usize = 1 << 17;
 /// Requests to datanodes that are kept, and calls to the master.
 const REQUESTS_MAX: usize = 4096;
 /// Calls that run beside the operation: nobody waits for them.
-const BESIDE: &[&str] = &["renew_lease", "report_bad_replica"];
+const BESIDE: &[&str] = &["renew_lease", "give_up_grant", "report_bad_replica"];
 
 /// A stage of the client; what each means is said where the explanation is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,6 +26,16 @@ pub(crate) struct State {
     /// How each of the excluded failed, of the last plan asked for.
     pub(crate) exclude_codes: Vec<u32>,
     pub(crate) renewals: usize,
+    /// Files opened.
+    pub(crate) created: usize,
+    /// Grants asked for.
+    pub(crate) granted: usize,
+    /// Chunks whose grants were given up.
+    pub(crate) given_up: Vec<u64>,
+    /// So many of the next files are told that their grant has ended.
+    pub(crate) ended_grants: u32,
+    /// So many of the next files are refused when they are written.
+    pub(crate) refused_files: u32,
     /// `(node, code)`.
     pub(crate) reports: Vec<(u64, u32)>,
     /// Request ids of `mkdir`.
@@ -53,6 +63,40 @@ impl State {
         }
         self.next_id += 1;
         Ok(v1::WritePlan { chunk_id: self.next_id, generation: 1, hops })
+    }
+
+    fn appear(&mut self, path: String, file_id: u64, written: Vec<v1::WrittenChunk>) -> v1::FileStatus {
+        let (mut size, mut crc) = (0, Crc32c::default());
+        let mut chunks = Vec::new();
+        for (index, chunk) in written.into_iter().enumerate() {
+            assert_eq!(size, index as u64 * self.chunk_size, "all chunks but the last are full");
+            size += chunk.length;
+            crc = crc.concat(Crc32c(chunk.crc32c), chunk.length);
+            let replica = |id: &u64| self.nodes.iter().find(|node| node.node_id == *id).unwrap().clone();
+            chunks.push(v1::ChunkLocation {
+                index: index as u64,
+                chunk_id: chunk.chunk_id,
+                generation: chunk.generation,
+                length: chunk.length,
+                crc32c: chunk.crc32c,
+                replicas: chunk.nodes.iter().map(replica).collect(),
+                damaged: Vec::new(),
+                away: 0,
+            });
+        }
+        let file_status = v1::FileStatus {
+            path: path.clone(),
+            r#type: v1::FileType::File as i32,
+            size,
+            crc32c: crc.0,
+            chunk_size: self.chunk_size,
+            replication: self.replication,
+            file_id,
+            chunk_count: chunks.len() as u64,
+            ..v1::FileStatus::default()
+        };
+        self.files.insert(path, File { status: file_status.clone(), chunks });
+        file_status
     }
 }
 
@@ -136,6 +180,7 @@ impl ClientService for FakeMaster {
     async fn create(&self, request: Request<v1::CreateRequest>) -> Reply<v1::CreateReply> {
         let request = request.into_inner();
         let mut state = self.state.lock().unwrap();
+        state.created += 1;
         let first_chunk = if request.first_chunk { Some(state.plan(&[])?) } else { None };
         state.next_id += 1;
         let file_id = state.next_id;
@@ -167,37 +212,47 @@ impl ClientService for FakeMaster {
         let request = request.into_inner();
         let mut state = self.state.lock().unwrap();
         let (path, _) = state.open.remove(&request.file_id).expect("an open file");
-        let (mut size, mut crc) = (0, Crc32c::default());
-        let mut chunks = Vec::new();
-        for (index, chunk) in request.chunks.into_iter().enumerate() {
-            assert_eq!(size, index as u64 * state.chunk_size, "all chunks but the last are full");
-            size += chunk.length;
-            crc = crc.concat(Crc32c(chunk.crc32c), chunk.length);
-            let replica = |id: &u64| state.nodes.iter().find(|node| node.node_id == *id).unwrap().clone();
-            chunks.push(v1::ChunkLocation {
-                index: index as u64,
-                chunk_id: chunk.chunk_id,
-                generation: chunk.generation,
-                length: chunk.length,
-                crc32c: chunk.crc32c,
-                replicas: chunk.nodes.iter().map(replica).collect(),
-                damaged: Vec::new(),
-                away: 0,
-            });
+        let status = Some(state.appear(path, request.file_id, request.chunks));
+        Ok(Response::new(v1::CompleteReply { epoch: 1, status }))
+    }
+
+    async fn grant_chunk(&self, request: Request<v1::GrantChunkRequest>) -> Reply<v1::GrantChunkReply> {
+        let request = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        state.granted += 1;
+        if !request.exclude.is_empty() || request.give_up_chunk.is_some() {
+            state.plans.push((request.exclude.clone(), request.give_up_chunk));
+            state.exclude_codes = request.exclude_codes;
         }
-        let file_status = v1::FileStatus {
-            path: path.clone(),
-            r#type: v1::FileType::File as i32,
-            size,
-            crc32c: crc.0,
-            chunk_size: state.chunk_size,
-            replication: state.replication,
-            file_id: request.file_id,
-            chunk_count: chunks.len() as u64,
-            ..v1::FileStatus::default()
-        };
-        state.files.insert(path, File { status: file_status.clone(), chunks });
-        Ok(Response::new(v1::CompleteReply { epoch: 1, status: Some(file_status) }))
+        let (replication, chunk_size) = (state.replication, state.chunk_size);
+        if request.length > chunk_size {
+            return Err(status(ErrorCode::InvalidArgument, "it does not fit"));
+        }
+        let plan = Some(state.plan(&request.exclude)?);
+        Ok(Response::new(v1::GrantChunkReply { epoch: 1, plan, replication, chunk_size }))
+    }
+
+    async fn give_up_grant(&self, request: Request<v1::GiveUpGrantRequest>) -> Reply<v1::GiveUpGrantReply> {
+        self.state.lock().unwrap().given_up.push(request.into_inner().chunk_id);
+        Ok(Response::new(v1::GiveUpGrantReply { epoch: 1 }))
+    }
+
+    async fn put_whole(&self, request: Request<v1::PutWholeRequest>) -> Reply<v1::PutWholeReply> {
+        let request = request.into_inner();
+        let mut state = self.state.lock().unwrap();
+        assert_eq!(request.grant_epoch, u64::from(request.chunk.is_some()), "as the grant had it");
+        if state.ended_grants > 0 && request.chunk.is_some() {
+            state.ended_grants -= 1;
+            return Err(status(ErrorCode::LeaseExpired, "not granted any more"));
+        }
+        if state.refused_files > 0 {
+            state.refused_files -= 1;
+            return Err(status(ErrorCode::AlreadyExists, "already exists"));
+        }
+        state.next_id += 1;
+        let file_id = state.next_id;
+        let status = Some(state.appear(request.path, file_id, request.chunk.into_iter().collect()));
+        Ok(Response::new(v1::PutWholeReply { epoch: 1, status }))
     }
 
     async fn abandon(&self, request: Request<v1::AbandonRequest>) -> Reply<v1::AbandonReply> {

@@ -87,7 +87,12 @@ async fn a_chunk_is_given_up_after_so_many_pipelines() {
     let error = cluster.put("/a", &bytes_of(100)).await.expect_err("nobody takes it");
     assert!(matches!(error, ClientError::NotWritten { tries: 3, index: 0, .. }), "{error:?}");
     assert_eq!(error.code(), ErrorCode::HopFailed);
-    assert_eq!(cluster.master.state.lock().unwrap().abandoned.len(), 1);
+    let state = cluster.master.state.lock().unwrap();
+    assert_eq!(
+        (state.given_up.clone(), state.granted),
+        (vec![103], 3),
+        "the last grant, the others with the next"
+    );
 }
 
 #[tokio::test]
@@ -100,9 +105,11 @@ async fn a_silent_hop_is_blamed_and_a_slow_one_is_not() {
 
     let cluster = Cluster::start_with(3, |config| config.socket_timeout = patience).await;
     cluster.nodes[0].behave(Manners::Slow(20));
-    cluster.put("/a", &bytes_of(100)).await.expect("4 s with progress all along");
+    let options = PutOptions { chunk_size: Some(CHUNK), ..PutOptions::default() };
+    let longer = file_of(&bytes_of(CHUNK + 1));
+    cluster.client.put(longer, "/a", options, &NoProgress).await.expect("4 s with progress all along");
     let state = cluster.master.state.lock().unwrap();
-    assert!(state.plans.is_empty());
+    assert_eq!(state.plans, [(vec![], None)], "of the second chunk, with nobody left out");
     assert!(state.renewals > 0, "the lease of 300 ms was kept");
 }
 
@@ -141,6 +148,81 @@ async fn a_node_that_nobody_listens_for_is_left_out() {
 }
 
 #[tokio::test]
+async fn a_small_file_is_granted_and_put_and_no_other_is() {
+    let cluster = Cluster::start(3).await;
+    cluster.master.state.lock().unwrap().chunk_size = 4 << 20;
+    let small = 1 << 20;
+    for (len, granted, opened) in [(0, 0, 0), (1, 1, 0), (small, 1, 0), (small + 1, 0, 1), (4 << 20, 0, 1)] {
+        for (name, source) in [("file", file_of(&bytes_of(len))), ("stream", stream_of(&bytes_of(len)))] {
+            let before = {
+                let state = cluster.master.state.lock().unwrap();
+                (state.granted, state.created)
+            };
+            cluster.client.put(source, "/a", PutOptions::default(), &NoProgress).await.expect("the put");
+            assert!(cluster.stored("/a") == bytes_of(len), "{name} {len}");
+            let state = cluster.master.state.lock().unwrap();
+            assert_eq!(
+                (state.granted - before.0, state.created - before.1),
+                (granted, opened),
+                "{name} {len}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_pauses_is_put_as_a_long_one() {
+    let cluster = Cluster::start(3).await;
+    let (near, mut far) = tokio::io::duplex(1000);
+    let writer = tokio::spawn(async move {
+        far.write_all(&bytes_of(100)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        far.write_all(&bytes_of(100)).await.unwrap();
+    });
+    let source = PutSource::Stream(Box::new(near));
+    let status = cluster.client.put(source, "/a", PutOptions::default(), &NoProgress).await.expect("the put");
+    writer.await.unwrap();
+    assert_eq!((status.size, cluster.stored("/a")), (200, [bytes_of(100), bytes_of(100)].concat()));
+    assert_eq!(cluster.master.state.lock().unwrap().created, 1);
+}
+
+#[tokio::test]
+async fn a_grant_that_ended_is_taken_anew_and_in_the_end_the_file_is_opened() {
+    for (ended, granted, opened) in [(1, 2, 0), (2, 2, 1)] {
+        for stream in [false, true] {
+            let cluster = Cluster::start(3).await;
+            cluster.master.state.lock().unwrap().ended_grants = ended;
+            let bytes = bytes_of(3000);
+            let source = if stream { stream_of(&bytes) } else { file_of(&bytes) };
+            let progress = Counter::default();
+            cluster.client.put(source, "/a", PutOptions::default(), &progress).await.expect("the put");
+            assert!(cluster.stored("/a") == bytes);
+            assert_eq!(progress.0.load(Ordering::Relaxed), 3000, "what is sent twice counts once");
+            let state = cluster.master.state.lock().unwrap();
+            assert_eq!((state.granted, state.created), (granted, opened), "{ended} ended");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_small_file_that_is_refused_or_has_changed_leaves_nothing() {
+    let cluster = Cluster::start(3).await;
+    cluster.master.state.lock().unwrap().refused_files = 1;
+    let error = cluster.put("/a", &bytes_of(100)).await.expect_err("somebody was faster");
+    assert_eq!(error.code(), ErrorCode::AlreadyExists);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes_of(1000)).unwrap();
+    for (length, what) in [(1001, "shrunk"), (999, "grown")] {
+        let source = PutSource::File(file.try_clone().unwrap(), length);
+        let outcome = cluster.client.put(source, "/a", PutOptions::default(), &NoProgress).await;
+        assert!(matches!(outcome, Err(ClientError::SourceChanged { .. })), "{what}: {outcome:?}");
+    }
+    let state = cluster.master.state.lock().unwrap();
+    assert!(state.files.is_empty());
+    assert_eq!(state.given_up.len(), 3);
+}
+
+#[tokio::test]
 async fn a_source_that_changes_fails_the_put() {
     let cluster = Cluster::start(3).await;
     let mut file = tempfile::tempfile().unwrap();
@@ -161,10 +243,10 @@ async fn a_stream_that_breaks_leaves_nothing() {
     let cluster = Cluster::start(3).await;
     let (near, mut far) = tokio::io::duplex(1000);
     let writer = tokio::spawn(async move {
-        far.write_all(&bytes_of(3 * CHUNK)).await.unwrap();
+        far.write_all(&bytes_of(33 * CHUNK)).await.unwrap();
         far
     });
-    let source = PutSource::Stream(Box::new(Breaks(near, 2 * CHUNK as usize)));
+    let source = PutSource::Stream(Box::new(Breaks(near, 32 * CHUNK as usize)));
     let outcome = cluster.client.put(source, "/a", PutOptions::default(), &NoProgress).await;
     writer.abort();
     assert!(matches!(outcome, Err(ClientError::Source { .. })), "{outcome:?}");
