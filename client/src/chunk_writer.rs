@@ -93,7 +93,7 @@ impl OpenFile {
                 let ask = v1::GrantChunkRequest::clone(ask);
                 let message = v1::GrantChunkRequest { exclude, exclude_codes, give_up_chunk: failed, ..ask };
                 let reply = context.master.grant_chunk(&self.path, message).await?;
-                (reply.plan, reply.epoch)
+                (reply.plans.into_iter().next(), reply.epoch)
             }
         };
         Plan::check(plan, epoch, self.replication).map_err(|what| self.malformed(what))
@@ -155,6 +155,7 @@ pub(crate) async fn write_chunk(
         tracing::debug!(path = file.path, index, chunk = %plan.chunk, ?failure, "a pipeline failed");
         if let Some(node) = failure.blame {
             file.exclude(node, failure.code);
+            context.grants().node_failed(node);
         }
         match attempts.on_failure(&failure, Instant::now()) {
             Next::GiveUp { tries } => {

@@ -1,12 +1,13 @@
 //! What the transfers of one client share.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use distrifs_proto::frame::Header;
 
 use crate::buffer::Buffers;
 use crate::config::ClientConfig;
+use crate::grants::Grants;
 use crate::hedge::Hedge;
 use crate::master_link::MasterLink;
 use crate::pool::Pool;
@@ -22,6 +23,7 @@ pub(crate) struct Context {
     pub(crate) buffers: Buffers,
     pub(crate) reports: Reports,
     pub(crate) hedge: Hedge,
+    grants: Mutex<Grants>,
     /// Before everything; times are counted from here.
     pub(crate) started: Instant,
     /// Of the one operation that this context is for, where that is to be explained.
@@ -48,8 +50,14 @@ impl Context {
             buffers: Buffers::default(),
             reports: Reports::default(),
             hedge: Hedge::default(),
+            grants: Mutex::default(),
             started: Instant::now(),
         })
+    }
+
+    /// What is kept of grants.
+    pub(crate) fn grants(&self) -> MutexGuard<'_, Grants> {
+        self.grants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of the trace and the flags of a request to a datanode: those of an operation that is explained, or

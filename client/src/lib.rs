@@ -13,6 +13,7 @@
 //! | a TCP connection, frames off it, idle ones kept | `connection`, `pool`, `buffer` |
 //! | whom to blame, when to plan anew (pure) | `writer_state` |
 //! | one chunk written; a whole file; a small one, in one step | `chunk_writer`, `source`; `put`, `plan`, `lease`; `whole` |
+//! | how many grants are taken ahead (pure) | `grants` |
 //! | which replica next, which frame is sound (pure) | `reader_state` |
 //! | when a second replica is asked as well (pure) | `hedge` |
 //! | where the time of an operation goes | `tracer` notes, `ask` asks, `explain` says |
@@ -30,6 +31,7 @@ mod context;
 mod error;
 mod explain;
 mod get;
+mod grants;
 mod health;
 mod hedge;
 mod lease;

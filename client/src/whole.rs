@@ -1,6 +1,8 @@
 //! Writes a file of one chunk: takes a grant, writes the chunk, and makes a file of it in one step. Of an empty file
 //! there is only that step.
 
+use std::time::{Duration, Instant};
+
 use distrifs_proto::ErrorCode;
 use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::FRAME_PAYLOAD_BYTES_MAX;
@@ -9,6 +11,7 @@ use distrifs_proto::types::{ChunkId, Crc32c};
 use crate::chunk_writer::{OpenFile, Origin, write_chunk};
 use crate::context::Context;
 use crate::error::{ClientError, Result};
+use crate::grants::{Granted, Next, Shape};
 use crate::master_link::new_request_id;
 use crate::meter::Meter;
 use crate::plan::Plan;
@@ -46,16 +49,25 @@ pub(crate) async fn put_whole(
     let Some(mut source) = feed.small_chunk(context) else {
         return Some(appear(context, file).await);
     };
-    let (ask, granted) = match grant(context, &mut file, source.length()).await {
+    let granted = match grant(context, &file, source.length()).await {
         Err(ClientError::Refused { code: ErrorCode::InvalidArgument, .. }) => return None,
         Err(error) => return Some(Err(error)),
         Ok(granted) => granted,
     };
-    let open = OpenFile::new(path, Origin::Granted(Box::new(ask)), file.replication);
-    let mut plan = Some(granted);
+    (file.replication, file.chunk_size) = (granted.made.replication, granted.made.chunk_size);
+    let mut plan = Some(granted.plan);
+    if source.length() > file.chunk_size {
+        give_up(context, path, plan.map(|plan| plan.chunk)).await;
+        return None;
+    }
+    let ask = Box::new(ask_for(&file, source.length()));
+    let open = OpenFile::new(path, Origin::Granted(ask), file.replication);
     for _ in 0..GRANTS_ENDED_MAX {
         match write(context, &open, &mut source, &mut plan, feed, &file).await {
-            Err(ClientError::Refused { code: ErrorCode::LeaseExpired, .. }) => plan = None,
+            Err(ClientError::Refused { code: ErrorCode::LeaseExpired, .. }) => {
+                plan = None;
+                context.grants().forget();
+            }
             Err(error) => {
                 give_up(context, path, plan.map(|plan| plan.chunk)).await;
                 return Some(Err(error));
@@ -69,13 +81,32 @@ pub(crate) async fn put_whole(
     None
 }
 
-/// Takes the first grant, which says what the master's defaults are; with what the next one is asked for.
-async fn grant(
-    context: &Context,
-    file: &mut v1::PutWholeRequest,
-    length: u64,
-) -> Result<(v1::GrantChunkRequest, Plan)> {
-    let ask = v1::GrantChunkRequest {
+/// A grant that was kept, or one that the master gives now.
+async fn grant(context: &Context, file: &v1::PutWholeRequest, length: u64) -> Result<Granted> {
+    let asked = Shape { replication: file.replication, chunk_size: file.chunk_size };
+    let next = context.grants().next(Instant::now(), asked, context.master.epoch());
+    let count = match next {
+        Next::Kept(granted) => return Ok(*granted),
+        Next::Ask(count) => count,
+    };
+    let ask = v1::GrantChunkRequest { count, ..ask_for(file, length) };
+    let reply = context.master.grant_chunk(&file.path, ask).await?;
+    let malformed = |what| ClientError::Protocol { path: file.path.clone(), peer: "the master".into(), what };
+    let made = Shape { replication: reply.replication, chunk_size: reply.chunk_size };
+    if made.replication == 0 {
+        return Err(malformed("a replication factor of 0".into()));
+    }
+    let checked = |plan| Plan::check(Some(plan), reply.epoch, made.replication);
+    let plans = reply.plans.into_iter().take(count as usize).map(checked);
+    let mut plans = plans.collect::<Result<Vec<Plan>, _>>().map_err(malformed)?.into_iter();
+    let first = plans.next().ok_or_else(|| malformed("no plan in the answer".into()))?;
+    let lasts = Duration::from_millis(reply.grant_ms);
+    context.grants().keep(Instant::now(), lasts, asked, plans.map(|plan| Granted { plan, made }));
+    Ok(Granted { plan: first, made })
+}
+
+fn ask_for(file: &v1::PutWholeRequest, length: u64) -> v1::GrantChunkRequest {
+    v1::GrantChunkRequest {
         path: file.path.clone(),
         overwrite: file.overwrite,
         mode: file.mode,
@@ -83,16 +114,7 @@ async fn grant(
         chunk_size: file.chunk_size,
         length,
         ..Default::default()
-    };
-    let reply = context.master.grant_chunk(&file.path, ask.clone()).await?;
-    (file.replication, file.chunk_size) = (reply.replication, reply.chunk_size);
-    let malformed = |what| ClientError::Protocol { path: file.path.clone(), peer: "the master".into(), what };
-    if reply.replication == 0 {
-        return Err(malformed("a replication factor of 0".into()));
     }
-    let plan = Plan::check(reply.plan, reply.epoch, reply.replication).map_err(malformed)?;
-    let ask = v1::GrantChunkRequest { replication: reply.replication, chunk_size: reply.chunk_size, ..ask };
-    Ok((ask, plan))
 }
 
 /// Writes the chunk, and makes a file of it.

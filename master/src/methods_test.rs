@@ -143,7 +143,7 @@ async fn tries(bob: &User, method: &str, path: &str, alices_file: u64) -> Vec<Re
             let granted =
                 v1::GrantChunkRequest { path: own(), overwrite: true, length: 1, ..Default::default() };
             let granted = api.grant_chunk(bob.ask(granted)).await.expect("granted").into_inner();
-            let mine = written(&granted.plan.expect("a plan"), b"x");
+            let mine = written(&granted.plans[0], b"x");
             let mut nobodys = mine.clone();
             nobodys.chunk_id = 1 << 60;
             vec![

@@ -87,7 +87,7 @@ impl Asked {
         let put_whole = v1::PutWholeRequest {
             request_id: id(),
             path: "/whole".into(),
-            chunk: granted.plan.as_ref().map(|plan| crate::serve_test::written(plan, b"whole")),
+            chunk: granted.plans.first().map(|plan| crate::serve_test::written(plan, b"whole")),
             grant_epoch: granted.epoch,
             ..Default::default()
         };

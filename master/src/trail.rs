@@ -58,10 +58,7 @@ pub(crate) async fn serve<T>(
         }
         call.await
     };
-    let answer = match &trail {
-        Some(trail) => TRAIL.scope(trail.clone(), call).await,
-        None => call.await,
-    };
+    let answer = follow(trail.clone(), call).await;
     let ended = Instant::now();
     if let Some(stage) = stage {
         state.latency.record(stage, ended - began);
@@ -73,6 +70,14 @@ pub(crate) async fn serve<T>(
         }
     }
     answer
+}
+
+/// Does some of a call's work in another task, whose stages are the call's.
+pub(crate) async fn follow<T>(trail: Option<Arc<Trail>>, work: impl Future<Output = T>) -> T {
+    match trail {
+        Some(trail) => TRAIL.scope(trail, work).await,
+        None => work.await,
+    }
 }
 
 /// The trace, and which of its calls this is; whoever sends nonsense is not traced.

@@ -20,7 +20,7 @@ async fn grant(user: &User, path: &str) -> v1::GrantChunkReply {
 }
 
 fn chunk_of(granted: &v1::GrantChunkReply, bytes: &[u8]) -> v1::WrittenChunk {
-    written(granted.plan.as_ref().expect("a plan"), bytes)
+    written(&granted.plans[0], bytes)
 }
 
 fn whole(path: &str, epoch: u64, chunk: &v1::WrittenChunk) -> v1::PutWholeRequest {
@@ -69,6 +69,33 @@ async fn a_small_file_is_one_logged_change() {
     let empty = v1::PutWholeRequest { request_id: id(), path: "/e".into(), ..Default::default() };
     let status = put(&op, empty).await.expect("an empty file needs no grant");
     assert_eq!((status.size, status.chunk_count, durable(&master)), (0, 0, 5));
+    master.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_chunks_are_granted_as_are_wanted_within_reason() {
+    let dir = folder();
+    let master = start(config(dir.path())).await;
+    let _nodes = with_nodes(&master, 2).await;
+    let op = User::new(&master, "op").await;
+    let mut ids = std::collections::BTreeSet::new();
+    // One reservation after the other, most of them before they are needed.
+    for (count, plans) in [(0, 1), (1, 1), (5, 5), (16, 16), (17, 16), (u32::MAX, 16)].repeat(100) {
+        let message = v1::GrantChunkRequest { count, ..ask("/f") };
+        let granted = op.api().grant_chunk(op.ask(message)).await.expect("granted").into_inner();
+        // Those of a reservation that runs out may be fewer.
+        assert!(
+            (1..=plans).contains(&granted.plans.len()),
+            "{count} wanted, {} granted",
+            granted.plans.len()
+        );
+        assert!(
+            granted.plans.iter().all(|plan| ids.insert(plan.chunk_id) && plan.hops.len() == 2),
+            "each once"
+        );
+    }
+    let reserved = durable(&master);
+    assert!(ids.len() > 4096 && (2..=3).contains(&reserved), "{} granted, {reserved} reserved", ids.len());
     master.stop().await;
 }
 
@@ -166,7 +193,7 @@ async fn what_was_granted_in_vain_is_deleted_and_no_file_is_made_of_it_any_more(
             (next.give_up_chunk, next.exclude, next.exclude_codes) =
                 (Some(chunk.chunk_id), vec![77], vec![18]);
             let next = op.api().grant_chunk(op.ask(next)).await.expect("granted").into_inner();
-            assert_ne!(next.plan.expect("a plan").chunk_id, chunk.chunk_id);
+            assert_ne!(next.plans[0].chunk_id, chunk.chunk_id);
         }
         assert!(is_orphan_free(&master).await);
         for node in &mut nodes {
@@ -213,7 +240,7 @@ async fn a_grant_ends_with_its_leader_and_its_id_is_not_granted_again() {
             assert_eq!(code_of(&late), ErrorCode::LeaseExpired, "{late}");
         }
         let anew = grant(&op, "/f").await;
-        seen.push(anew.plan.as_ref().expect("a plan").chunk_id);
+        seen.push(anew.plans[0].chunk_id);
         put(&op, whole("/f", anew.epoch, &chunk_of(&anew, b"hello"))).await.expect("put");
     }
     master.stop().await;

@@ -38,6 +38,8 @@ pub const FILE_CHUNKS_MAX: usize = 1 << 20;
 pub const LIST_PAGE_MAX: usize = 1000;
 /// Chunks in one page of a read plan.
 pub const PLAN_CHUNKS_MAX: usize = 1024;
+/// Chunks granted in one call.
+pub const GRANTS_PER_CALL_MAX: u32 = 16;
 /// Replicas named in one part of a block report.
 pub const REPORT_PART_MAX: usize = 8192;
 /// Orders in one message to a datanode.

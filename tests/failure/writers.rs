@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use distrifs_testkit::{Cluster, ClusterOptions, random_bytes, wait_until};
+use distrifs_testkit::{Cluster, ClusterOptions, random_bytes, tree_of, wait_until};
 
 use crate::{BINARY, CHUNK};
 
@@ -22,6 +22,49 @@ fn with_one_datanode_to_spare_the_death_of_one_fails_no_put() {
     let output = client.wait_with_output().expect("its output");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(cluster.run(&["cat", "/f"]).ok().stdout == bytes);
+}
+
+#[test]
+fn the_death_of_a_datanode_fails_no_put_of_a_small_file() {
+    const FILES: usize = 150;
+    let mut cluster =
+        Cluster::start_with(BINARY, &ClusterOptions { datanodes: 4, ..ClusterOptions::default() });
+    let tree = cluster.scratch("tree");
+    std::fs::create_dir(&tree).expect("a folder");
+    for number in 0..FILES {
+        std::fs::write(tree.join(number.to_string()), random_bytes(100 * number, number as u64))
+            .expect("written");
+    }
+    let client = cluster.spawn(&["put", "-r", tree.to_str().expect("text"), "/"]);
+    wait_until("some files are there", || cluster.chunk_files().len() > 3 * 10);
+    cluster.kill_datanode(0);
+    let output = client.wait_with_output().expect("its output");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let back = cluster.scratch("back");
+    let _ = cluster.run(&["get", "-r", "/tree", back.to_str().expect("text")]).ok();
+    assert_eq!(tree_of(&back), tree_of(&tree));
+}
+
+/// The acknowledgement of the first hop is held up: the chunk is committed, and nobody makes a file of it.
+#[test]
+fn a_client_killed_between_the_chunk_of_a_small_file_and_the_file_leaves_nothing() {
+    let environment =
+        vec![("DISTRIFS_PENDING_TIMEOUT", "2".to_owned()), ("DISTRIFS_REPLICATION_FACTOR", "1".to_owned())];
+    let options = ClusterOptions { datanodes: 1, environment, ..ClusterOptions::default() };
+    let mut cluster = Cluster::start_with(BINARY, &options);
+    cluster.kill_datanode(0);
+    cluster.restart_datanode_with(0, &["--delay", "write.ack=60000"]);
+    cluster.wait_for(1);
+    let source = cluster.scratch_file("small", b"small");
+    let mut client = cluster.spawn(&["put", source.to_str().expect("text"), "/small"]);
+    wait_until("its chunk is committed", || cluster.chunk_files().len() == 1);
+    client.kill().expect("it runs");
+    let _ = client.wait();
+    wait_until("its space comes back", || cluster.chunk_files().is_empty());
+    let _ = cluster.run(&["stat", "/small"]).fails_with(3);
+    assert!(
+        !cluster.datanode_folder(0).join("quarantine").read_dir().is_ok_and(|mut it| it.next().is_some())
+    );
 }
 
 #[test]

@@ -228,8 +228,9 @@ impl ClientService for FakeMaster {
         if request.length > chunk_size {
             return Err(status(ErrorCode::InvalidArgument, "it does not fit"));
         }
-        let plan = Some(state.plan(&request.exclude)?);
-        Ok(Response::new(v1::GrantChunkReply { epoch: 1, plan, replication, chunk_size }))
+        let plans =
+            (0..request.count.max(1)).map(|_| state.plan(&request.exclude)).collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::GrantChunkReply { epoch: 1, plans, replication, chunk_size, grant_ms: 60_000 }))
     }
 
     async fn give_up_grant(&self, request: Request<v1::GiveUpGrantRequest>) -> Reply<v1::GiveUpGrantReply> {

@@ -149,7 +149,7 @@ async fn a_node_that_nobody_listens_for_is_left_out() {
 
 #[tokio::test]
 async fn a_small_file_is_granted_and_put_and_no_other_is() {
-    let cluster = Cluster::start(3).await;
+    let mut cluster = Cluster::start(3).await;
     cluster.master.state.lock().unwrap().chunk_size = 4 << 20;
     let small = 1 << 20;
     for (len, granted, opened) in [(0, 0, 0), (1, 1, 0), (small, 1, 0), (small + 1, 0, 1), (4 << 20, 0, 1)] {
@@ -158,6 +158,8 @@ async fn a_small_file_is_granted_and_put_and_no_other_is() {
                 let state = cluster.master.state.lock().unwrap();
                 (state.granted, state.created)
             };
+            // One that keeps nothing.
+            cluster = cluster.with_new_client();
             cluster.client.put(source, "/a", PutOptions::default(), &NoProgress).await.expect("the put");
             assert!(cluster.stored("/a") == bytes_of(len), "{name} {len}");
             let state = cluster.master.state.lock().unwrap();
@@ -167,6 +169,28 @@ async fn a_small_file_is_granted_and_put_and_no_other_is() {
                 "{name} {len}"
             );
         }
+    }
+}
+
+#[tokio::test]
+async fn many_small_files_take_few_calls_and_a_kept_grant_is_no_worse() {
+    let cluster = Cluster::start(4).await;
+    let bytes = bytes_of(1000);
+    for number in 0..40 {
+        cluster.put(&format!("/{number}"), &bytes).await.expect("the put");
+    }
+    // 1, 2, 4, 8, 16 and 16, of which 7 are left.
+    assert_eq!(cluster.master.state.lock().unwrap().granted, 6);
+    // All that is kept goes over this one.
+    cluster.nodes[0].behave(Manners::FailsWrites(1));
+    for number in 40..60 {
+        cluster.put(&format!("/{number}"), &bytes).await.expect("the other three take it");
+    }
+    let state = cluster.master.state.lock().unwrap();
+    assert_eq!((state.files.len(), &state.plans[0].0), (60, &vec![1]));
+    drop(state);
+    for number in 0..60 {
+        assert!(cluster.stored(&format!("/{number}")) == bytes, "{number}");
     }
 }
 

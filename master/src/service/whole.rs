@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use distrifs_proto::grpc::v1;
+use distrifs_proto::limits::GRANTS_PER_CALL_MAX;
 use distrifs_proto::types::ChunkId;
 use tonic::Status;
 
@@ -14,6 +15,7 @@ use crate::namespace::{
 };
 use crate::permission::Caller;
 use crate::refusal::Refusal;
+use crate::trail::{self, Trail};
 
 /// How often a grant is tried: others may take what was reserved meanwhile.
 const GRANT_TRIES_MAX: u32 = 3;
@@ -50,13 +52,16 @@ impl Api {
             return Err(invalid(format!("{path}: a chunk of {length} bytes is none of 1 to {chunk_size}")));
         }
         let wanted = Wanted { replicas: replication as usize, bytes: ask.length, exclude: &exclude };
-        let (chunk, hops) = self.grant(&path, &caller, wanted).await?;
-        let plan = v1::WritePlan {
+        let count = ask.count.clamp(1, GRANTS_PER_CALL_MAX) as usize;
+        let granted = self.grant(&path, &caller, wanted, count).await?;
+        let plan = |(chunk, hops): Granted| v1::WritePlan {
             chunk_id: chunk.0,
             generation: FIRST_GENERATION.0,
             hops: hops.into_iter().map(convert::node).collect(),
         };
-        Ok(v1::GrantChunkReply { epoch: self.state.epoch.0, plan: Some(plan), replication, chunk_size })
+        let plans = granted.into_iter().map(plan).collect();
+        let grant_ms = self.lease_ms().unsigned_abs();
+        Ok(v1::GrantChunkReply { epoch: self.state.epoch.0, plans, replication, chunk_size, grant_ms })
     }
 
     async fn grant(
@@ -64,49 +69,56 @@ impl Api {
         path: &NsPath,
         caller: &Arc<Caller>,
         wanted: Wanted<'_>,
-    ) -> Result<Granted, Refusal> {
+        count: usize,
+    ) -> Result<Vec<Granted>, Refusal> {
         for _ in 0..GRANT_TRIES_MAX {
-            let (granted, runs_low) = self.try_grant(path, caller, wanted)?;
+            let (granted, runs_low) = self.try_grant(path, caller, wanted, count)?;
             let reserving = runs_low.then(|| {
                 // It goes on when whoever asked has gone: what is reserved is for the next ones.
-                let api = self.clone();
-                tokio::spawn(async move { api.reserve().await })
+                let (api, waits) = (self.clone(), granted.is_empty());
+                let trail = Trail::current().filter(|_| waits);
+                tokio::spawn(trail::follow(trail, async move { api.reserve().await }))
             });
-            match (granted, reserving) {
-                (Some(granted), _) => return Ok(granted),
-                (None, Some(reserving)) => match reserving.await {
+            if !granted.is_empty() {
+                return Ok(granted);
+            }
+            match reserving {
+                Some(reserving) => match reserving.await {
                     Ok(reserved) => reserved?,
                     Err(_) => return Err(Refusal::Stopping { place: Place::Path(path.clone()) }),
                 },
-                (None, None) => {}
+                None => drop(self.state.reserving.lock().await),
             }
         }
         Err(Refusal::Busy { place: Place::Path(path.clone()) })
     }
 
-    /// Grants a chunk if an id is left; says whether more of them should be reserved.
+    /// Grants as many chunks, or as there are ids for; says whether more of those should be reserved.
     fn try_grant(
         &self,
         path: &NsPath,
         caller: &Arc<Caller>,
         wanted: Wanted<'_>,
-    ) -> Result<(Option<Granted>, bool), Refusal> {
+        count: usize,
+    ) -> Result<(Vec<Granted>, bool), Refusal> {
         let now_ms = self.state.clock.now_ms();
+        let until_ms = now_ms.saturating_add(self.lease_ms().unsigned_abs());
         let mut cluster = self.state.cluster();
         cluster.behind().cloned().map_or(Ok(()), Err)?;
+        // Where nothing can be written, nothing is reserved.
         let nowhere = |source| Refusal::Placement { path: path.clone(), source };
-        if cluster.grants.is_dry() {
-            // Where nothing can be written, nothing is reserved.
-            cluster.placeable(now_ms, wanted).map_err(nowhere)?;
-            return Ok((None, true));
-        }
+        cluster.placeable(now_ms, wanted).map_err(nowhere)?;
         if cluster.grants.is_full() {
             return Err(Refusal::Busy { place: Place::Path(path.clone()) });
         }
-        let hops = cluster.place(now_ms, wanted, rand::random()).map_err(nowhere)?;
-        let nodes = hops.iter().map(|hop| hop.node).collect();
-        let until_ms = now_ms.saturating_add(self.lease_ms().unsigned_abs());
-        let granted = cluster.grants.grant(caller.clone(), nodes, until_ms).map(|chunk| (chunk, hops));
+        let mut granted = Vec::with_capacity(count);
+        while granted.len() < count && !cluster.grants.is_dry() && !cluster.grants.is_full() {
+            // Each takes room from the next one.
+            let Ok(hops) = cluster.place(now_ms, wanted, rand::random()) else { break };
+            let nodes = hops.iter().map(|hop| hop.node).collect();
+            let Some(chunk) = cluster.grants.grant(caller.clone(), nodes, until_ms) else { break };
+            granted.push((chunk, hops));
+        }
         // One that is under way will do.
         let wants_more = cluster.grants.runs_low() && self.state.reserving.try_lock().is_ok();
         Ok((granted, wants_more))
