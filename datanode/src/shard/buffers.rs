@@ -19,12 +19,12 @@ const LARGE_WRITE_BUFFERS: usize = 4;
 const SMALL_WRITES_MAX: usize = 128;
 /// Reads at once.
 const LARGE_READS_MAX: usize = 16;
-const SMALL_READS_MAX: usize = 64;
+const SMALL_READS_MAX: usize = 128;
 /// One check at a time, and a piece for each of the copies at once, with one on its way.
 const CHECK_BUFFERS: usize = 1;
 const COPY_BUFFERS: usize = 4;
 /// The payload of a small buffer.
-const SMALL_PAYLOAD_BYTES: usize = 64 << 10;
+pub(super) const SMALL_PAYLOAD_BYTES: usize = 64 << 10;
 const SMALL_BUFFER_BYTES: usize = PAYLOAD_START + SMALL_PAYLOAD_BYTES;
 /// How long a write waits for a place.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,16 +1,20 @@
-//! One connection of the data plane: its greeting, then one request after the other.
+//! One connection of the data plane: its greeting, then its requests: one after the other, but
+//! for small reads, of which many may be under way.
 
 use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::Duration;
 
-use distrifs_engine::io::{RecvHalf, SendHalf};
+use distrifs_engine::io::SendHalf;
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{ErrorBody, Header, Hello, Op, TraceReport, WriteOpen};
 use distrifs_proto::types::ClusterId;
 
-use super::wire::{WireError, recv_control, recv_header, send_control};
-use super::{Shard, read, write};
+use super::intake::Intake;
+use super::outlet::Outlet;
+use super::read_batch::is_small_read;
+use super::wire::{WireError, recv_control, send_control};
+use super::{Shard, read, read_batch, write};
 use crate::node::Counters;
 
 /// A connection without a request for so long is closed; callers open another one when they need it.
@@ -25,8 +29,9 @@ pub(crate) async fn serve(shard: Rc<Shard>, socket: TcpStream) {
             return;
         }
     };
-    let (mut recv, mut send) = stream.into_split();
-    if let Err(error) = requests(&shard, &mut recv, &mut send).await {
+    let (recv, send) = stream.into_split();
+    let outlet = Outlet::new(send);
+    if let Err(error) = requests(&shard, &mut Intake::new(recv), &outlet).await {
         match error {
             WireError::Closed | WireError::Io(_) => tracing::debug!(%error, "a connection ended"),
             WireError::Frame(_) => {
@@ -36,32 +41,36 @@ pub(crate) async fn serve(shard: Rc<Shard>, socket: TcpStream) {
         }
     }
     // Half-closed first, so that an error just sent is read before the connection goes.
-    let _ = send.shutdown().await;
+    let _ = outlet.alone().await.shutdown().await;
 }
 
-async fn requests(shard: &Rc<Shard>, recv: &mut RecvHalf, send: &mut SendHalf) -> Result<(), WireError> {
-    let mut scratch = None;
+async fn requests(shard: &Rc<Shard>, intake: &mut Intake, outlet: &Outlet) -> Result<(), WireError> {
     let greeting = async {
-        let header = recv_header(recv, &mut scratch).await?;
-        Ok::<_, WireError>((header, greet(shard, recv, &header).await?))
+        let header = intake.request().await?;
+        Ok::<_, WireError>((header, greet(shard, intake, &header).await?))
     };
     // Whoever connects and says nothing is not waited for.
     let greeted = shard.io.timeout(shard.socket_timeout, greeting).await;
     if let (header, Err(error)) = greeted.map_err(|_| WireError::Closed)?? {
-        return refuse(send, &header, &error).await;
+        return refuse(&mut *outlet.alone().await, &header, &error).await;
     }
     loop {
-        let next = shard.io.timeout(IDLE_TIMEOUT, recv_header(recv, &mut scratch)).await;
+        let next = shard.io.timeout(IDLE_TIMEOUT, intake.request()).await;
         let header = next.map_err(|_| WireError::Closed)??;
+        if is_small_read(&header) {
+            read_batch::serve(shard, header, intake, outlet).await?;
+            continue;
+        }
+        let mut alone = outlet.alone().await;
+        let send = &mut *alone;
         match header.op {
-            Op::Read => match read::serve(shard, header, send).await {
-                Ok(()) => {}
-                Err(read::ReadEnd::Refused(error)) => refuse(send, &header, &error).await?,
-                Err(read::ReadEnd::Gone) => return Err(WireError::Closed),
-            },
+            Op::Read => {
+                drop(alone);
+                read::serve(shard, header, outlet).await?;
+            }
             Op::WriteOpen => {
-                let open = WriteOpen::decode(&recv_control(recv, &header).await?)?;
-                match write::serve(shard, header, open, recv, send).await {
+                let open = WriteOpen::decode(&recv_control(intake, &header).await?)?;
+                match write::serve(shard, header, open, intake, send).await {
                     write::Outcome::Done(ack) => {
                         send_control(send, header.answer(Op::WriteAck), &ack.encode()).await?;
                     }
@@ -94,7 +103,7 @@ async fn requests(shard: &Rc<Shard>, recv: &mut RecvHalf, send: &mut SendHalf) -
 /// Whether the caller means us.
 async fn greet(
     shard: &Rc<Shard>,
-    recv: &mut RecvHalf,
+    intake: &mut Intake,
     header: &Header,
 ) -> Result<Result<(), ErrorBody>, WireError> {
     let own = shard.node.id;
@@ -103,7 +112,7 @@ async fn greet(
         Counters::add(&shard.node.counters.frames_refused, 1);
         return refuse(ErrorCode::Protocol, format!("{:?} before the greeting", header.op));
     }
-    let hello = Hello::decode(&recv_control(recv, header).await?)?;
+    let hello = Hello::decode(&recv_control(intake, header).await?)?;
     if hello.node != own {
         return refuse(ErrorCode::WrongCluster, format!("this is node {own}, not {}", hello.node));
     }

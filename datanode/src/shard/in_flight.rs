@@ -1,4 +1,5 @@
-//! Counts a chunk's disk writes, so that its commit, or its end, waits for all of them.
+//! Counts what is under way for one owner: a chunk's disk writes, so that its commit, or its end, waits for all of them;
+//! a connection's reads.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -7,7 +8,7 @@ use std::rc::Rc;
 use distrifs_engine::io::Io;
 use tokio::sync::Notify;
 
-/// The disk writes of one chunk. They are as many as the write's buffers at most.
+/// Tasks of one owner, who bounds them: a write by its buffers.
 #[derive(Clone, Default)]
 pub(crate) struct InFlight(Rc<State>);
 
@@ -18,7 +19,7 @@ struct State {
 }
 
 impl InFlight {
-    /// Runs a write as a task of its own: it must never be cancelled.
+    /// Runs work as a task of its own: it must never be cancelled.
     pub(crate) fn spawn(&self, io: &Io, work: impl Future<Output = ()> + 'static) {
         let state = self.0.clone();
         state.count.set(state.count.get() + 1);
@@ -29,10 +30,20 @@ impl InFlight {
         });
     }
 
-    /// When none is left.
-    pub(crate) async fn drained(&self) {
-        while self.0.count.get() > 0 {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.0.count.get()
+    }
+
+    /// When there are fewer than so many. One waits at a time.
+    pub(crate) async fn fewer_than(&self, most: usize) {
+        while self.0.count.get() >= most {
             self.0.one_less.notified().await;
         }
+    }
+
+    /// When none is left.
+    pub(crate) async fn drained(&self) {
+        self.fewer_than(1).await;
     }
 }

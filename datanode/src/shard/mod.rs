@@ -10,8 +10,11 @@ mod check;
 mod connection;
 mod first_reads;
 mod in_flight;
+mod intake;
+mod outlet;
 mod peer;
 mod read;
+mod read_batch;
 mod reader_cache;
 mod replicate;
 mod trail;
@@ -247,6 +250,12 @@ impl Shard {
         if self.events.send(event).await.is_err() {
             tracing::debug!("the control plane has ended");
         }
+    }
+
+    /// Whether a test wants a stage of reads to take longer.
+    fn holds_up_reads(&self) -> bool {
+        let stages = [Stage::ReadOpen, Stage::ReadQueue, Stage::ReadDisk, Stage::ReadSeal, Stage::ReadSend];
+        stages.into_iter().any(|stage| self.latency.delay(stage).is_some())
     }
 
     /// Takes a disk out of the write set when an error says that it lost, or may have lost, bytes.

@@ -15,7 +15,8 @@ use distrifs_proto::frame::{Header, Hello, Hop, Op};
 use distrifs_proto::types::{ClusterId, HostPort, NodeId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::wire::{WireError, recv_control, recv_header, send_control};
+use super::intake::Intake;
+use super::wire::{WireError, recv_control, send_control};
 
 /// Idle connections kept per peer.
 const IDLE_LINKS_MAX: usize = 16;
@@ -104,17 +105,17 @@ impl PeerPool {
     }
 }
 
-async fn read_answers(mut recv: RecvHalf, tell: mpsc::Sender<Answer>, closed: Rc<Cell<bool>>) {
-    let mut scratch = None;
+async fn read_answers(recv: RecvHalf, tell: mpsc::Sender<Answer>, closed: Rc<Cell<bool>>) {
+    let mut intake = Intake::new(recv);
     loop {
         let next = tokio::select! {
             biased;
             // Whoever used the connection gave it up: it ends with this task.
             () = tell.closed() => break,
-            header = recv_header(&mut recv, &mut scratch) => header,
+            header = intake.request() => header,
         };
         let answer = match next {
-            Ok(header) => recv_control(&mut recv, &header).await.map(|body| (header, body)),
+            Ok(header) => recv_control(&mut intake, &header).await.map(|body| (header, body)),
             Err(error) => Err(error),
         };
         let ends = answer.is_err();

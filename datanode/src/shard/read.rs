@@ -1,18 +1,20 @@
 //! Serves a range of a chunk: whole blocks with their stored checksums, so that the reader checks end to end.
 
+use std::io;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use distrifs_engine::io::SendHalf;
 use distrifs_engine::store::{ChunkReader, StoreError};
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{self, ErrorBody, Header, Op, PAYLOAD_START};
 use distrifs_proto::limits::FRAME_PAYLOAD_BYTES_MAX;
-use distrifs_proto::types::{ChunkId, GenerationStamp};
+use distrifs_proto::types::{ChunkId, GenerationStamp, NodeId};
 
 use super::Shard;
+use super::outlet::Outlet;
 use super::trail::Trail;
+use super::wire::control;
 use crate::node::Counters;
 use crate::stage::Stage;
 
@@ -20,42 +22,41 @@ use crate::stage::Stage;
 const PAST_CACHE_BYTES_MIN: u64 = FRAME_PAYLOAD_BYTES_MAX as u64;
 
 /// Why a read ended early.
-pub(crate) enum ReadEnd {
+enum ReadEnd {
     /// To be told to the reader.
     Refused(ErrorBody),
     /// The reader is gone.
-    Gone,
+    Gone(io::Error),
 }
 
-/// Answers one `Read`. While a piece is on its way to the reader, the next is read.
-pub(crate) async fn serve(shard: &Rc<Shard>, request: Header, send: &mut SendHalf) -> Result<(), ReadEnd> {
+/// Answers one `Read`, with a refusal if need be. While a piece is on its way to the reader, the next is read.
+pub(crate) async fn serve(shard: &Rc<Shard>, request: Header, outlet: &Outlet) -> io::Result<()> {
     let counters = &shard.node.counters;
     Counters::add(&counters.reads, 1);
     Counters::add(&counters.open_reads, 1);
     let trail = Trail::begin(shard, &request);
-    let served = stream(shard, request, send, &trail).await;
+    let served = stream(shard, request, outlet, &trail).await;
     trail.end();
     counters.open_reads.fetch_sub(1, Ordering::Relaxed);
-    if let Err(ReadEnd::Refused(error)) = &served {
-        Counters::add(&counters.reads_failed, 1);
-        tracing::debug!(chunk = %request.chunk, error = error.text, "a read was refused");
+    match served {
+        Ok(()) => Ok(()),
+        Err(ReadEnd::Gone(error)) => Err(error),
+        Err(ReadEnd::Refused(error)) => {
+            Counters::add(&counters.reads_failed, 1);
+            tracing::debug!(chunk = %request.chunk, error = error.text, "a read was refused");
+            let (frame, place) = control(request.answer(Op::Error), &error.encode());
+            outlet.send(frame, place).await
+        }
     }
-    served
 }
 
-async fn stream(
-    shard: &Rc<Shard>,
-    request: Header,
-    send: &mut SendHalf,
-    trail: &Trail,
-) -> Result<(), ReadEnd> {
-    let refuse = |code, text| ReadEnd::Refused(ErrorBody { code, node: shard.node.id, text });
-    let opened = trail.stage(Stage::ReadOpen, open(shard, request.chunk)).await;
-    let (reader, disk) = opened.map_err(|e| refuse(e.code(), e.to_string()))?;
-    let own = reader.header().generation;
-    if request.generation != GenerationStamp(0) && request.generation != own {
+/// The whole blocks that a read is answered with.
+pub(crate) fn covered(own: NodeId, request: &Header, reader: &ChunkReader) -> Result<Range<u64>, ErrorBody> {
+    let refuse = |code, text| ErrorBody { code, node: own, text };
+    let generation = reader.header().generation;
+    if request.generation != GenerationStamp(0) && request.generation != generation {
         let text = format!(
-            "chunk {}: generation {} was asked for, this is {own}",
+            "chunk {}: generation {} was asked for, this is {generation}",
             request.chunk, request.generation
         );
         return Err(refuse(ErrorCode::StaleGeneration, text));
@@ -66,7 +67,26 @@ async fn stream(
         let text = format!("{} bytes at {}: the chunk has {length}", request.length, request.offset);
         return Err(refuse(ErrorCode::InvalidArgument, text));
     }
-    let device = past_cache(shard, request.chunk, &reader, disk, &covered).await;
+    Ok(covered)
+}
+
+/// The header of a piece of the answer.
+pub(crate) fn answer(request: &Header, reader: &ChunkReader, piece: &Range<u64>, last: bool) -> Header {
+    Header {
+        generation: reader.header().generation,
+        offset: piece.start,
+        length: (piece.end - piece.start) as u32,
+        flags: if last { Header::LAST } else { 0 },
+        ..request.answer(Op::ReadData)
+    }
+}
+
+async fn stream(shard: &Rc<Shard>, request: Header, outlet: &Outlet, trail: &Trail) -> Result<(), ReadEnd> {
+    let refuse = |code, text| ReadEnd::Refused(ErrorBody { code, node: shard.node.id, text });
+    let opened = trail.stage(Stage::ReadOpen, open(shard, request.chunk, request.is_direct())).await;
+    let (reader, disk) = opened.map_err(|e| refuse(e.code(), e.to_string()))?;
+    let covered = covered(shard.node.id, &request, &reader).map_err(ReadEnd::Refused)?;
+    let device = past_cache(shard, &request, &reader, &covered).await;
     let mut at = covered.start;
     let mut ready = None;
     loop {
@@ -82,23 +102,19 @@ async fn stream(
         };
         let sending = async {
             match ready.take() {
-                Some((buffer, range)) => trail.stage(Stage::ReadSend, send.send_all(buffer, range)).await,
+                Some((buffer, range)) => trail.stage(Stage::ReadSend, outlet.send(buffer, range)).await,
                 None => Ok(()),
             }
         };
         let (sent, read) = tokio::join!(sending, reading);
-        sent.map_err(|_| ReadEnd::Gone)?;
+        sent.map_err(ReadEnd::Gone)?;
         let Some((read, mut buffer)) = read else { return Ok(()) };
         if let Err(error) = read {
             shard.readers.borrow_mut().remove(request.chunk);
             shard.judge(disk, &error);
             return Err(refuse(error.code(), error.to_string()));
         }
-        let mut header = request.answer(Op::ReadData);
-        header.generation = own;
-        header.offset = piece.start;
-        header.length = (piece.end - piece.start) as u32;
-        header.flags = if piece.end == covered.end { Header::LAST } else { 0 };
+        let header = answer(&request, &reader, &piece, piece.end == covered.end);
         let sealed = async { frame::seal_with(&mut buffer, &header, reader.crcs(&piece).iter().copied()) };
         let range = trail.stage(Stage::ReadSeal, sealed).await;
         Counters::add(&shard.node.counters.bytes_sent, u64::from(header.length));
@@ -109,40 +125,47 @@ async fn stream(
 
 /// The same chunk for reads past the page cache, if `bytes` are to be read so.
 async fn past_cache(
-    shard: &Shard,
-    chunk: ChunkId,
+    shard: &Rc<Shard>,
+    request: &Header,
     reader: &ChunkReader,
-    disk: usize,
     bytes: &Range<u64>,
 ) -> Option<Rc<ChunkReader>> {
     let large = bytes.end - bytes.start >= PAST_CACHE_BYTES_MIN;
-    if !large || reader.is_cached(bytes) || !shard.first_reads.borrow_mut().is_first(chunk) {
+    if !large || request.is_direct() || reader.is_cached(bytes) {
         return None;
     }
-    let &cluster = shard.node.cluster.get()?;
-    match shard.disks[disk].open_direct(cluster, chunk).await {
-        Ok(opened) => Some(Rc::new(opened)),
+    if !shard.first_reads.borrow_mut().is_first(request.chunk) {
+        return None;
+    }
+    match open(shard, request.chunk, true).await {
+        Ok((opened, _)) => Some(opened),
         // The page cache is as good a way.
         Err(error) => {
-            tracing::debug!(%chunk, %error, "is read through the page cache");
+            tracing::debug!(chunk = %request.chunk, %error, "is read through the page cache");
             None
         }
     }
 }
 
-/// The chunk, from the cache or from the disk that has it.
-async fn open(shard: &Rc<Shard>, chunk: ChunkId) -> Result<(Rc<ChunkReader>, usize), StoreError> {
-    if let Some((reader, disk)) = shard.readers.borrow_mut().get(chunk) {
+/// The chunk, from the cache of open ones or from the disk that has it.
+async fn open(
+    shard: &Rc<Shard>,
+    chunk: ChunkId,
+    direct: bool,
+) -> Result<(Rc<ChunkReader>, usize), StoreError> {
+    if let Some((reader, disk)) = shard.readers.borrow_mut().get(chunk, direct) {
         return Ok((reader, disk));
     }
     let missing = StoreError::NoSuchChunk { chunk };
     let Some(&cluster) = shard.node.cluster.get() else { return Err(missing) };
     let mut worst = missing;
     for (disk, store) in shard.disks.iter().enumerate() {
-        match store.open(cluster, chunk).await {
+        let opened =
+            if direct { store.open_direct(cluster, chunk).await } else { store.open(cluster, chunk).await };
+        match opened {
             Ok(reader) => {
                 let reader = Rc::new(reader);
-                shard.readers.borrow_mut().insert(chunk, reader.clone(), disk);
+                shard.readers.borrow_mut().insert(chunk, direct, reader.clone(), disk);
                 return Ok((reader, disk));
             }
             Err(StoreError::NoSuchChunk { .. }) => {}

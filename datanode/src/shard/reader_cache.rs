@@ -18,30 +18,32 @@ struct Entry {
 /// The chunks read last, and on which disk they are.
 #[derive(Default)]
 pub(crate) struct ReaderCache {
-    entries: HashMap<ChunkId, Entry>,
+    /// By chunk, and whether it is read past the page cache.
+    entries: HashMap<(ChunkId, bool), Entry>,
     clock: u64,
 }
 
 impl ReaderCache {
-    pub(crate) fn get(&mut self, chunk: ChunkId) -> Option<(Rc<ChunkReader>, usize)> {
+    pub(crate) fn get(&mut self, chunk: ChunkId, direct: bool) -> Option<(Rc<ChunkReader>, usize)> {
         self.clock += 1;
-        let entry = self.entries.get_mut(&chunk)?;
+        let entry = self.entries.get_mut(&(chunk, direct))?;
         entry.used = self.clock;
         Some((entry.reader.clone(), entry.disk))
     }
 
-    pub(crate) fn insert(&mut self, chunk: ChunkId, reader: Rc<ChunkReader>, disk: usize) {
+    pub(crate) fn insert(&mut self, chunk: ChunkId, direct: bool, reader: Rc<ChunkReader>, disk: usize) {
         self.clock += 1;
         if self.entries.len() >= OPEN_CHUNKS_MAX {
-            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(&chunk, _)| chunk);
+            let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(&key, _)| key);
             if let Some(oldest) = oldest {
                 self.entries.remove(&oldest);
             }
         }
-        self.entries.insert(chunk, Entry { used: self.clock, reader, disk });
+        self.entries.insert((chunk, direct), Entry { used: self.clock, reader, disk });
     }
 
     pub(crate) fn remove(&mut self, chunk: ChunkId) {
-        self.entries.remove(&chunk);
+        self.entries.remove(&(chunk, false));
+        self.entries.remove(&(chunk, true));
     }
 }

@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use distrifs_engine::io::{Buf, Io, RecvHalf, SendHalf, Shared};
+use distrifs_engine::io::{Buf, Io, SendHalf, Shared};
 use distrifs_engine::store::{ChunkWriter, ReplicaInfo, StoreError};
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{
@@ -22,9 +22,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::buffers::WriteBuffers;
 use super::in_flight::InFlight;
+use super::intake::Intake;
 use super::peer::{Answer, LinkParts, PeerLink};
 use super::trail::Trail;
-use super::wire::{WireError, recv_body, recv_header, send_control};
+use super::wire::{WireError, recv_body, send_control};
 use super::{Shard, ShardEvent};
 use crate::node::Counters;
 use crate::pipeline::{Pipeline, Verdict};
@@ -91,7 +92,7 @@ pub(crate) async fn serve(
     shard: &Rc<Shard>,
     request: Header,
     open: WriteOpen,
-    recv: &mut RecvHalf,
+    intake: &mut Intake,
     send: &mut SendHalf,
 ) -> Outcome {
     Counters::add(&shard.node.counters.open_writes, 1);
@@ -100,7 +101,7 @@ pub(crate) async fn serve(
     let begun = Write::begin(shard, request, open, trail.clone());
     let outcome = match at_work(shard, send, &request, below, begun).await {
         (Ok(mut write), listens) => {
-            let outcome = if listens { write.run(recv, send).await } else { Outcome::Gone };
+            let outcome = if listens { write.run(intake, send).await } else { Outcome::Gone };
             let (acknowledged, done_at) = (matches!(outcome, Outcome::Done(_)), write.done_at);
             write.finish(acknowledged).await;
             if acknowledged {
@@ -251,12 +252,11 @@ impl<'a> Write<'a> {
         }))
     }
 
-    async fn run(&mut self, recv: &mut RecvHalf, send: &mut SendHalf) -> Outcome {
+    async fn run(&mut self, intake: &mut Intake, send: &mut SendHalf) -> Outcome {
         let io = &self.shard.io;
-        let mut scratch = None;
         let mut upstream_heard = io.now();
         while !self.pipeline.ended() {
-            let received = match self.next_step(recv, send, &mut scratch, upstream_heard).await {
+            let received = match self.next_step(intake, send, upstream_heard).await {
                 Step::Received(received) => received,
                 Step::DiskFailed => return Outcome::Refused(self.commit_failure().await),
                 Step::Ends(outcome) => return outcome,
@@ -310,14 +310,13 @@ impl<'a> Write<'a> {
     /// Waits for the next frame, and meanwhile for whatever ends the chunk early.
     async fn next_step(
         &mut self,
-        recv: &mut RecvHalf,
+        intake: &mut Intake,
         send: &mut SendHalf,
-        scratch: &mut Option<Buf>,
         upstream_heard: Duration,
     ) -> Step {
         let io = &self.shard.io;
         // Polled to its end unless the chunk ends here: a receive that was dropped may have taken bytes.
-        let mut next = pin!(next_frame(recv, scratch, &self.buffers, &self.trail));
+        let mut next = pin!(next_frame(intake, &self.buffers, &self.trail));
         let mut tick = pin!(io.sleep(PROGRESS_INTERVAL));
         loop {
             tokio::select! {
@@ -504,19 +503,18 @@ enum Refusal {
 }
 
 async fn next_frame(
-    recv: &mut RecvHalf,
-    scratch: &mut Option<Buf>,
+    intake: &mut Intake,
     buffers: &WriteBuffers,
     trail: &Trail,
 ) -> Result<(Header, Placement, Shared), Refusal> {
     let buffer = buffers.get().await;
     let waits = trail.now();
-    let header = recv_header(recv, scratch).await.map_err(Refusal::Wire)?;
+    let header = intake.header().await.map_err(Refusal::Wire)?;
     trail.waited(WRITE_AWAIT, waits);
     if header.payload_bytes() > buffers.payload_max() {
         return Err(Refusal::TooLong(header.length));
     }
-    let (place, mut buffer) = trail.stage(Stage::WriteReceive, recv_body(recv, &header, buffer)).await;
+    let (place, mut buffer) = trail.stage(Stage::WriteReceive, recv_body(intake, &header, buffer)).await;
     let place = place.map_err(Refusal::Wire)?;
     let checked = trail.stage(Stage::WriteCrc, async { frame::verify(&buffer, &place) }).await;
     checked.map_err(|error| Refusal::Wire(error.into()))?;

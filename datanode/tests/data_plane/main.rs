@@ -7,6 +7,7 @@ mod fake_master;
 mod folders;
 mod journal;
 mod misbehaviour;
+mod page_cache;
 mod reads;
 mod upkeep;
 mod wire;

@@ -112,6 +112,12 @@ impl Peer {
         self.send(Header { op: Op::WriteData, ..open }, &request.content[..first], false).await;
     }
 
+    /// Sends requests without a payload, all at once.
+    pub(crate) async fn ask_all(&mut self, requests: &[Header]) {
+        let all: Vec<u8> = requests.iter().flat_map(Header::encode).collect();
+        self.stream.write_all(&all).await.unwrap();
+    }
+
     /// Exactly the bytes asked for, checked block by block.
     pub(crate) async fn read(
         &mut self,
@@ -150,7 +156,7 @@ impl Peer {
     }
 
     /// A header, and a buffer with the body at its place, unchecked.
-    async fn raw_answer(&mut self) -> Option<(Header, Vec<u8>)> {
+    pub(crate) async fn raw_answer(&mut self) -> Option<(Header, Vec<u8>)> {
         let mut bytes = [0; HEADER_BYTES];
         self.stream.read_exact(&mut bytes).await.ok()?;
         let header = Header::decode(&bytes).unwrap();

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io;
 use std::ops::{Not, Range};
 
+use rustix::io::Errno;
+
 use super::buf::{BUF_ALIGN, Buf, Shared};
 use super::{posix, sim, uring};
 
@@ -108,6 +110,29 @@ impl File {
             }
         }
         (Ok(at - range.start), buf)
+    }
+
+    /// Fills all of the buffer from `offset` on, at once, from the page cache; `None` where that would have to wait, or
+    /// cannot be done: nothing is known then, and the buffer holds anything.
+    pub fn try_read_at(&self, buf: &mut [u8], offset: u64) -> Option<io::Result<()>> {
+        if self.is_direct() {
+            return None;
+        }
+        let read = match &self.kind {
+            Kind::Uring(file) => file.try_read_once(buf, offset),
+            Kind::Posix(file) => file.try_read_once(buf, offset),
+            Kind::Sim(file) => file.try_read_once(buf, offset),
+        };
+        match read {
+            Ok(read) if read == buf.len() => Some(Ok(())),
+            // The file ends here, or the next page is not there: only the ordinary way tells.
+            Ok(_) => None,
+            Err(error) => {
+                let waits = [Errno::AGAIN, Errno::OPNOTSUPP, Errno::NOSYS, Errno::INTR];
+                let waits = waits.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()));
+                (!waits).then_some(Err(error))
+            }
+        }
     }
 
     /// Writes `range` of the buffer at `offset`: all of it, or an error and an unknown part.

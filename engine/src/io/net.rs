@@ -132,6 +132,20 @@ enum RecvKind {
 }
 
 impl RecvHalf {
+    /// Receives what there is, at least a byte, into `range` of the buffer, which is not empty. `Ok(0)`: the peer
+    /// closed. Dropped before its end, it may have consumed bytes: close the connection.
+    pub async fn recv(&mut self, mut buf: Buf, range: Range<usize>) -> (io::Result<usize>, Buf) {
+        assert!(range.start < range.end && range.end <= buf.len(), "a range of the buffer");
+        loop {
+            let result;
+            (result, buf) = self.recv_once(buf, range.clone()).await;
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return (result, buf),
+            }
+        }
+    }
+
     /// Fills `range` of the buffer. `Ok(0)`: the peer closed before the first byte; in the middle that is
     /// `UnexpectedEof`. Dropped before its end, it may have consumed bytes: close the connection.
     pub async fn recv_exact(&mut self, mut buf: Buf, range: Range<usize>) -> (io::Result<usize>, Buf) {
@@ -139,11 +153,7 @@ impl RecvHalf {
         let mut at = range.start;
         while at < range.end {
             let result;
-            (result, buf) = match &mut self.kind {
-                RecvKind::Uring(stream) => stream.recv_once(buf, at..range.end).await,
-                RecvKind::Posix(stream) => stream.recv_once(buf, at..range.end).await,
-                RecvKind::Sim(stream) => stream.recv_once(buf, at..range.end).await,
-            };
+            (result, buf) = self.recv_once(buf, at..range.end).await;
             match result {
                 Ok(0) if at == range.start => return (Ok(0), buf),
                 Ok(0) => {
@@ -157,6 +167,14 @@ impl RecvHalf {
             }
         }
         (Ok(range.len()), buf)
+    }
+
+    async fn recv_once(&mut self, buf: Buf, range: Range<usize>) -> (io::Result<usize>, Buf) {
+        match &mut self.kind {
+            RecvKind::Uring(stream) => stream.recv_once(buf, range).await,
+            RecvKind::Posix(stream) => stream.recv_once(buf, range).await,
+            RecvKind::Sim(stream) => stream.recv_once(buf, range).await,
+        }
     }
 }
 

@@ -2,12 +2,12 @@
 //! no operation for them.
 
 use std::fs;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::file::{DirEntry, Open, Space};
 
@@ -49,6 +49,11 @@ pub(super) fn opened(file: impl AsFd, how: Open) -> io::Result<bool> {
     }
     rustix::fs::fcntl_setfl(file, OFlags::empty())?;
     Ok(false)
+}
+
+/// Reads what the page cache has at `offset`, and waits for nothing.
+pub(super) fn try_read(file: impl AsFd, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    Ok(rustix::io::preadv2(file, &mut [IoSliceMut::new(buf)], offset, ReadWriteFlags::NOWAIT)?)
 }
 
 pub(super) fn fallocate(file: impl AsFd, len: u64) -> io::Result<()> {

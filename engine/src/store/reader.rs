@@ -87,14 +87,14 @@ impl ChunkReader {
         // From the device only whole blocks come; the file ends within the last one.
         let asked = if self.data.is_direct() { length.next_multiple_of(BLOCK_BYTES) } else { length };
         let (read, buffer) = self.data.read_at(buffer, at..at + asked, bytes.start).await;
-        let chunk = self.header().chunk;
         let outcome = match read {
             Ok(n) if n >= length => Ok(()),
             Ok(n) => {
+                let chunk = self.header().chunk;
                 let what = format!("the data file ends at {}", bytes.start + n as u64);
                 Err(StoreError::Corrupt { chunk, what })
             }
-            Err(error) => Err(StoreError::Io { what: "read", path: chunk.to_string().into(), source: error }),
+            Err(error) => Err(self.read_error(error)),
         };
         (outcome, buffer)
     }
@@ -103,6 +103,20 @@ impl ChunkReader {
     #[must_use]
     pub fn is_cached(&self, bytes: &Range<u64>) -> bool {
         self.data.is_cached(bytes)
+    }
+
+    /// As [`read`](Self::read), but at once, from the page cache; `None` where that would have to wait, or cannot be
+    /// done.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn try_read(&self, buffer: &mut [u8], bytes: &Range<u64>) -> Option<Result<(), StoreError>> {
+        let read = self.data.try_read_at(buffer, bytes.start)?;
+        Some(read.map_err(|error| self.read_error(error)))
+    }
+
+    fn read_error(&self, error: std::io::Error) -> StoreError {
+        StoreError::Io { what: "read", path: self.header().chunk.to_string().into(), source: error }
     }
 
     /// Checks what [`read`](Self::read) brought.

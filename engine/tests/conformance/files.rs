@@ -55,6 +55,26 @@ pub(crate) async fn a_read_stops_at_the_end_of_the_file(stage: Stage) {
     assert_eq!(read.unwrap(), 0);
 }
 
+/// Whether pages are there is the system's affair; what comes at once is what the file has, or nothing.
+pub(crate) async fn a_read_at_once_gives_all_or_nothing(stage: Stage) {
+    let path = stage.path("file");
+    let bytes = pattern(20_000, 5).to_vec();
+    write_file(&stage.io, &path, &bytes).await;
+    let file = stage.io.open(&path, Open::READ).await.unwrap();
+    let mut got = vec![0; 5_000];
+    for offset in (0..15_000).step_by(500) {
+        got.fill(0);
+        match file.try_read_at(&mut got, offset as u64) {
+            Some(read) => assert!(read.is_ok() && got == bytes[offset..offset + 5_000]),
+            None => {}
+        }
+    }
+    assert!(file.try_read_at(&mut got, 15_001).is_none(), "the file ends before the buffer does");
+    let direct = stage.io.open(&path, Open::READ_DIRECT).await.unwrap();
+    let mut aligned = Buf::alloc(4096);
+    assert!(!direct.is_direct() || direct.try_read_at(&mut aligned, 0).is_none(), "it would have to wait");
+}
+
 pub(crate) async fn unaligned_buffered_bytes_come_back(stage: Stage) {
     let path = stage.path("file");
     let bytes = pattern(20_001, 3).share();

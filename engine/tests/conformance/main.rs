@@ -39,6 +39,7 @@ on_bodies! {
     files {
         a_new_file_is_refused_where_one_exists,
         a_read_stops_at_the_end_of_the_file,
+        a_read_at_once_gives_all_or_nothing,
         unaligned_buffered_bytes_come_back,
         direct_bytes_come_back,
         a_direct_read_of_a_tail_stops_at_the_end,
@@ -59,6 +60,7 @@ on_bodies! {
     }
     sockets {
         exact_receive_over_many_sends,
+        a_receive_takes_what_is_there,
         a_close_in_the_middle_is_unexpected,
         a_clean_close_is_zero,
         shutdown_ends_one_direction_only,

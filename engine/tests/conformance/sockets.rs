@@ -44,6 +44,24 @@ pub(crate) async fn exact_receive_over_many_sends(stage: Stage) {
     assert!(buf[..50].iter().chain(&buf[10_050..]).all(|byte| *byte == 0));
 }
 
+/// As much as is there, at least a byte; then nothing, for the peer has closed.
+pub(crate) async fn a_receive_takes_what_is_there(stage: Stage) {
+    let (near, far) = pair(&stage.io).await;
+    let (mut send, mut recv) = (near.into_split().1, far.into_split().0);
+    send.send_all(shared(b"0123456789"), 0..10).await.unwrap();
+    drop(send);
+    let (mut buf, mut all) = (Buf::alloc(64), Vec::<u8>::new());
+    loop {
+        let received;
+        (received, buf) = recv.recv(buf, 3..10).await;
+        match received.unwrap() {
+            0 => break,
+            n => all.extend(&buf[3..3 + n]),
+        }
+    }
+    assert_eq!(all, b"0123456789");
+}
+
 pub(crate) async fn a_close_in_the_middle_is_unexpected(stage: Stage) {
     let (client, server) = pair(&stage.io).await;
     let (recv, mut send) = client.into_split();

@@ -122,7 +122,7 @@ impl Op {
 pub struct Header {
     /// What is asked or answered.
     pub op: Op,
-    /// [`Header::LAST`] and [`Header::TRACED`]; unknown bits are ignored.
+    /// [`Header::LAST`], [`Header::TRACED`] and [`Header::DIRECT`]; unknown bits are ignored.
     pub flags: u16,
     /// Chosen by the asker, unique on its connection; answers repeat it.
     pub request_id: u64,
@@ -145,6 +145,9 @@ impl Header {
     pub const LAST: u16 = 1;
     /// The flag of a request that is to be remembered under its trace, for whoever asks with [`Op::Trace`].
     pub const TRACED: u16 = 2;
+    /// The flag of a `Read` that is to be served from the device, past the page cache. An older datanode serves it from
+    /// the page cache: the bytes are the same.
+    pub const DIRECT: u16 = 4;
 
     /// A header of this op, for no chunk, everything else 0.
     #[must_use]
@@ -178,6 +181,12 @@ impl Header {
     #[must_use]
     pub fn is_traced(&self) -> bool {
         self.flags & Self::TRACED != 0
+    }
+
+    /// Whether a read goes past the page cache.
+    #[must_use]
+    pub fn is_direct(&self) -> bool {
+        self.flags & Self::DIRECT != 0
     }
 
     /// The bytes of payload that follow the header.

@@ -19,6 +19,7 @@
 //! | `Latency` | `LatencyReport` |
 //! | `Trace` (trace id) | `TraceReport` |
 //!
+//! Reads may be asked for before others are answered; those of few bytes are answered in any order, each by one frame.
 //! Answers carry the request id of what they answer. After an `Error` to a write, and after any violation of the
 //! protocol, the connection is closed by the side that noticed.
 
@@ -32,7 +33,7 @@ pub use body::{ErrorBody, Hello, Hop, WriteAck, WriteOpen};
 pub use header::{HEADER_BYTES, Header, Op};
 pub use patience::{PROGRESS_INTERVAL, patience};
 pub use placement::{
-    FRAME_BUFFER_BYTES, PAYLOAD_START, Placement, block_crc, control_frame, seal, seal_with, verify,
+    FRAME_BUFFER_BYTES, PAYLOAD_START, Placement, block_crc, control_frame, seal, seal_at, seal_with, verify,
 };
 pub use report::{LatencyReport, STAGES_MAX, TraceReport};
 

@@ -49,6 +49,24 @@ impl Placement {
         }
     }
 
+    /// For a payload of this many bytes in a frame that begins at `start`: one of several in a run, whose payload is
+    /// not aligned.
+    ///
+    /// # Panics
+    /// As [`of`](Self::of).
+    #[must_use]
+    pub fn at(start: usize, payload_bytes: usize) -> Self {
+        let there = Self::of(payload_bytes);
+        let moved = |range: Range<usize>| {
+            start + range.start - there.header.start..start + range.end - there.header.start
+        };
+        Self {
+            table: moved(there.table.clone()),
+            payload: moved(there.payload.clone()),
+            header: moved(there.header.clone()),
+        }
+    }
+
     /// What follows the header: checksums and payload.
     #[must_use]
     pub fn body(&self) -> Range<usize> {
@@ -101,7 +119,19 @@ pub fn seal_with(
     header: &Header,
     crcs: impl ExactSizeIterator<Item = Crc32c>,
 ) -> Range<usize> {
-    let place = Placement::of(header.payload_bytes());
+    seal_at(buffer, &Placement::of(header.payload_bytes()), header, crcs)
+}
+
+/// As [`seal_with`], of a frame in this place.
+///
+/// # Panics
+/// As [`seal_with`].
+pub fn seal_at(
+    buffer: &mut [u8],
+    place: &Placement,
+    header: &Header,
+    crcs: impl ExactSizeIterator<Item = Crc32c>,
+) -> Range<usize> {
     assert_eq!(crcs.len() * CRC_BYTES, place.table.len(), "as many checksums as blocks");
     for (entry, crc) in buffer[place.table.clone()].chunks_exact_mut(CRC_BYTES).zip(crcs) {
         entry.copy_from_slice(&crc.0.to_le_bytes());
@@ -148,6 +178,22 @@ mod tests {
             assert_eq!(place.header.end, place.table.start);
             assert_eq!(place.table.end, place.payload.start);
             assert_eq!(place.body().end, place.frame().end);
+        }
+    }
+
+    #[test]
+    fn a_frame_anywhere_in_a_run_is_the_same_frame() {
+        for bytes in [0, 9, 4096, 5000] {
+            let header = Header { length: bytes as u32, ..Header::new(Op::WriteData, 7) };
+            let (mut buffer, mut run) = (vec![0x5a; FRAME_BUFFER_BYTES], vec![0x5a; 20_000]);
+            let frame = seal(&mut buffer, &header);
+            for start in [0, 1, 777] {
+                let place = Placement::at(start, bytes);
+                let crcs: Vec<Crc32c> = block_crcs(&run[place.payload.clone()]).collect();
+                let at = seal_at(&mut run, &place, &header, crcs.into_iter());
+                assert_eq!((at.start, &run[at.clone()]), (start, &buffer[frame.clone()]));
+                assert_eq!(verify(&run, &place), Ok(()));
+            }
         }
     }
 

@@ -84,6 +84,10 @@ impl PosixFile {
         .await
     }
 
+    pub(in crate::io) fn try_read_once(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        syscall::try_read(&*self.file, buf, offset)
+    }
+
     pub(in crate::io) async fn write_once(
         &self,
         buf: Shared,

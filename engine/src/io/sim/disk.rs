@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
-use crate::io::buf::{BUF_ALIGN, Buf};
+use crate::io::buf::BUF_ALIGN;
 use crate::io::file::{DirEntry, Open, Space};
 
 use super::faults::SimOperation;
@@ -133,7 +133,7 @@ impl World {
     pub(super) fn read(
         &mut self,
         file: &Handle,
-        buf: &mut Buf,
+        buf: &mut [u8],
         range: Range<usize>,
         offset: u64,
     ) -> io::Result<usize> {

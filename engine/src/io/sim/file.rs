@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::sync::oneshot;
 
 use crate::io::buf::{Buf, Shared};
@@ -102,6 +103,15 @@ impl SimFile {
                 (result, buf)
             })
             .await
+    }
+
+    /// The page is there, or not, by chance.
+    pub(in crate::io) fn try_read_once(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut world = self.body.world.lock();
+        if world.chance.below(2) == 0 {
+            return Err(Errno::AGAIN.into());
+        }
+        world.read(&self.handle, buf, 0..buf.len(), offset)
     }
 
     pub(in crate::io) async fn write_once(

@@ -96,6 +96,10 @@ impl UringFile {
         (result, lent.buf)
     }
 
+    pub(in crate::io) fn try_read_once(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        syscall::try_read(descriptor(&*self.file), buf, offset)
+    }
+
     pub(in crate::io) async fn write_once(
         &self,
         buf: Shared,
