@@ -65,7 +65,7 @@ fn pumps(criterion: &mut Criterion) {
     group.bench_function("cached ranges of 4 KiB", |bencher| {
         let at = |_, round: u64| round * 4096 % (MIB - 4096);
         bencher.iter_custom(|rounds| {
-            measured(rounds, || pump::cached(&file, ranges, &at, &AtomicBool::new(false)))
+            measured(rounds, || pump::ranges(&file, ranges, &at, &AtomicBool::new(false)))
         });
     });
     group.finish();

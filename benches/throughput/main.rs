@@ -106,7 +106,7 @@ fn bare_chain(folder: &Path, bytes: u64) -> anyhow::Result<f64> {
 
 fn bare_read(source: &Path, bytes: u64) -> anyhow::Result<f64> {
     let what = Rounds { streams: 1, rounds: 1, bytes };
-    Ok(pump::cached(&File::open(source)?, what, &|_, _| 0, &AtomicBool::new(false))?.seconds)
+    Ok(pump::ranges(&File::open(source)?, what, &|_, _| 0, &AtomicBool::new(false))?.seconds)
 }
 
 /// Runs `work`, which tells its own seconds, and adds up the CPU of this process, of the children it waits for,

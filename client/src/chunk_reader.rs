@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::buffer::FrameBuffer;
+use crate::config::ClientConfig;
 use crate::connection::{Connection, ReceiveError, Receiver};
 use crate::context::Context;
 use crate::error::{ClientError, Result};
@@ -53,6 +54,8 @@ pub(crate) struct ChunkRange {
     pub(crate) start: u64,
     /// Wanted bytes of the chunk.
     pub(crate) wanted: Range<u64>,
+    /// Past the page cache of the datanode.
+    pub(crate) direct: bool,
 }
 
 /// Why one replica's delivery ended early.
@@ -67,6 +70,12 @@ impl From<Fault> for Stopped {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
+}
+
+/// How long a replica may say nothing.
+pub(crate) fn patience(config: &ClientConfig, has_alternative: bool) -> Duration {
+    let whole = config.socket_timeout;
+    if has_alternative { whole / PATIENCE_PARTS } else { whole }
 }
 
 /// Reads the range into the sink, trying replicas until one delivers, and gives the sink back.
@@ -135,8 +144,8 @@ pub(crate) async fn verify_replica(
     chunk: &ChunkLocation,
     node: &Node,
 ) -> Result<Crc32c> {
-    let range =
-        ChunkRange { chunk: chunk.clone(), epoch: context.master.epoch(), start: 0, wanted: 0..chunk.length };
+    let epoch = context.master.epoch();
+    let range = ChunkRange { chunk: chunk.clone(), epoch, start: 0, wanted: 0..chunk.length, direct: false };
     let failed = |code, text| ClientError::Replica { chunk: chunk.id, node: node.id, code, text };
     if chunk.length == 0 || chunk.length > CHUNK_BYTES_MAX {
         return Err(failed(ErrorCode::InvalidArgument, format!("a chunk of {} bytes", chunk.length)));
@@ -270,6 +279,7 @@ impl Delivery<'_> {
         }
         let (offset, length) = self.state.ask(0);
         let (trace_id, flags) = self.context.trace(trace_id);
+        let flags = flags | if self.range.direct { Header::DIRECT } else { 0 };
         let header = Header {
             trace_id,
             flags,
@@ -355,8 +365,7 @@ impl Delivery<'_> {
     }
 
     fn patience(&self) -> Duration {
-        let whole = self.context.config.socket_timeout;
-        if self.state.has_alternative() { whole / PATIENCE_PARTS } else { whole }
+        patience(&self.context.config, self.state.has_alternative())
     }
 
     /// Receives up to the last frame, with at most one frame on its way to the target.

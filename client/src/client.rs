@@ -259,7 +259,16 @@ impl Client {
     /// # Errors
     /// As the master refuses it.
     pub async fn open(&self, path: &str) -> Result<OpenFile> {
-        OpenFile::open(&self.context, path).await
+        OpenFile::open(&self.context, path, false).await
+    }
+
+    /// As [`open`](Self::open); the datanodes read from the device, past their page cache: for a file that is larger
+    /// than that and read at places nobody reads again soon.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_direct(&self, path: &str) -> Result<OpenFile> {
+        OpenFile::open(&self.context, path, true).await
     }
 
     /// As [`put`](Self::put), over connections of its own, and says where the time went.

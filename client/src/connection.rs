@@ -25,7 +25,7 @@ const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 /// to name that one before the kernel cuts the link.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A connection to one datanode; carries one request at a time.
+/// A connection to one datanode; carries one request at a time, unless it becomes a link.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// The socket.
@@ -91,12 +91,17 @@ impl Connection {
     pub(crate) fn opening(&mut self, header: Header, body: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
         if !self.said_hello {
-            self.said_hello = true;
-            let hello = Hello { node: self.node, cluster: ClusterId(0), token: Vec::new() };
-            out.extend(control_frame(Header::new(Op::Hello, 0), &hello.encode()));
+            out.extend(self.hello());
         }
         out.extend(control_frame(header, body));
         out
+    }
+
+    /// The bytes of the `Hello`, which is said once.
+    pub(crate) fn hello(&mut self) -> Vec<u8> {
+        self.said_hello = true;
+        let hello = Hello { node: self.node, cluster: ClusterId(0), token: Vec::new() };
+        control_frame(Header::new(Op::Hello, 0), &hello.encode())
     }
 
     /// Whether the peer has said nothing and not hung up since the last request was answered.

@@ -11,6 +11,7 @@ use crate::grants::Grants;
 use crate::hedge::Hedge;
 use crate::master_link::MasterLink;
 use crate::pool::Pool;
+use crate::read_links::ReadLinks;
 use crate::reports::Reports;
 use crate::tracer::Tracer;
 
@@ -20,6 +21,7 @@ pub(crate) struct Context {
     pub(crate) config: Arc<ClientConfig>,
     pub(crate) master: MasterLink,
     pub(crate) pool: Pool,
+    pub(crate) links: ReadLinks,
     pub(crate) buffers: Buffers,
     pub(crate) reports: Reports,
     pub(crate) hedge: Hedge,
@@ -47,6 +49,7 @@ impl Context {
             tracer,
             config,
             pool: Pool::default(),
+            links: ReadLinks::default(),
             buffers: Buffers::default(),
             reports: Reports::default(),
             hedge: Hedge::default(),

@@ -180,6 +180,7 @@ fn parts(plan: &ReadPlan, chunk: &ChunkLocation, bytes_max: u64) -> Vec<ChunkRan
         epoch: plan.epoch,
         start: chunk.index * plan.status.chunk_size,
         wanted,
+        direct: false,
     };
     split(plan.wanted(chunk), bytes_max).map(range).collect()
 }

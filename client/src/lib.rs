@@ -11,6 +11,7 @@
 //! |---|---|
 //! | the leader found, a call tried again | `master_link`, `retry` |
 //! | a TCP connection, frames off it, idle ones kept | `connection`, `pool`, `buffer` |
+//! | one connection for many small reads; those of a client; what is sound of it (pure) | `read_link`; `read_links`; `link_state` |
 //! | whom to blame, when to plan anew (pure) | `writer_state` |
 //! | one chunk written; a whole file; a small one, in one step | `chunk_writer`, `source`; `put`, `plan`, `lease`; `whole` |
 //! | how many grants are taken ahead (pure) | `grants` |
@@ -18,7 +19,7 @@
 //! | when a second replica is asked as well (pure) | `hedge` |
 //! | where the time of an operation goes | `tracer` notes, `ask` asks, `explain` says |
 //! | the health of files and chunks | `health` |
-//! | one chunk read; a whole file; a file read at many places | `chunk_reader`, `sink`, `reports`; `get`, `read_plan`; `open_file` |
+//! | one chunk read; a whole file; a file read at many places | `chunk_reader`, `sink`, `reports`; `get`, `read_plan`; `open_file`, `small_read` |
 
 mod ask;
 mod buffer;
@@ -35,6 +36,7 @@ mod grants;
 mod health;
 mod hedge;
 mod lease;
+mod link_state;
 mod master_link;
 mod meter;
 mod open_file;
@@ -42,11 +44,14 @@ mod plan;
 mod pool;
 mod progress;
 mod put;
+mod read_link;
+mod read_links;
 mod read_plan;
 mod reader_state;
 mod reports;
 mod retry;
 mod sink;
+mod small_read;
 mod source;
 mod status;
 mod tracer;

@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use distrifs_proto::types::Epoch;
 
-use crate::chunk_reader::{ChunkRange, ReadFile, read_chunk};
+use crate::chunk_reader::ReadFile;
 use crate::context::Context;
 use crate::error::{ClientError, Result};
-use crate::meter::Meter;
 use crate::read_plan::ReadPlan;
-use crate::sink::Sink;
+use crate::small_read::SmallRead;
 use crate::status::{ChunkLocation, FileStatus};
 
 /// What one read brings at most: it is held in memory until all of it is checked.
@@ -25,17 +24,22 @@ pub struct OpenFile {
     context: Arc<Context>,
     file: Arc<ReadFile>,
     status: FileStatus,
-    /// By index, with the epoch of the leader that named them.
-    places: Mutex<BTreeMap<u64, (ChunkLocation, Epoch)>>,
+    /// By index.
+    places: Mutex<BTreeMap<u64, Arc<Place>>>,
+    /// Past the page cache of the datanodes.
+    direct: bool,
 }
 
+/// A chunk, and the epoch of the leader that named its place.
+type Place = (ChunkLocation, Epoch);
+
 impl OpenFile {
-    pub(crate) async fn open(context: &Arc<Context>, path: &str) -> Result<Self> {
+    pub(crate) async fn open(context: &Arc<Context>, path: &str, direct: bool) -> Result<Self> {
         // No byte of it: what the file is, and not yet where it lies.
         let plan = ReadPlan::open(context, path, Some((0, 0))).await?;
         let (trace_id, file_id) = (rand::random(), plan.status.file_id);
         let file = Arc::new(ReadFile { path: path.to_owned(), file_id, trace_id });
-        Ok(Self { context: context.clone(), file, status: plan.status, places: Mutex::default() })
+        Ok(Self { context: context.clone(), file, status: plan.status, places: Mutex::default(), direct })
     }
 
     /// Of the file when it was opened.
@@ -56,40 +60,43 @@ impl OpenFile {
             return Err(ClientError::Invalid { path: self.file.path.clone(), what });
         }
         let end = offset.saturating_add(length).min(self.status.size);
-        let mut bytes = Vec::with_capacity(end.saturating_sub(offset) as usize);
+        let mut bytes = Vec::new();
         let mut at = offset;
         while at < end {
-            let outcome = self.read_part(at..end, &mut bytes).await;
+            let outcome = self.read_part(at..end).await;
             if outcome.is_err() {
                 self.context.flush_reports().await;
             }
-            at += outcome?;
+            let part = outcome?;
+            at += part.len() as u64;
+            if bytes.is_empty() {
+                bytes = part;
+                bytes.reserve_exact((end - at) as usize);
+            } else {
+                bytes.extend(part);
+            }
         }
         Ok(bytes)
     }
 
-    /// Reads what the first chunk of a range has of it, and says how much that is.
-    async fn read_part(&self, range: Range<u64>, bytes: &mut Vec<u8>) -> Result<u64> {
+    /// Reads what the first chunk of a range has of it: at least a byte.
+    async fn read_part(&self, range: Range<u64>) -> Result<Vec<u8>> {
         let chunk_size = self.status.chunk_size;
         let (index, start) = (range.start / chunk_size, range.start / chunk_size * chunk_size);
-        let (chunk, epoch) = self.place(index).await?;
+        let place = self.place(index).await?;
+        let (chunk, epoch) = &*place;
         let wanted = range.start - start..(range.end - start).min(chunk.length);
-        let length = wanted.end - wanted.start;
-        let part = ChunkRange { chunk, epoch, start, wanted };
-        let (context, sink) = (self.context.clone(), Sink::Memory(Vec::new()));
-        let read = read_chunk(context, self.file.clone(), part, sink, Arc::new(Meter::default())).await;
+        let (context, file, direct) = (&self.context, &self.file, self.direct);
+        let read = SmallRead { context, file, chunk, epoch: *epoch, start, wanted, direct }.run().await;
         if read.is_err() {
             // It may be elsewhere by now.
             self.places.lock().unwrap_or_else(PoisonError::into_inner).remove(&index);
         }
-        if let (Sink::Memory(pieces), _) = read? {
-            pieces.iter().for_each(|piece| bytes.extend_from_slice(piece.bytes()));
-        }
-        Ok(length)
+        read
     }
 
-    async fn place(&self, index: u64) -> Result<(ChunkLocation, Epoch)> {
-        let known = |places: &BTreeMap<u64, (ChunkLocation, Epoch)>| places.get(&index).cloned();
+    async fn place(&self, index: u64) -> Result<Arc<Place>> {
+        let known = |places: &BTreeMap<u64, Arc<Place>>| places.get(&index).cloned();
         if let Some(found) = known(&self.places.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(found);
         }
@@ -100,7 +107,7 @@ impl OpenFile {
         if places.len() + page.len() > CHUNKS_KEPT_MAX {
             places.clear();
         }
-        places.extend(page.into_iter().map(|chunk| (chunk.index, (chunk, plan.epoch))));
+        places.extend(page.into_iter().map(|chunk| (chunk.index, Arc::new((chunk, plan.epoch)))));
         // A page begins with what was asked for: it was checked.
         known(&places).ok_or_else(|| ClientError::Replaced { path: self.file.path.clone() })
     }

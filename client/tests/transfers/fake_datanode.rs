@@ -56,6 +56,8 @@ pub(crate) struct State {
     pub(crate) connections: usize,
     /// `(offset, length)` of each read.
     pub(crate) reads: Vec<(u64, u32)>,
+    /// Of these, how many past the page cache.
+    pub(crate) direct_reads: usize,
     pub(crate) hops: HashSet<usize>,
 }
 
@@ -176,6 +178,7 @@ impl FakeDatanode {
         let chunk = {
             let mut state = self.state.lock().unwrap();
             state.reads.push((ask.offset, ask.length));
+            state.direct_reads += usize::from(ask.is_direct());
             state.chunks.get(&ask.chunk.0).cloned().filter(|_| manners != Manners::Empty)
         };
         let Some(mut chunk) = chunk else {

@@ -7,6 +7,7 @@
 mod fake_datanode;
 mod fake_master;
 mod get;
+mod open_file;
 mod put;
 
 use std::io::Write;

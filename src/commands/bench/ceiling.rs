@@ -1,5 +1,7 @@
 //! What the machine can do, measured in the same run as the cluster: the bare pump and the raw disk.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use distrifs_proto::SplitMix;
+use rustix::fs::OFlags;
 use tempfile::TempDir;
 
 use super::content::Content;
@@ -55,15 +58,41 @@ pub(super) async fn cached(
     seed: u64,
     by: By,
 ) -> Result<BareSample, CommandError> {
-    let content = content.clone();
-    let places = starts(content.size(), what.bytes);
-    let start = move |stream, round| SplitMix::new(seed ^ stream << 40 ^ round).next() % places;
+    let (content, start) = (content.clone(), places(content, what, seed));
     let pumped = in_folder(target, move |_, stop| {
         let cpu = cpu_with_ended_children();
-        let pumped = pump::cached(content.file(), what, &start, stop)?;
+        let pumped = pump::ranges(content.file(), what, &start, stop)?;
         Ok((pumped, cpu_with_ended_children() - cpu))
     });
     Ok(bare("bare cached read".to_owned(), pumped.await?, by))
+}
+
+/// The bare read of ranges of the same bytes, in a file that is read past the page cache.
+pub(super) async fn direct(
+    target: &Target,
+    content: &Arc<Content>,
+    what: Rounds,
+    seed: u64,
+    by: By,
+) -> Result<BareSample, CommandError> {
+    let (content, start) = (content.clone(), places(content, what, seed));
+    let pumped = in_folder(target, move |folder, stop| {
+        let path = folder.join("content");
+        let mut file = File::create_new(&path)?;
+        content.copy_to(&mut file)?;
+        file.sync_all()?;
+        let file = File::options().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(&path)?;
+        let cpu = cpu_with_ended_children();
+        let pumped = pump::ranges(&file, what, &start, stop)?;
+        Ok((pumped, cpu_with_ended_children() - cpu))
+    });
+    Ok(bare("bare direct read".to_owned(), pumped.await?, by))
+}
+
+/// Where the range of each stream and round begins.
+fn places(content: &Content, what: Rounds, seed: u64) -> impl Fn(u64, u64) -> u64 + Send + Sync + 'static {
+    let places = starts(content.size(), what.bytes);
+    move |stream, round| SplitMix::new(seed ^ stream << 40 ^ round).next() % places
 }
 
 /// The raw disk, both ways.

@@ -1,7 +1,7 @@
 //! The bytes that are put, and the check of what comes back.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ use crate::error::CommandError;
 
 /// How much is made or compared at once.
 const PIECE_BYTES: usize = 1 << 20;
+/// How much of a range is compared at once.
+const COMPARED_BYTES: usize = 4096;
 
 /// Pseudo-random bytes of a seed in a file that is memory alone: no disk is read while a put is measured.
 #[derive(Debug)]
@@ -54,8 +56,19 @@ impl Content {
 
     /// Whether these are its bytes at `from`.
     pub(super) fn has(&self, bytes: &[u8], from: u64) -> bool {
-        let mut own = vec![0; bytes.len()];
-        self.file.read_exact_at(&mut own, from).is_ok() && own == bytes
+        // On the stack: memory of the heap would have to be cleared for each range.
+        let mut own = [0; COMPARED_BYTES];
+        (0u64..).zip(bytes.chunks(COMPARED_BYTES)).all(|(n, piece)| {
+            let own = &mut own[..piece.len()];
+            self.file.read_exact_at(own, from + n * COMPARED_BYTES as u64).is_ok() && own == piece
+        })
+    }
+
+    /// Writes all of them.
+    pub(super) fn copy_to(&self, file: &mut File) -> io::Result<()> {
+        let mut own = self.file.try_clone()?;
+        own.rewind()?;
+        io::copy(&mut own, file).map(drop)
     }
 
     /// For a put of all of it.

@@ -88,11 +88,18 @@ impl Lanes {
         comparison.finish(&path)
     }
 
-    /// Opens a file for each lane.
-    pub(super) async fn open(&self, name: &str) -> Result<Vec<OpenFile>, CommandError> {
+    /// Opens a file for each lane, by the client of that lane or with `together` all by one, past the page cache of the
+    /// datanodes or not.
+    pub(super) async fn open(
+        &self,
+        name: &str,
+        together: bool,
+        direct: bool,
+    ) -> Result<Vec<OpenFile>, CommandError> {
         let mut files = Vec::new();
         for lane in 0..self.clients.len() as u64 {
-            files.push(self.client(lane).open(&self.path(name)).await?);
+            let (client, path) = (self.client(if together { 0 } else { lane }), self.path(name));
+            files.push(if direct { client.open_direct(&path).await? } else { client.open(&path).await? });
         }
         Ok(files)
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::Args;
 use distrifs_client::OpenFile;
 
+use super::ceiling;
 use super::cost::{Cost, Span};
 use super::figures::{Bare, By, Figures, KEYS, report};
 use super::get::page_cache;
@@ -64,7 +65,7 @@ impl Mixed {
         large.clone().put(0, FILE.to_owned()).await?;
         page_cache(target, true).await?;
         let pace = load.pace(CLIENTS, OPS);
-        let files = large.open(FILE).await?;
+        let files = large.open(FILE, false, false).await?;
         let span = Span::begin(target).await?;
         let samples = self.mix(&large, files, &small, &pace).await?;
         let cost = span.end().await?;
@@ -73,7 +74,8 @@ impl Mixed {
         let rows = self.rows(&pace, &samples, cost).into_iter();
         let mut rows: Vec<Figures> = rows.map(|row| row.replicated(Some(copies))).collect();
         if load.ceiling {
-            let cached = read::bare(target, &large, &pace, self.ranges.range, load.seed, By::Time).await?;
+            let ranges = read::bare_rounds(&pace, self.ranges.range);
+            let cached = ceiling::cached(target, large.content(), ranges, load.seed, By::Time).await?;
             let chain = small::bare(target, &pace, copies, self.ranges.range, By::Time).await?;
             for (row, bare) in rows[1..].iter_mut().zip([cached, chain]) {
                 row.ceiling = vec![Bare::beside(row, &bare)];

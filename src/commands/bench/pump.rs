@@ -359,8 +359,9 @@ pub(crate) fn chain(
     Ok(pumped)
 }
 
-/// Sends ranges of a cached file over sockets to receivers that check them; `start` of a round says where each begins.
-pub(crate) fn cached(
+/// Sends ranges of a file over sockets to receivers that check them; `start` of a round says where each begins. The file
+/// is in the page cache, or is read past it.
+pub(crate) fn ranges(
     file: &File,
     what: Rounds,
     start: &(dyn Fn(u64, u64) -> u64 + Sync),
@@ -396,15 +397,26 @@ pub(crate) fn cached(
 
 /// Answers requests for ranges until the other side is done.
 fn serve_ranges(mut stream: TcpStream, file: &File) -> io::Result<()> {
-    let (mut request, mut piece) = ([0; 16], vec![0; PIECE]);
+    // Whole blocks, for a file that is read past the page cache gives nothing else.
+    let (mut request, mut piece) = ([0; 16], Buf::alloc(PIECE + 2 * BLOCK_BYTES));
+    let direct = rustix::fs::fcntl_getfl(file)?.contains(rustix::fs::OFlags::DIRECT);
     loop {
         stream.read_exact(&mut request)?;
         let number = |at: usize| u64::from_le_bytes(request[at..at + 8].try_into().expect("eight bytes"));
         let (mut at, mut left) = (number(0), number(8));
         while left > 0 {
             let now = left.min(PIECE as u64);
-            file.read_exact_at(&mut piece[..now as usize], at)?;
-            stream.write_all(&piece[..now as usize])?;
+            let before = if direct { at % BLOCK_BYTES as u64 } else { 0 };
+            let (from, to) = (before as usize, (before + now) as usize);
+            if direct {
+                let read = file.read_at(&mut piece[..to.next_multiple_of(BLOCK_BYTES)], at - before)?;
+                if read < to {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            } else {
+                file.read_exact_at(&mut piece[..to], at)?;
+            }
+            stream.write_all(&piece[from..to])?;
             (at, left) = (at + now, left - now);
         }
     }

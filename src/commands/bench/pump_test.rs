@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::pump::{Feed, PIECE, Rounds, cached};
+use super::pump::{Feed, PIECE, Rounds, ranges};
 
 #[test]
 fn a_chain_takes_whole_blocks_and_above_a_piece_whole_pieces() {
@@ -17,10 +17,10 @@ fn cached_ranges_arrive_and_a_stop_ends_them() {
     let file = tempfile::tempfile().expect("a file");
     file.set_len(3 * PIECE as u64).expect("room");
     let what = Rounds { streams: 2, rounds: 3, bytes: PIECE as u64 + 7 };
-    let pumped = cached(&file, what, &|stream, round| stream * 4096 + round, &AtomicBool::new(false));
+    let pumped = ranges(&file, what, &|stream, round| stream * 4096 + round, &AtomicBool::new(false));
     let pumped = pumped.expect("all arrive");
     assert_eq!((pumped.bytes, pumped.times.len()), (what.all_bytes(), 6));
-    assert!(cached(&file, what, &|_, _| 0, &AtomicBool::new(true)).is_err());
+    assert!(ranges(&file, what, &|_, _| 0, &AtomicBool::new(true)).is_err());
 }
 
 #[test]

@@ -58,13 +58,20 @@ impl Ranges {
 /// Reads of random ranges.
 #[derive(Debug, Args)]
 #[command(
-    after_help = format!("The file is put before the clock runs, and is in the page cache. Each client opens it once \
-    (`open` of the SDK); each read asks a datanode for its range; what comes back is compared with what was put.\n\n{KEYS}\n\n\
+    after_help = format!("The file is put before the clock runs, and is in the page cache. It is opened once for each \
+    read in flight (`open` of the SDK), by one client of the SDK for all of them, as in one program, or with --apart by \
+    one each; each read asks a datanode for its range; what comes back is compared with what was put.\n\n{KEYS}\n\n\
     Example:\n  distrifs bench read --range 4K --clients 32 --duration 10 --ceiling")
 )]
 pub(crate) struct Read {
     #[command(flatten)]
     pub(super) ranges: Ranges,
+    /// Each read by a client of its own with connections of its own; else one client reads them all
+    #[arg(long)]
+    pub(super) apart: bool,
+    /// Past the page cache: the datanodes, and the bare read, take the bytes from the disk
+    #[arg(long)]
+    pub(super) direct: bool,
     #[command(flatten)]
     pub(super) load: Workload,
 }
@@ -88,7 +95,7 @@ impl Read {
         lanes.clone().put(0, FILE.to_owned()).await?;
         page_cache(target, true).await?;
         let pace = load.pace(CLIENTS, OPS);
-        let files = lanes.open(FILE).await?;
+        let files = lanes.open(FILE, !self.apart, self.direct).await?;
         let span = Span::begin(target).await?;
         let (places, length, seed) =
             (starts(self.ranges.size, self.ranges.range), self.ranges.range, load.seed);
@@ -101,10 +108,17 @@ impl Read {
         let cost = span.end().await?;
         lanes.finish();
         let copies = target.replication(load.replication).await?;
-        let figures = Figures::new("read", "read", &pace, self.ranges.range, &sample);
+        let phase = if self.direct { "read, direct" } else { "read" };
+        let figures = Figures::new("read", phase, &pace, self.ranges.range, &sample);
         let mut figures = figures.replicated(Some(copies)).at_cost(cost);
         if load.ceiling {
-            let bare = bare(target, &lanes, &pace, self.ranges.range, seed, By::Ops).await?;
+            let what = bare_rounds(&pace, self.ranges.range);
+            let content = lanes.content();
+            let bare = if self.direct {
+                ceiling::direct(target, content, what, seed, By::Ops).await?
+            } else {
+                ceiling::cached(target, content, what, seed, By::Ops).await?
+            };
             figures.ceiling.push(Bare::beside(&figures, &bare));
         }
         report(output, &[figures])
@@ -116,19 +130,11 @@ fn place(seed: u64, number: u64, places: u64) -> u64 {
     SplitMix::new(SplitMix::new(seed).next() ^ number).next() % places
 }
 
-/// The bare read of ranges of the same bytes, with as many in flight.
-pub(super) async fn bare(
-    target: &Target,
-    lanes: &Lanes,
-    pace: &Pace,
-    range: u64,
-    seed: u64,
-    by: By,
-) -> Result<super::figures::BareSample, CommandError> {
+/// The bare read of ranges of so many bytes, with as many in flight.
+pub(super) fn bare_rounds(pace: &Pace, range: u64) -> Rounds {
     // As much as a large range moves in a moment.
     let rounds = (BARE_ROUNDS_MAX / pace.clients).min((1 << 30) / range / pace.clients).max(1);
-    let what = Rounds { streams: pace.clients, rounds, bytes: range };
-    ceiling::cached(target, lanes.content(), what, seed, by).await
+    Rounds { streams: pace.clients, rounds, bytes: range }
 }
 
 #[cfg(test)]
