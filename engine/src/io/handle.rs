@@ -3,12 +3,14 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::buf::Buf;
 use super::file::{DirEntry, File, Open, Space};
 use super::file_system::FileSystem;
 use super::net::{Listener, Stream};
+use super::small_files::{FileBytes, PathError};
 use super::{posix, sim, uring};
 
 /// The handle of this thread's body. Cheap to clone; it does not leave its thread.
@@ -94,6 +96,65 @@ impl Io {
             Kind::Uring(body) => body.rename(from, to).await,
             Kind::Posix(body) => body.rename(from, to).await,
             Kind::Sim(body) => body.rename(from, to).await,
+        }
+    }
+
+    /// Creates an empty file; where it or `other` exists, an error of the kind `AlreadyExists`, and nothing new. Of
+    /// several at once for the same path, one succeeds.
+    pub async fn create_unless(&self, path: &Path, other: &Path) -> io::Result<()> {
+        match &self.0 {
+            Kind::Uring(body) => body.create_unless(path, other).await,
+            Kind::Posix(body) => body.create_unless(path, other).await,
+            Kind::Sim(_) => {
+                self.open(path, Open::CREATE).await?;
+                let found = match self.open(other, Open::READ).await {
+                    Ok(_) => io::ErrorKind::AlreadyExists.into(),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                    Err(error) => error,
+                };
+                self.unlink(path).await?;
+                Err(found)
+            }
+        }
+    }
+
+    /// Writes small files through the page cache, in this order, up to the first failure; of that one there may be a
+    /// part.
+    pub async fn write_files(&self, files: Vec<FileBytes>) -> Result<(), PathError> {
+        match &self.0 {
+            Kind::Uring(body) => body.write_files(files).await,
+            Kind::Posix(body) => body.write_files(files).await,
+            Kind::Sim(_) => {
+                for FileBytes { path, create_new, bytes } in files {
+                    let how = Open { create_new, ..Open::CREATE };
+                    let written = match self.open(&path, how).await {
+                        Ok(file) => {
+                            let mut buffer = Buf::alloc(bytes.len());
+                            buffer.copy_from_slice(&bytes);
+                            file.write_at(buffer.share(), 0..bytes.len(), 0).await
+                        }
+                        Err(error) => Err(error),
+                    };
+                    written.map_err(|source| PathError { path, source })?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Renames files from the first path of each pair to the second as [`rename`](Self::rename) does, in this order,
+    /// up to the first failure.
+    pub async fn rename_all(&self, renames: Vec<(PathBuf, PathBuf)>) -> Result<(), PathError> {
+        match &self.0 {
+            Kind::Uring(body) => body.rename_all(renames).await,
+            Kind::Posix(body) => body.rename_all(renames).await,
+            Kind::Sim(_) => {
+                for (from, path) in renames {
+                    let renamed = self.rename(&from, &path).await;
+                    renamed.map_err(|source| PathError { path, source })?;
+                }
+                Ok(())
+            }
         }
     }
 

@@ -24,6 +24,7 @@ mod page_cache;
 mod posix;
 mod probe;
 mod sim;
+mod small_files;
 mod socket;
 mod syscall;
 mod tasks;
@@ -39,3 +40,4 @@ pub use net::{
 };
 pub use probe::probe_uring;
 pub use sim::{Faults, SimOperation, SimWorld};
+pub use small_files::{FileBytes, PathError};

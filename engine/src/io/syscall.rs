@@ -2,14 +2,15 @@
 //! no operation for them.
 
 use std::fs;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSliceMut, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::file::{DirEntry, Open, Space};
+use super::small_files::{FileBytes, PathError};
 
 /// The mode of new files.
 pub(super) const FILE_MODE: u32 = 0o644;
@@ -67,6 +68,33 @@ pub(super) fn fallocate(file: impl AsFd, len: u64) -> io::Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+pub(super) fn create_unless(path: &Path, other: &Path) -> io::Result<()> {
+    drop(open(path, Open::CREATE)?);
+    let found = match fs::symlink_metadata(other) {
+        Ok(_) => io::ErrorKind::AlreadyExists.into(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => error,
+    };
+    fs::remove_file(path)?;
+    Err(found)
+}
+
+pub(super) fn write_files(files: Vec<FileBytes>) -> Result<(), PathError> {
+    for FileBytes { path, create_new, bytes } in files {
+        let opened = open(&path, Open { create_new, ..Open::CREATE });
+        let written = opened.and_then(|(mut file, _)| file.write_all(&bytes));
+        written.map_err(|source| PathError { path, source })?;
+    }
+    Ok(())
+}
+
+pub(super) fn rename_all(renames: Vec<(PathBuf, PathBuf)>) -> Result<(), PathError> {
+    for (from, path) in renames {
+        fs::rename(from, &path).map_err(|source| PathError { path, source })?;
+    }
+    Ok(())
 }
 
 pub(super) fn fsync_dir(path: &Path) -> io::Result<()> {

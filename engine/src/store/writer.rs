@@ -6,8 +6,9 @@
 //! A failed sync is never tried again: the kernel has dropped the dirty pages, and a second one would lie.
 //!
 //! A small chunk is made durable by the folder's [journal](super::journal), which costs its group one sync:
-//! data in `tmp/` → sidecar in `tmp/`, record in the journal, **durable** → sidecar renamed → data renamed → token
-//! dropped. None of its own files is synced here. Where there is no room for a journal it goes the long way.
+//! data and sidecar in `tmp/`, record in the journal, **durable** → sidecar renamed → data renamed → token dropped.
+//! None of its own files is synced here. Where there is no room for a journal it goes the long way. What it costs is
+//! the processor's time, so its steps are taken several at once: create, write both, rename both.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -19,7 +20,7 @@ use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, GenerationStamp};
 
 use super::journal::{JOURNALED_BYTES_MAX, Journal, Record, Token};
 use super::{ChunkStore, ReplicaInfo, Sidecar, StoreError, layout};
-use crate::io::{Buf, File, Open, Shared};
+use crate::io::{Buf, File, FileBytes, Open, Shared};
 
 /// A chunk that is being written. Drop it without [`commit`](Self::commit) or [`abort`](Self::abort) only when
 /// the thread ends: its file in `tmp/` then stays until the next start.
@@ -29,7 +30,7 @@ pub struct ChunkWriter {
     chunk: ChunkId,
     generation: GenerationStamp,
     reserve: u64,
-    data: Rc<File>,
+    bytes: Bytes,
     tmp_data: PathBuf,
     length: u64,
     blocks: Vec<Crc32c>,
@@ -37,13 +38,19 @@ pub struct ChunkWriter {
     failed: Rc<RefCell<Option<StoreError>>>,
     /// Names in `chunks/` may be ours.
     renamed: Cell<bool>,
-    /// What a small chunk is made durable with, and its bytes up to now.
-    journaled: Option<(Journal, Vec<u8>)>,
     /// What the first step of the commit came to.
     synced: Option<Result<Sidecar, StoreError>>,
     /// Of a chunk that is durable in the journal, until its names are in place or given up: the sync that makes them
     /// durable waits for it. Without one they need a sync of their own.
     token: Option<Token>,
+}
+
+/// Where the bytes of a chunk go as they come.
+enum Bytes {
+    /// To the file in `tmp/`.
+    File(Rc<File>),
+    /// Of a small one, into memory: the commit brings them to the journal and to the file.
+    Journal(Journal, Vec<u8>),
 }
 
 /// The disk's part of one appended piece, to be awaited before the commit. Writes may run at once.
@@ -58,54 +65,56 @@ impl ChunkWriter {
         reserve: u64,
     ) -> Result<Self, StoreError> {
         let tmp_data = layout::tmp_data_path(&store.root, chunk);
-        let journal = store.journal.clone().filter(|_| reserve <= JOURNALED_BYTES_MAX);
-        let how = if journal.is_some() { Open::CREATE } else { Open::CREATE_DIRECT };
-        let data = match store.io.open(&tmp_data, how).await {
-            Ok(file) => Rc::new(file),
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(StoreError::Exists { chunk });
-            }
-            Err(error) => return Err(StoreError::io("create", &tmp_data, error)),
-        };
         let (failed, renamed) = (Rc::default(), Cell::new(false));
         let (length, blocks) = (0, Vec::new());
+        let journal = store.journal.clone().filter(|_| reserve <= JOURNALED_BYTES_MAX);
+        let bytes = match journal {
+            Some(journal) => {
+                let committed = layout::data_path(&store.root, chunk);
+                let created = store.io.create_unless(&tmp_data, &committed).await;
+                created.map_err(|e| not_created(chunk, &tmp_data, e))?;
+                Bytes::Journal(journal, Vec::with_capacity(reserve as usize))
+            }
+            None => {
+                let opened = store.io.open(&tmp_data, Open::CREATE_DIRECT).await;
+                Bytes::File(Rc::new(opened.map_err(|e| not_created(chunk, &tmp_data, e))?))
+            }
+        };
         let writer = Self {
             store,
             cluster,
             chunk,
             generation,
             reserve,
-            data,
+            bytes,
             tmp_data,
             length,
             blocks,
             failed,
             renamed,
-            journaled: journal.map(|journal| (journal, Vec::with_capacity(reserve as usize))),
             synced: None,
             token: None,
         };
-        // Asked after the exclusive creation: whoever committed this chunk before us held the same name in tmp/
-        // until its own was visible, so the answer cannot change any more.
-        if let Err(error) = writer.prepare().await {
+        if let Bytes::File(data) = &writer.bytes
+            && let Err(error) = writer.prepare(data).await
+        {
             writer.abort().await;
             return Err(error);
         }
         Ok(writer)
     }
 
-    async fn prepare(&self) -> Result<(), StoreError> {
+    async fn prepare(&self, data: &File) -> Result<(), StoreError> {
+        // Asked after the exclusive creation: whoever committed this chunk before us held the same name in tmp/
+        // until its own was visible, so the answer cannot change any more.
         let committed = layout::data_path(&self.store.root, self.chunk);
         match self.store.io.open(&committed, Open::READ).await {
             Ok(_) => return Err(StoreError::Exists { chunk: self.chunk }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(StoreError::io("open", &committed, error)),
         }
-        if self.journaled.is_some() {
-            return Ok(());
-        }
         let room = self.reserve.next_multiple_of(BLOCK_BYTES as u64);
-        self.data.fallocate(room).await.map_err(|e| StoreError::io("fallocate", &self.tmp_data, e))
+        data.fallocate(room).await.map_err(|e| StoreError::io("fallocate", &self.tmp_data, e))
     }
 
     /// Bytes appended so far.
@@ -142,17 +151,16 @@ impl ChunkWriter {
         self.blocks.extend(crcs);
         let padded = payload.start..payload.end.next_multiple_of(BLOCK_BYTES);
         assert!(buffer[payload.end..padded.end].iter().all(|&b| b == 0), "zeros up to the block's end");
-        // Past the page cache only whole blocks go.
-        let written = match &mut self.journaled {
-            Some((_, bytes)) => {
-                bytes.extend_from_slice(&buffer[payload.clone()]);
-                payload
+        let data = match &mut self.bytes {
+            Bytes::File(data) => data.clone(),
+            Bytes::Journal(_, bytes) => {
+                bytes.extend_from_slice(&buffer[payload]);
+                return Ok(Box::pin(std::future::ready(())));
             }
-            None => padded,
         };
-        let (data, path, failed) = (self.data.clone(), self.tmp_data.clone(), self.failed.clone());
+        let (path, failed) = (self.tmp_data.clone(), self.failed.clone());
         Ok(Box::pin(async move {
-            if let Err(error) = data.write_at(buffer, written, offset).await {
+            if let Err(error) = data.write_at(buffer, padded, offset).await {
                 failed.borrow_mut().get_or_insert(StoreError::io("write", &path, error));
             }
         }))
@@ -185,12 +193,11 @@ impl ChunkWriter {
     /// here.
     pub async fn sync(&mut self) {
         if self.synced.is_none() {
-            let journaled = self.journaled.take();
-            self.synced = Some(self.make_durable(journaled).await);
+            self.synced = Some(self.make_durable().await);
         }
     }
 
-    async fn make_durable(&mut self, journaled: Option<(Journal, Vec<u8>)>) -> Result<Sidecar, StoreError> {
+    async fn make_durable(&mut self) -> Result<Sidecar, StoreError> {
         if let Some(error) = self.failed.borrow_mut().take() {
             return Err(error);
         }
@@ -198,35 +205,60 @@ impl ChunkWriter {
         let blocks = self.blocks.clone();
         let sidecar = Sidecar::new(self.cluster, self.chunk, self.generation, self.length, blocks);
         let tmp_meta = layout::tmp_meta_path(&self.store.root, self.chunk);
-        let bytes = sidecar.encode();
-        if let Some((journal, data)) = journaled {
-            let record = Record { chunk: self.chunk, sidecar: bytes.clone(), data };
-            let (written, appended) =
-                tokio::join!(self.write_sidecar(&tmp_meta, &bytes), journal.append(record));
-            self.token = appended?;
-            let file = written?;
-            if self.token.is_none() {
-                let (data_synced, meta_synced) =
-                    tokio::join!(self.sync_data(), self.sync_sidecar(&tmp_meta, &file));
-                data_synced?;
-                meta_synced?;
+        let meta = sidecar.encode();
+        match &mut self.bytes {
+            Bytes::File(data) => {
+                let data = data.clone();
+                self.sync_file(&data, &tmp_meta, &meta).await?;
             }
-            return Ok(sidecar);
+            Bytes::Journal(journal, bytes) => {
+                let (journal, bytes) = (journal.clone(), std::mem::take(bytes));
+                self.token = self.append_record(&journal, &tmp_meta, meta, bytes).await?;
+                if self.token.is_none() {
+                    for (what, path) in [("data", &self.tmp_data), ("sidecar", &tmp_meta)] {
+                        self.sync_path(what, path).await?;
+                    }
+                }
+            }
         }
-        if self.length != self.reserve.next_multiple_of(BLOCK_BYTES as u64) {
-            self.data
-                .set_len(self.length)
-                .await
-                .map_err(|e| StoreError::io("truncate", &self.tmp_data, e))?;
-        }
-        let sidecar_synced = async {
-            let file = self.write_sidecar(&tmp_meta, &bytes).await?;
-            self.sync_sidecar(&tmp_meta, &file).await
-        };
-        let (data_synced, meta_synced) = tokio::join!(self.sync_data(), sidecar_synced);
-        data_synced?;
-        meta_synced?;
         Ok(sidecar)
+    }
+
+    /// The file, which has its bytes, and its sidecar.
+    async fn sync_file(&self, data: &File, tmp_meta: &Path, meta: &[u8]) -> Result<(), StoreError> {
+        if self.length != self.reserve.next_multiple_of(BLOCK_BYTES as u64) {
+            data.set_len(self.length).await.map_err(|e| StoreError::io("truncate", &self.tmp_data, e))?;
+        }
+        self.store.counters.synced();
+        let (data_synced, meta_synced) = tokio::join!(data.fdatasync(), self.write_sidecar(tmp_meta, meta));
+        data_synced.map_err(|e| StoreError::sync("data", &self.tmp_data, e))?;
+        meta_synced
+    }
+
+    /// Makes a small chunk durable in the journal, and writes its files meanwhile. `None`: there is no room for a
+    /// journal, and the files are all there is.
+    async fn append_record(
+        &self,
+        journal: &Journal,
+        tmp_meta: &Path,
+        sidecar: Vec<u8>,
+        data: Vec<u8>,
+    ) -> Result<Option<Token>, StoreError> {
+        let files = vec![
+            FileBytes { path: self.tmp_data.clone(), create_new: false, bytes: data.clone() },
+            FileBytes { path: tmp_meta.to_owned(), create_new: true, bytes: sidecar.clone() },
+        ];
+        let record = Record { chunk: self.chunk, sidecar, data };
+        let (written, appended) = tokio::join!(self.store.io.write_files(files), journal.append(record));
+        written.map_err(|e| StoreError::io("write", &e.path, e.source))?;
+        appended
+    }
+
+    async fn sync_path(&self, what: &'static str, path: &Path) -> Result<(), StoreError> {
+        let how = Open { create_new: false, ..Open::CREATE };
+        let file = self.store.io.open(path, how).await.map_err(|e| StoreError::io("open", path, e))?;
+        self.store.counters.synced();
+        file.fdatasync().await.map_err(|e| StoreError::sync(what, path, e))
     }
 
     async fn publish(&mut self) -> Result<ReplicaInfo, StoreError> {
@@ -235,9 +267,9 @@ impl ChunkWriter {
         let tmp_meta = layout::tmp_meta_path(root, chunk);
         let (data_path, meta_path) = (layout::data_path(root, chunk), layout::meta_path(root, chunk));
         self.renamed.set(true);
-        io.rename(&tmp_meta, &meta_path).await.map_err(|e| StoreError::io("rename", &meta_path, e))?;
         // The data file's name appears last: a chunk that can be seen has its sidecar.
-        io.rename(&self.tmp_data, &data_path).await.map_err(|e| StoreError::io("rename", &data_path, e))?;
+        let renames = vec![(tmp_meta, meta_path), (self.tmp_data.clone(), data_path)];
+        io.rename_all(renames).await.map_err(|e| StoreError::io("rename", &e.path, e.source))?;
         if self.token.is_none() {
             let parent = layout::chunk_dir(root, chunk);
             let synced = self.store.dir_sync.sync(&parent).await;
@@ -246,22 +278,13 @@ impl ChunkWriter {
         Ok(sidecar.header().replica())
     }
 
-    async fn sync_data(&self) -> Result<(), StoreError> {
-        self.store.counters.synced();
-        self.data.fdatasync().await.map_err(|e| StoreError::sync("data", &self.tmp_data, e))
-    }
-
-    async fn write_sidecar(&self, path: &Path, bytes: &[u8]) -> Result<File, StoreError> {
+    async fn write_sidecar(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let io = &self.store.io;
         let mut buffer = Buf::alloc(bytes.len());
         buffer[..bytes.len()].copy_from_slice(bytes);
         let file = io.open(path, Open::CREATE).await.map_err(|e| StoreError::io("create", path, e))?;
         let written = file.write_at(buffer.share(), 0..bytes.len(), 0).await;
         written.map_err(|e| StoreError::io("write", path, e))?;
-        Ok(file)
-    }
-
-    async fn sync_sidecar(&self, path: &Path, file: &File) -> Result<(), StoreError> {
         self.store.counters.synced();
         file.fdatasync().await.map_err(|e| StoreError::sync("sidecar", path, e))
     }
@@ -283,5 +306,12 @@ impl ChunkWriter {
                 Err(error) => tracing::warn!(path = %path.display(), %error, "a given-up chunk stays behind"),
             }
         }
+    }
+}
+
+fn not_created(chunk: ChunkId, path: &Path, error: std::io::Error) -> StoreError {
+    match error.kind() {
+        std::io::ErrorKind::AlreadyExists => StoreError::Exists { chunk },
+        _ => StoreError::io("create", path, error),
     }
 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use distrifs_engine::io::{Buf, DirEntry, Io, Open, block_on};
+use distrifs_engine::io::{Buf, DirEntry, FileBytes, Io, Open, block_on};
 
 use crate::stage::{Stage, pattern, real_bodies, shared};
 
@@ -185,6 +185,51 @@ pub(crate) async fn unlink_removes_the_name_and_open_files_live_on(stage: Stage)
     assert_eq!((read.unwrap(), &buf[..]), (5, &b"bytes"[..]));
     stage.io.create_dir(&path).await.unwrap();
     assert!(stage.io.unlink(&path).await.is_err());
+}
+
+pub(crate) async fn a_file_is_created_unless_it_or_another_exists(stage: Stage) {
+    let (io, path, other) = (&stage.io, stage.path("file"), stage.path("other"));
+    write_file(io, &other, b"other").await;
+    let error = io.create_unless(&path, &other).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(io.open(&path, Open::READ).await.err().unwrap().kind(), ErrorKind::NotFound);
+    io.unlink(&other).await.unwrap();
+    io.create_unless(&path, &other).await.unwrap();
+    assert!(read_file(io, &path).await.is_empty());
+    io.unlink(&path).await.unwrap();
+    write_file(io, &path, b"there").await;
+    let error = io.create_unless(&path, &other).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(read_file(io, &path).await, b"there");
+}
+
+pub(crate) async fn small_files_are_written_and_renamed_up_to_the_first_failure(stage: Stage) {
+    let path = |name: &str| stage.path(name);
+    let file = |name: &str, create_new, bytes: &[u8]| FileBytes {
+        path: path(name),
+        create_new,
+        bytes: bytes.to_vec(),
+    };
+    let io = &stage.io;
+    write_file(io, &path("empty"), b"").await;
+    let files = vec![file("new", true, &[7; 5000]), file("empty", false, b"not any more")];
+    io.write_files(files).await.unwrap();
+    assert_eq!(read_file(io, &path("new")).await, [7; 5000]);
+    assert_eq!(read_file(io, &path("empty")).await, b"not any more");
+    let files = vec![file("first", true, b"1"), file("new", true, b"2"), file("third", true, b"3")];
+    let error = io.write_files(files).await.unwrap_err();
+    assert_eq!((error.path, error.source.kind()), (path("new"), ErrorKind::AlreadyExists));
+    assert_eq!(read_file(io, &path("new")).await, [7; 5000]);
+    let error = io.write_files(vec![file("missing", false, b"x")]).await.unwrap_err();
+    assert_eq!(error.source.kind(), ErrorKind::NotFound);
+
+    let pair = |from: &str, to: &str| (path(from), path(to));
+    io.rename_all(vec![pair("first", "a"), pair("new", "empty")]).await.unwrap();
+    let error = io.rename_all(vec![pair("a", "b"), pair("missing", "c"), pair("b", "d")]).await.unwrap_err();
+    assert_eq!((error.path, error.source.kind()), (path("c"), ErrorKind::NotFound));
+    let left = io.read_dir(&stage.dir).await.unwrap();
+    assert_eq!(left.iter().map(|it| it.name.as_os_str()).collect::<Vec<_>>(), ["b", "empty"]);
+    assert_eq!(read_file(io, &path("empty")).await, [7; 5000]);
 }
 
 pub(crate) async fn directories_are_synced_and_must_exist(stage: Stage) {

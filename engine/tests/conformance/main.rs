@@ -47,6 +47,8 @@ on_bodies! {
         a_part_of_a_buffer_is_a_part,
         rename_replaces,
         unlink_removes_the_name_and_open_files_live_on,
+        a_file_is_created_unless_it_or_another_exists,
+        small_files_are_written_and_renamed_up_to_the_first_failure,
         directories_are_synced_and_must_exist,
         file_systems_are_synced_and_must_exist,
         fallocate_and_set_len_make_the_length,

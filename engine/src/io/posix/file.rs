@@ -7,13 +7,14 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::panic::resume_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::io::buf::{Buf, Shared};
 use crate::io::drain::Operations;
 use crate::io::file::{DirEntry, Open, Space};
 use crate::io::page_cache;
+use crate::io::small_files::{FileBytes, PathError};
 use crate::io::syscall;
 
 use super::Posix;
@@ -28,6 +29,19 @@ impl Posix {
     pub(in crate::io) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (from.to_owned(), to.to_owned());
         on_thread(&self.operations, move || fs::rename(from, to)).await
+    }
+
+    pub(in crate::io) async fn create_unless(&self, path: &Path, other: &Path) -> io::Result<()> {
+        let (path, other) = (path.to_owned(), other.to_owned());
+        on_thread(&self.operations, move || syscall::create_unless(&path, &other)).await
+    }
+
+    pub(in crate::io) async fn write_files(&self, files: Vec<FileBytes>) -> Result<(), PathError> {
+        on_thread(&self.operations, move || syscall::write_files(files)).await
+    }
+
+    pub(in crate::io) async fn rename_all(&self, renames: Vec<(PathBuf, PathBuf)>) -> Result<(), PathError> {
+        on_thread(&self.operations, move || syscall::rename_all(renames)).await
     }
 
     pub(in crate::io) async fn unlink(&self, path: &Path) -> io::Result<()> {

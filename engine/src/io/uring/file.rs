@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -19,6 +19,7 @@ use crate::io::buf::{Buf, Shared};
 use crate::io::drain::Operations;
 use crate::io::file::{DirEntry, Open, Space};
 use crate::io::page_cache;
+use crate::io::small_files::{FileBytes, PathError};
 use crate::io::syscall::{self, FILE_MODE, OPEN_PLAINLY};
 
 use super::lent::Lent;
@@ -35,6 +36,19 @@ impl Uring {
     pub(in crate::io) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (from.to_owned(), to.to_owned());
         on_ring(&self.files, async move { monoio::fs::rename(from, to).await }).await
+    }
+
+    pub(in crate::io) async fn create_unless(&self, path: &Path, other: &Path) -> io::Result<()> {
+        let (path, other) = (path.to_owned(), other.to_owned());
+        beside_ring(&self.files, move || syscall::create_unless(&path, &other)).await
+    }
+
+    pub(in crate::io) async fn write_files(&self, files: Vec<FileBytes>) -> Result<(), PathError> {
+        beside_ring(&self.files, move || syscall::write_files(files)).await
+    }
+
+    pub(in crate::io) async fn rename_all(&self, renames: Vec<(PathBuf, PathBuf)>) -> Result<(), PathError> {
+        beside_ring(&self.files, move || syscall::rename_all(renames)).await
     }
 
     pub(in crate::io) async fn unlink(&self, path: &Path) -> io::Result<()> {
@@ -184,15 +198,15 @@ async fn on_ring<T: 'static>(operations: &Operations, work: impl Future<Output =
     .await
 }
 
-async fn beside_ring<T: Send + 'static>(
+async fn beside_ring<T: Send + 'static, E: From<io::Error> + Send + 'static>(
     operations: &Operations,
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
     let underway = operations.begin().await;
     let done = monoio::spawn_blocking(move || {
         let output = work();
         drop(underway);
         output
     });
-    done.await.unwrap_or_else(|_| Err(io::Error::other("the thread beside the ring is gone")))
+    done.await.unwrap_or_else(|_| Err(io::Error::other("the thread beside the ring is gone").into()))
 }

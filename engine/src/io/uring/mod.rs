@@ -1,5 +1,6 @@
 //! The io_uring body: monoio on one thread. What the ring has no operation for and can take long (listing a
-//! directory, cutting a file, syncing a file system) runs on two threads beside it.
+//! directory, cutting a file, syncing a file system) runs on threads beside it, and so do the operations on small files: the
+//! ring itself would hand each of their steps to a thread.
 
 mod file;
 mod lent;
@@ -24,7 +25,7 @@ pub(super) use net::{UringListener, UringRecv, UringSend, UringStream};
 /// Submission entries of the ring; more operations than that are submitted in turns.
 const RING_ENTRIES: u32 = 1024;
 /// Threads beside the ring.
-const SIDE_THREADS: usize = 2;
+const SIDE_THREADS: usize = 4;
 /// File operations at a time, on the ring and beside it.
 const FILE_OPERATIONS_MAX: u32 = 256;
 /// Sends and receives at a time: two of each connection, and no limit on connections of its own.
