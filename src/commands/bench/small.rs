@@ -27,7 +27,7 @@ const BARE_ROUNDS_MAX: u64 = 2_000;
 #[derive(Debug, Args)]
 #[command(
     after_help = format!("All files are new and in one directory. \"Log syncs\" are durable writes of the master's log; \
-    datanodes do not count theirs.\n\n{KEYS}\n\n\
+    each datanode counts its own in its metrics.\n\n{KEYS}\n\n\
     Example:\n  distrifs bench small --clients 32 --duration 10 --get --ceiling")
 )]
 pub(crate) struct Small {
