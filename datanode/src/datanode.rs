@@ -107,6 +107,8 @@ impl Datanode {
         let node = Arc::new(Node::new(identity.node, identity.cluster, witness.epoch, folders.len()));
         Counters::add(&node.counters.folders_left_out, left_out.len() as u64);
         Counters::add(&node.counters.chunks_in_quarantine, in_quarantine);
+        let damaged = journals.iter().map(|journal| journal.damaged).sum();
+        Counters::add(&node.counters.journal_damaged, damaged);
         node.latency.get_or_init(|| latency);
         Control::measure_room(&node, &folders);
         let listener = listen(&config.listen)?;

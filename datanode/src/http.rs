@@ -53,6 +53,7 @@ fn metrics(node: &Node, io_body: &str) -> String {
         ("scrub_pass_permille", "gauge", &c.scrub_pass_permille),
         ("data_folders_left_out", "gauge", &c.folders_left_out),
         ("chunks_in_quarantine", "gauge", &c.chunks_in_quarantine),
+        ("journal_places_damaged", "gauge", &c.journal_damaged),
     ] {
         let value = value.load(Ordering::Relaxed);
         // Writing to a String cannot fail.

@@ -66,6 +66,7 @@ pub(crate) struct Counters {
     pub(crate) scrub_pass_permille: AtomicU64,
     pub(crate) folders_left_out: AtomicU64,
     pub(crate) chunks_in_quarantine: AtomicU64,
+    pub(crate) journal_damaged: AtomicU64,
 }
 
 impl Node {
