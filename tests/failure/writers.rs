@@ -45,7 +45,7 @@ fn the_death_of_a_datanode_fails_no_put_of_a_small_file() {
     assert_eq!(tree_of(&back), tree_of(&tree));
 }
 
-/// The acknowledgement of the first hop is held up: the chunk is committed, and nobody makes a file of it.
+/// The answer of the datanode is held up: the chunk is committed, and nobody makes a file of it.
 #[test]
 fn a_client_killed_between_the_chunk_of_a_small_file_and_the_file_leaves_nothing() {
     let environment =
@@ -53,7 +53,7 @@ fn a_client_killed_between_the_chunk_of_a_small_file_and_the_file_leaves_nothing
     let options = ClusterOptions { datanodes: 1, environment, ..ClusterOptions::default() };
     let mut cluster = Cluster::start_with(BINARY, &options);
     cluster.kill_datanode(0);
-    cluster.restart_datanode_with(0, &["--delay", "write.ack=60000"]);
+    cluster.restart_datanode_with(0, &["--delay", "write.answer=60000"]);
     cluster.wait_for(1);
     let source = cluster.scratch_file("small", b"small");
     let mut client = cluster.spawn(&["put", source.to_str().expect("text"), "/small"]);
