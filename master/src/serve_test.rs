@@ -514,7 +514,7 @@ async fn a_copied_datanode_folder_is_refused() {
     master.stop().await;
 }
 
-pub(crate) async fn get(master: &Master, path: &str) -> String {
+async fn get(master: &Master, path: &str) -> String {
     let address = master.http_address().expect("served");
     let mut stream = tokio::net::TcpStream::connect(address).await.expect("connects");
     let ask = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

@@ -1,6 +1,10 @@
+use std::sync::Arc;
+
 use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, Lsn, NodeId};
 
 use super::{Cluster, Leader, Registration, Replica, SessionId, Timing, Verdict};
+use crate::namespace::Reserved;
+use crate::permission::Caller;
 
 const TIMING: Timing = Timing { heartbeat_interval_ms: 10, heartbeat_timeout_ms: 30, return_ms: 0 };
 const LEADER: Leader =
@@ -59,4 +63,33 @@ fn nothing_is_moved_when_the_master_may_be_the_one_that_forgot() {
     assert!(gone.orphans(NOW, AGE_MS, all).is_empty());
     gone.session_ended(session);
     assert!(gone.orphans(late, AGE_MS, all).is_empty(), "nobody to tell");
+}
+
+#[test]
+fn what_is_granted_is_not_unknown_and_what_was_granted_is_not_before_it_is_buried() {
+    let (mut cluster, session) = world(100, &[]);
+    let caller = Arc::new(Caller { user: "al".into(), groups: Vec::new(), superuser: false });
+    cluster.grants.reserved(Reserved { first: ChunkId(1), end: ChunkId(9), history: Epoch(0) });
+    for _ in 0..2 {
+        cluster.grants.grant(caller.clone(), vec![NodeId(1)], NOW + 100).expect("reserved");
+    }
+    cluster.grants.give_up(&caller, ChunkId(2));
+    let replica = |id| {
+        let chunk = ChunkId(id);
+        Replica { chunk, generation: GenerationStamp(1), length: 9, crc: Crc32c(5), corrupt: false }
+    };
+    let held = [1, 2, 3].map(replica);
+    cluster.report_part(NOW, session, &held, (true, true), |_| Verdict::Unknown).expect("reports");
+    assert_eq!(cluster.views(NOW)[0].oddities.unknown, 1, "the third was reserved, not granted");
+    let all = |_| true;
+    assert!(cluster.orphans(NOW, AGE_MS, all).is_empty());
+    assert_eq!(cluster.orphan_count(), 1);
+    let moved = |ids: &[u64]| -> Vec<(SessionId, Vec<(ChunkId, GenerationStamp)>)> {
+        vec![(session, ids.iter().map(|id| (ChunkId(*id), GenerationStamp(1))).collect())]
+    };
+    assert_eq!(cluster.orphans(NOW + AGE_MS, AGE_MS, all), moved(&[3]));
+    // From here on the tombstones are what knows of them. Without these they are as good as unknown.
+    assert_eq!(cluster.grants.take_ended(NOW + 100).chunks, [ChunkId(1), ChunkId(2)]);
+    assert_eq!(cluster.orphans(NOW + AGE_MS, AGE_MS, all), moved(&[3]), "for as long as any others");
+    assert_eq!(cluster.orphans(NOW + 2 * AGE_MS, AGE_MS, all), moved(&[1, 2, 3]));
 }
