@@ -50,7 +50,10 @@ pub(crate) async fn put_whole(
         return Some(appear(context, file).await);
     };
     let granted = match grant(context, &file, source.length()).await {
-        Err(ClientError::Refused { code: ErrorCode::InvalidArgument, .. }) => return None,
+        // Too long for one chunk, too many grants, or no request at all: Create knows which.
+        Err(ClientError::Refused { code: ErrorCode::InvalidArgument | ErrorCode::LimitExceeded, .. }) => {
+            return None;
+        }
         Err(error) => return Some(Err(error)),
         Ok(granted) => granted,
     };

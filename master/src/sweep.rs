@@ -45,29 +45,37 @@ pub(crate) async fn expire_leases(state: Arc<State>, proposer: Proposer, mut sto
 pub(crate) async fn bury_grants(state: Arc<State>, proposer: Proposer, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(look(state.config.pending_timeout));
     while next(&mut ticks, &mut stop).await {
-        let buried = {
-            let mut cluster = state.cluster();
-            // Lost records may have used the same ids.
-            if cluster.behind().is_some() {
-                continue;
-            }
-            let ended = cluster.grants.take_ended(state.clock.now_ms());
-            if ended.chunks.is_empty() {
-                continue;
-            }
-            let bury = Operation::BuryChunks { chunks: ended.chunks.clone() };
-            // Before the lock is let go of: whoever finds the grant gone has the burial in front of all that he asks for,
-            // and a loss that is accepted has it behind.
-            (proposer.propose(Command::own(state.clock.wall_ms(), bury)), ended)
-        };
-        let (burying, ended) = buried;
-        let count = ended.chunks.len();
-        match burying.await {
-            Ok(_) => tracing::info!(count, "granted chunks that became no file were given up"),
-            Err(refusal) => {
-                tracing::debug!(%refusal, count, "granted chunks were not given up");
-                state.cluster().grants.put_back(ended);
-            }
+        while !*stop.borrow() && bury_some(&state, &proposer).await {}
+    }
+}
+
+/// Says whether there may be more.
+async fn bury_some(state: &State, proposer: &Proposer) -> bool {
+    let (burying, ended) = {
+        let mut cluster = state.cluster();
+        // Lost records may have used the same ids.
+        if cluster.behind().is_some() {
+            return false;
+        }
+        let ended = cluster.grants.take_ended(state.clock.now_ms());
+        if ended.chunks.is_empty() {
+            return false;
+        }
+        let bury = Operation::BuryChunks { chunks: ended.chunks.clone() };
+        // Before the lock is let go of: whoever finds the grant gone has the burial in front of all that he asks for,
+        // and a loss that is accepted has it behind.
+        (proposer.propose(Command::own(state.clock.wall_ms(), bury)), ended)
+    };
+    let count = ended.chunks.len();
+    match burying.await {
+        Ok(_) => {
+            tracing::info!(count, "granted chunks that became no file were given up");
+            true
+        }
+        Err(refusal) => {
+            tracing::debug!(%refusal, count, "granted chunks were not given up");
+            state.cluster().grants.put_back(ended);
+            false
         }
     }
 }

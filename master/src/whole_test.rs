@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use distrifs_proto::ErrorCode;
+use distrifs_proto::grpc::v1::admin_service_client::AdminServiceClient;
 use distrifs_proto::grpc::{code_of, text_of, v1};
 use tonic::Status;
 
@@ -172,7 +173,7 @@ async fn of_two_puts_to_one_path_the_later_wins_and_the_other_chunk_is_deleted()
 async fn what_was_granted_in_vain_is_deleted_and_no_file_is_made_of_it_any_more() {
     for given_up in [false, true] {
         let dir = folder();
-        let timeout = Duration::from_millis(if given_up { 60_000 } else { 700 });
+        let timeout = Duration::from_millis(if given_up { 60_000 } else { 2000 });
         let master = start(MasterConfig { pending_timeout: timeout, ..config(dir.path()) }).await;
         let mut nodes = with_nodes(&master, 2).await;
         let op = User::new(&master, "op").await;
@@ -181,6 +182,10 @@ async fn what_was_granted_in_vain_is_deleted_and_no_file_is_made_of_it_any_more(
         for node in &nodes {
             node.changed(vec![replica(&chunk)], Vec::new()).await;
         }
+        let explain = v1::ExplainChunkRequest { chunk_id: chunk.chunk_id };
+        let mut admin = AdminServiceClient::new(op.channel.clone());
+        let story = admin.explain_chunk(explain).await.expect("answers").into_inner();
+        assert_eq!(story.state, "unfinished");
         if given_up {
             let mut next = ask("/f");
             (next.give_up_chunk, next.exclude, next.exclude_codes) =
@@ -210,9 +215,9 @@ async fn what_was_granted_in_vain_is_deleted_and_no_file_is_made_of_it_any_more(
 async fn a_grant_ends_with_its_leader_and_its_id_is_not_granted_again() {
     let dir = folder();
     let mut master = start(config(dir.path())).await;
+    let mut nodes = with_nodes(&master, 2).await;
     let mut seen = Vec::new();
     for _ in 0..3 {
-        let nodes = with_nodes(&master, 2).await;
         let op = User::new(&master, "op").await;
         let granted = grant(&op, "/f").await;
         let chunk = chunk_of(&granted, b"hello");
@@ -224,7 +229,7 @@ async fn a_grant_ends_with_its_leader_and_its_id_is_not_granted_again() {
         // As in a crash.
         drop(master);
         master = start(config(dir.path())).await;
-        let _nodes = with_nodes(&master, 2).await;
+        nodes = with_nodes(&master, 2).await;
         let op = User::new(&master, "op").await;
         for epoch in [granted.epoch, master.epoch().0] {
             let late = put(&op, whole("/f", epoch, &chunk)).await.expect_err("another leader");
@@ -234,6 +239,7 @@ async fn a_grant_ends_with_its_leader_and_its_id_is_not_granted_again() {
         seen.push(anew.plans[0].chunk_id);
         put(&op, whole("/f", anew.epoch, &chunk_of(&anew, b"hello"))).await.expect("put");
     }
+    drop(nodes);
     master.stop().await;
 }
 

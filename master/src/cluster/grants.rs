@@ -14,8 +14,8 @@ use distrifs_proto::types::{ChunkId, Epoch, NodeId};
 use crate::namespace::Reserved;
 use crate::permission::Caller;
 
-/// Grants at once, with those that have ended and are not buried yet.
-const GRANTS_MAX: usize = 1 << 16;
+/// Grants at once, with those that have ended and are not buried yet; beyond it files are opened.
+pub(crate) const GRANTS_MAX: usize = 1 << 16;
 /// Chunk ids reserved in one step.
 pub(crate) const RESERVED_IDS: u32 = 4096;
 /// With fewer left the next ones are reserved.
@@ -109,7 +109,7 @@ impl Grants {
         self.live.remove(&chunk);
     }
 
-    /// Takes out chunks that were granted in vain, to be buried: the oldest first, not all at once.
+    /// Takes out chunks that were granted in vain, to be buried: the oldest first, and not all at once if they are many.
     pub(crate) fn take_ended(&mut self, now_ms: u64) -> Ended {
         while let Some(oldest) = self.live.first_entry()
             && oldest.get().until_ms <= now_ms

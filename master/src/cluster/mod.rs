@@ -37,7 +37,7 @@ use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, Lsn, NodeId
 
 pub(crate) use gc::{Ages, GcStep};
 use grants::Grants;
-pub(crate) use grants::RESERVED_IDS;
+pub(crate) use grants::{GRANTS_MAX, RESERVED_IDS};
 pub(crate) use health::{Problem, ReplicaState, ReplicaView};
 use node::Node;
 pub(crate) use node::{

@@ -81,6 +81,7 @@ impl AdminApi {
                 reply.state = match other {
                     ChunkState::Unfinished => "unfinished",
                     ChunkState::Dereferenced(_) => "dereferenced",
+                    _ if cluster.grants.holds(id) => "unfinished",
                     _ => "unknown",
                 }
                 .to_owned();

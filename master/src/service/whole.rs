@@ -9,9 +9,9 @@ use tonic::Status;
 
 use super::writes::{demand_nodes, excluded};
 use super::{Api, convert, invalid, mismatch, mode, path, request_id};
-use crate::cluster::{Endpoint, RESERVED_IDS, Wanted};
+use crate::cluster::{Endpoint, GRANTS_MAX, RESERVED_IDS, Wanted};
 use crate::namespace::{
-    Answer, Command, FILE_MODE, FIRST_GENERATION, NsPath, Operation, Place, WrittenChunk,
+    Answer, Command, FILE_MODE, FIRST_GENERATION, NamespaceError, NsPath, Operation, Place, WrittenChunk,
 };
 use crate::permission::Caller;
 use crate::refusal::Refusal;
@@ -109,7 +109,8 @@ impl Api {
         let nowhere = |source| Refusal::Placement { path: path.clone(), source };
         cluster.placeable(now_ms, wanted).map_err(nowhere)?;
         if cluster.grants.is_full() {
-            return Err(Refusal::Busy { place: Place::Path(path.clone()) });
+            let (path, max) = (path.to_string(), GRANTS_MAX as u64);
+            return Err(NamespaceError::Limit { path, what: "granted chunks", max }.into());
         }
         let mut granted = Vec::with_capacity(count);
         while granted.len() < count && !cluster.grants.is_dry() && !cluster.grants.is_full() {
