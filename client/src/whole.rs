@@ -47,7 +47,10 @@ pub(crate) async fn put_whole(
         grant_epoch: 0,
     };
     let Some(mut source) = feed.small_chunk(context) else {
-        return Some(appear(context, file).await);
+        return Some(match feed.check_unchanged(path) {
+            Ok(()) => appear(context, file).await,
+            Err(error) => Err(error),
+        });
     };
     let granted = match grant(context, &file, source.length()).await {
         // Too long for one chunk, too many grants, or no request at all: Create knows which.

@@ -236,7 +236,7 @@ async fn a_small_file_that_is_refused_or_has_changed_leaves_nothing() {
     assert_eq!(error.code(), ErrorCode::AlreadyExists);
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&bytes_of(1000)).unwrap();
-    for (length, what) in [(1001, "shrunk"), (999, "grown")] {
+    for (length, what) in [(1001, "shrunk"), (999, "grown"), (0, "grown from nothing")] {
         let source = PutSource::File(file.try_clone().unwrap(), length);
         let outcome = cluster.client.put(source, "/a", PutOptions::default(), &NoProgress).await;
         assert!(matches!(outcome, Err(ClientError::SourceChanged { .. })), "{what}: {outcome:?}");
