@@ -103,9 +103,9 @@ impl Hedge {
         class.since_refresh += 1;
         if class.times.len() >= TIMES_MIN && class.since_refresh >= REFRESH_EVERY {
             class.since_refresh = 0;
-            let mut sorted: Vec<Duration> = class.times.iter().copied().collect();
-            sorted.sort_unstable();
-            class.delay = sorted[sorted.len() * 95 / 100].max(DELAY_MIN);
+            let mut times: Vec<Duration> = class.times.iter().copied().collect();
+            let at = times.len() * 95 / 100;
+            class.delay = (*times.select_nth_unstable(at).1).max(DELAY_MIN);
         }
     }
 

@@ -1,8 +1,8 @@
 //! A connection to one datanode that carries many small reads at once. Requests of all who read are gathered into one
 //! send, and answers are taken out of what one receive brings.
 //!
-//! Whoever reads sends by himself while nobody else does; the link's own task receives, checks and hands out. It has
-//! those whom it has just answered leave their next requests to it, and sends these together.
+//! Whoever reads alone sends by himself; where others read, he leaves it to the link's own task, which sends once all who
+//! can run have had their turn. It also receives, checks and hands out.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -54,6 +54,8 @@ struct Table {
     spare: Vec<u8>,
     /// Somebody sends, or is about to: others leave their requests to him.
     sending: bool,
+    /// It is the task that is about to.
+    gathering: bool,
     /// The kernel takes no more: it is the task's to wait until it does.
     blocked: bool,
     closed: Option<Missed>,
@@ -69,6 +71,7 @@ impl ReadLink {
             out: Vec::new(),
             spare: Vec::new(),
             sending: true,
+            gathering: false,
             blocked: false,
             closed: None,
             heard: Instant::now(),
@@ -108,12 +111,16 @@ impl ReadLink {
             if let Some(why) = table.closed {
                 return Err(why);
             }
+            let alone = table.reads.is_idle();
             let request = table.reads.begin(read, Reader { tell, blocks });
             table.out.extend(request);
             let sends = !std::mem::replace(&mut table.sending, true);
+            table.gathering |= sends && !alone;
             drop(table);
-            if sends {
-                self.send();
+            match (sends, alone) {
+                (true, true) => self.send(),
+                (true, false) => self.changed.notify_one(),
+                (false, _) => {}
             }
         }
         told.await.unwrap_or_else(|_| Err(why()))
@@ -225,10 +232,11 @@ impl ReadLink {
                 received => Ok(Some(received)),
             },
             () = self.changed.notified() => {
-                match self.closed() {
-                    Some(_) => Err(io::ErrorKind::ConnectionAborted.into()),
-                    None => Ok(None),
+                if self.closed().is_some() {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
                 }
+                self.gather().await;
+                Ok(None)
             }
             writable = send.writable(), if blocked => {
                 writable?;
@@ -239,10 +247,18 @@ impl ReadLink {
         }
     }
 
+    /// Sends what was left to the task, and what those leave to it who run first.
+    async fn gather(&self) {
+        if std::mem::take(&mut self.table().gathering) {
+            yield_now().await;
+            self.send();
+        }
+    }
+
     /// Hands out the answers that are whole; how many bytes they were.
     async fn hand_out(&self, bytes: &[u8]) -> io::Result<usize> {
         let (mut answers, mut at) = (Vec::new(), 0);
-        let (violated, gathers) = {
+        let violated = {
             let mut table = self.table();
             let violated = loop {
                 match table.reads.arrived(&bytes[at..]) {
@@ -257,19 +273,17 @@ impl ReadLink {
             };
             table.heard = Instant::now();
             // One alone asks again without a detour.
-            let gathers = answers.len() > 1 && !table.sending;
-            table.sending |= gathers;
-            (violated, gathers)
+            if answers.len() > 1 && !table.sending {
+                (table.sending, table.gathering) = (true, true);
+            }
+            violated
         };
         for (reader, answer, frame) in answers {
             self.room.add_permits(reader.blocks);
             // He may be gone.
             let _ = reader.tell.send(answer.check(&bytes[frame]));
         }
-        if gathers {
-            yield_now().await;
-            self.send();
-        }
+        self.gather().await;
         if violated { Err(io::ErrorKind::InvalidData.into()) } else { Ok(at) }
     }
 }

@@ -31,8 +31,9 @@ async fn opened(cluster: &Cluster) -> (Arc<OpenFile>, Vec<u8>) {
     (Arc::new(cluster.client.open("/a").await.expect("opened")), bytes)
 }
 
+/// To the node that is asked first: on a slow machine others are asked as well.
 fn connections(cluster: &Cluster) -> usize {
-    cluster.nodes.iter().map(|node| node.state.lock().unwrap().connections).sum()
+    cluster.nodes[0].state.lock().unwrap().connections
 }
 
 fn reported(cluster: &Cluster) -> BTreeSet<(u64, u32)> {

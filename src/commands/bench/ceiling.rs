@@ -50,15 +50,15 @@ pub(super) async fn chain(
     Ok(bare(name, pumped.await?, by))
 }
 
-/// The bare cached read of ranges, at places by this seed.
+/// The bare cached read of ranges, at multiples of a number of bytes, by a seed.
 pub(super) async fn cached(
     target: &Target,
     content: &Arc<Content>,
     what: Rounds,
-    seed: u64,
+    places: (u64, u64),
     by: By,
 ) -> Result<BareSample, CommandError> {
-    let (content, start) = (content.clone(), places(content, what, seed));
+    let (content, start) = (content.clone(), starts_of(content, what, places));
     let pumped = in_folder(target, move |_, stop| {
         let cpu = cpu_with_ended_children();
         let pumped = pump::ranges(content.file(), what, &start, stop)?;
@@ -72,10 +72,10 @@ pub(super) async fn direct(
     target: &Target,
     content: &Arc<Content>,
     what: Rounds,
-    seed: u64,
+    places: (u64, u64),
     by: By,
 ) -> Result<BareSample, CommandError> {
-    let (content, start) = (content.clone(), places(content, what, seed));
+    let (content, start) = (content.clone(), starts_of(content, what, places));
     let pumped = in_folder(target, move |folder, stop| {
         let path = folder.join("content");
         let mut file = File::create_new(&path)?;
@@ -89,10 +89,14 @@ pub(super) async fn direct(
     Ok(bare("bare direct read".to_owned(), pumped.await?, by))
 }
 
-/// Where the range of each stream and round begins.
-fn places(content: &Content, what: Rounds, seed: u64) -> impl Fn(u64, u64) -> u64 + Send + Sync + 'static {
-    let places = starts(content.size(), what.bytes);
-    move |stream, round| SplitMix::new(seed ^ stream << 40 ^ round).next() % places
+/// Where the range of each stream and round begins: at multiples of the first number, by the second as a seed.
+fn starts_of(
+    content: &Content,
+    what: Rounds,
+    (align, seed): (u64, u64),
+) -> impl Fn(u64, u64) -> u64 + Send + Sync + 'static {
+    let places = starts(content.size(), what.bytes, align);
+    move |stream, round| SplitMix::new(seed ^ stream << 40 ^ round).next() % places * align
 }
 
 /// The raw disk, both ways.

@@ -17,14 +17,15 @@ use crate::error::CommandError;
 
 /// How much is made or compared at once.
 const PIECE_BYTES: usize = 1 << 20;
-/// How much of a range is compared at once.
-const COMPARED_BYTES: usize = 4096;
+/// Bytes that one number of the sequence gives.
+const WORD_BYTES: u64 = 8;
 
 /// Pseudo-random bytes of a seed in a file that is memory alone: no disk is read while a put is measured.
 #[derive(Debug)]
 pub(super) struct Content {
     file: File,
     size: u64,
+    seed: u64,
 }
 
 impl Content {
@@ -41,7 +42,7 @@ impl Content {
             file.write_all(&piece[..now as usize])?;
             left -= now;
         }
-        Ok(Self { file, size })
+        Ok(Self { file, size, seed })
     }
 
     /// The bytes, as a file.
@@ -54,14 +55,25 @@ impl Content {
         self.size
     }
 
-    /// Whether these are its bytes at `from`.
+    /// Whether these are its bytes at `from`. They are made once more: to read them from the file would cost as much as
+    /// to read them from the cluster.
     pub(super) fn has(&self, bytes: &[u8], from: u64) -> bool {
-        // On the stack: memory of the heap would have to be cleared for each range.
-        let mut own = [0; COMPARED_BYTES];
-        (0u64..).zip(bytes.chunks(COMPARED_BYTES)).all(|(n, piece)| {
-            let own = &mut own[..piece.len()];
-            self.file.read_exact_at(own, from + n * COMPARED_BYTES as u64).is_ok() && own == piece
-        })
+        if from.checked_add(bytes.len() as u64).is_none_or(|end| end > self.size) {
+            return false;
+        }
+        let mut random = SplitMix::new(self.seed);
+        random.skip(from / WORD_BYTES);
+        let (first, rest) =
+            bytes.split_at(bytes.len().min(((WORD_BYTES - from % WORD_BYTES) % WORD_BYTES) as usize));
+        if !first.is_empty() {
+            let at = (from % WORD_BYTES) as usize;
+            if random.next().to_le_bytes()[at..at + first.len()] != *first {
+                return false;
+            }
+        }
+        let (words, last) = rest.as_chunks::<8>();
+        words.iter().all(|word| random.next().to_le_bytes() == *word)
+            && (last.is_empty() || random.next().to_le_bytes()[..last.len()] == *last)
     }
 
     /// Writes all of them.
@@ -163,6 +175,17 @@ mod tests {
         };
         assert!(content.has(&all, 0) && content.has(&all[5..9], 5) && !content.has(&all[5..9], 4));
         assert!(!content.has(&all, 1), "behind its end there is nothing");
+        for (from, length) in
+            [(0, 1), (3, 2), (3, 9), (8, 8), (13, 4096), (4095, 4100), (size as usize - 11, 11)]
+        {
+            let mut range = all[from..from + length].to_vec();
+            assert!(content.has(&range, from as u64), "{length} at {from}");
+            for at in [0, length / 2, length - 1] {
+                range[at] ^= 0x10;
+                assert!(!content.has(&range, from as u64), "{length} at {from}, of which {at} differs");
+                range[at] ^= 0x10;
+            }
+        }
         assert_eq!(compare(all.clone()).await, Ok(()));
         assert!(compare(all[..3].to_vec()).await.unwrap_err().contains("3 bytes of"));
         let mut wrong = all.clone();

@@ -66,7 +66,7 @@ impl Get {
         let mut figures = figures.replicated(Some(copies)).at_cost(cost);
         if load.ceiling {
             let what = Rounds { streams: clients, rounds: 1, bytes: self.size };
-            let cached = ceiling::cached(target, lanes.content(), what, load.seed, By::Bytes).await?;
+            let cached = ceiling::cached(target, lanes.content(), what, (1, load.seed), By::Bytes).await?;
             let disk = ceiling::raw_disk(target, self.size).await?;
             let disk = ceiling::of_disk("raw disk".to_owned(), disk.bytes, disk.read_seconds, 1);
             figures.ceiling = [cached, disk].iter().map(|bare| Bare::beside(&figures, bare)).collect();

@@ -75,7 +75,7 @@ impl Mixed {
         let mut rows: Vec<Figures> = rows.map(|row| row.replicated(Some(copies))).collect();
         if load.ceiling {
             let ranges = read::bare_rounds(&pace, self.ranges.range);
-            let cached = ceiling::cached(target, large.content(), ranges, load.seed, By::Time).await?;
+            let cached = ceiling::cached(target, large.content(), ranges, (1, load.seed), By::Time).await?;
             let chain = small::bare(target, &pace, copies, self.ranges.range, By::Time).await?;
             for (row, bare) in rows[1..].iter_mut().zip([cached, chain]) {
                 row.ceiling = vec![Bare::beside(row, &bare)];
@@ -93,7 +93,7 @@ impl Mixed {
     ) -> Result<[Sample; 4], CommandError> {
         let mixes: Arc<[Mutex<Mix>]> = (0..large.count())
             .map(|lane| {
-                Mutex::new(Mix::new(self.load.seed, lane, starts(self.ranges.size, self.ranges.range)))
+                Mutex::new(Mix::new(self.load.seed, lane, starts(self.ranges.size, self.ranges.range, 1)))
             })
             .collect();
         let of_lane = |file| Large { lanes: large.clone(), file: Arc::new(file), range: self.ranges.range };

@@ -69,6 +69,9 @@ pub(crate) struct Read {
     /// Each read by a client of its own with connections of its own; else one client reads them all
     #[arg(long)]
     pub(super) apart: bool,
+    /// Ranges begin at multiples of so many bytes; a block of checksums has 4K, and blocks travel whole
+    #[arg(long, value_name = "BYTES", default_value = "1", value_parser = bytes)]
+    pub(super) align: u64,
     /// Past the page cache: the datanodes, and the bare read, take the bytes from the disk
     #[arg(long)]
     pub(super) direct: bool,
@@ -80,6 +83,9 @@ impl Read {
     /// # Errors
     /// A range that does not fit.
     pub(super) fn check(&self) -> Result<(), CommandError> {
+        if self.align == 0 {
+            return Err(CommandError::Usage("--align 0: expected 1 or more".to_owned()));
+        }
         self.ranges.check()
     }
 
@@ -97,11 +103,12 @@ impl Read {
         let pace = load.pace(CLIENTS, OPS);
         let files = lanes.open(FILE, !self.apart, self.direct).await?;
         let span = Span::begin(target).await?;
-        let (places, length, seed) =
-            (starts(self.ranges.size, self.ranges.range), self.ranges.range, load.seed);
+        let (length, align, seed) = (self.ranges.range, self.align, load.seed);
+        let places = starts(self.ranges.size, length, align);
         let (reading, files) = (lanes.clone(), Arc::new(files));
         let read = move |lane: u64, number| {
-            let (from, reading, files) = (place(seed, number, places), reading.clone(), files.clone());
+            let (from, reading, files) =
+                (place(seed, number, places) * align, reading.clone(), files.clone());
             async move { reading.compare_range(&files[lane as usize], from, length).await }
         };
         let sample = run(&pace, read).await?;
@@ -115,9 +122,9 @@ impl Read {
             let what = bare_rounds(&pace, self.ranges.range);
             let content = lanes.content();
             let bare = if self.direct {
-                ceiling::direct(target, content, what, seed, By::Ops).await?
+                ceiling::direct(target, content, what, (align, seed), By::Ops).await?
             } else {
-                ceiling::cached(target, content, what, seed, By::Ops).await?
+                ceiling::cached(target, content, what, (align, seed), By::Ops).await?
             };
             figures.ceiling.push(Bare::beside(&figures, &bare));
         }
@@ -125,7 +132,7 @@ impl Read {
     }
 }
 
-/// Where the range of this number begins.
+/// At which of the places the range of this number begins.
 fn place(seed: u64, number: u64, places: u64) -> u64 {
     SplitMix::new(SplitMix::new(seed).next() ^ number).next() % places
 }
@@ -143,10 +150,10 @@ mod tests {
 
     #[test]
     fn places_are_spread_by_the_seed_and_every_range_fits() {
-        let places: Vec<u64> = (0..1000).map(|number| place(1, number, starts(10_000, 4096))).collect();
+        let places: Vec<u64> = (0..1000).map(|number| place(1, number, starts(10_000, 4096, 1))).collect();
         assert!(places.iter().all(|from| from + 4096 <= 10_000));
-        assert_eq!(places[7], place(1, 7, starts(10_000, 4096)));
-        assert_ne!(places, (0..1000).map(|n| place(2, n, starts(10_000, 4096))).collect::<Vec<_>>());
+        assert_eq!(places[7], place(1, 7, starts(10_000, 4096, 1)));
+        assert_ne!(places, (0..1000).map(|n| place(2, n, starts(10_000, 4096, 1))).collect::<Vec<_>>());
         let below = places.iter().filter(|from| **from < 2952).count();
         assert!((400..600).contains(&below), "{below}");
         let check = |size, range| Ranges { size, range }.check();
