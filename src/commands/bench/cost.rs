@@ -1,6 +1,7 @@
 //! What a load costs: CPU time, memory, and durable writes of the master's log.
 
 use super::calls::Calls;
+use super::syncs::datanode_syncs;
 use super::target::Target;
 use crate::error::CommandError;
 use crate::usage::{ProcessUsage, Usage};
@@ -14,6 +15,8 @@ pub(super) struct Cost {
     pub(super) cpu: Option<f64>,
     /// Durable writes of the log, where any record was written.
     pub(super) log_syncs: Option<u64>,
+    /// Durable writes of all datanodes, where they are known.
+    pub(super) datanode_syncs: Option<u64>,
 }
 
 impl Cost {
@@ -29,6 +32,8 @@ impl Cost {
             }
         }
         self.cpu = self.cpu.map_or(other.cpu, |own| Some(own + other.cpu?));
+        self.datanode_syncs =
+            self.datanode_syncs.map_or(other.datanode_syncs, |own| Some(own + other.datanode_syncs?));
         self.log_syncs =
             self.log_syncs.map_or(other.log_syncs, |own| Some(own + other.log_syncs.unwrap_or(0)));
         self
@@ -41,6 +46,7 @@ pub(super) struct Span<'a> {
     calls: Calls,
     usage: Usage,
     log: (u64, u64),
+    datanode_syncs: Option<u64>,
 }
 
 impl<'a> Span<'a> {
@@ -48,7 +54,8 @@ impl<'a> Span<'a> {
     pub(super) async fn begin(target: &'a Target) -> Result<Self, CommandError> {
         let calls = Calls::connect(&target.address, &target.user, "", 1, 0, 0).await?;
         let log = calls.log_counts().await?;
-        Ok(Self { target, calls, usage: target.usage(), log })
+        let datanode_syncs = datanode_syncs(target).await?;
+        Ok(Self { target, calls, usage: target.usage(), log, datanode_syncs })
     }
 
     /// What was spent until now.
@@ -58,6 +65,8 @@ impl<'a> Span<'a> {
         // A master that took over meanwhile counts from nothing.
         let log_syncs = (records > self.log.0).then(|| syncs.saturating_sub(self.log.1));
         let cpu = self.target.folder().map(|_| processes.iter().map(|it| it.cpu_seconds).sum());
-        Ok(Cost { processes, cpu, log_syncs })
+        let syncs = self.datanode_syncs.zip(datanode_syncs(self.target).await?);
+        let datanode_syncs = syncs.map(|(before, now)| now.saturating_sub(before));
+        Ok(Cost { processes, cpu, log_syncs, datanode_syncs })
     }
 }

@@ -14,7 +14,7 @@ const GIB: f64 = (1u64 << 30) as f64;
 pub(super) const KEYS: &str = "--json prints an object for each row: bench, phase, clients, replication, size_bytes, \
     rate, ops, bytes, seconds, ops_per_second, gb_per_second, p50_us, p90_us, p99_us, p999_us, max_us, \
     uncorrected_p99_us, fairness (the slowest client's pace as a share of the fastest's), cpu_seconds_per_gib, cpu_seconds_per_1000_ops, \
-    log_syncs_per_op, processes (name, cpu_seconds, peak_bytes) and ceiling (name, ops_per_second, gb_per_second, p50_us, cpu_seconds_per_gib, cpu_seconds_per_1000_ops, \
+    log_syncs_per_op, syncs_per_op (those of the datanodes too), processes (name, cpu_seconds, peak_bytes) and ceiling (name, ops_per_second, gb_per_second, p50_us, cpu_seconds_per_gib, cpu_seconds_per_1000_ops, \
     ratio, p50_ratio, cpu_ratio). What is not known is null; CPU is that of all processes together.";
 
 /// One load: a row.
@@ -45,6 +45,8 @@ pub(super) struct Figures {
     cpu_seconds_per_1000_ops: Option<f64>,
     /// Durable writes of the master's log.
     log_syncs_per_op: Option<f64>,
+    /// The same and those of all datanodes.
+    syncs_per_op: Option<f64>,
     processes: Vec<ProcessUsage>,
     pub(super) ceiling: Vec<Bare>,
 }
@@ -83,6 +85,7 @@ impl Figures {
             cpu_seconds_per_gib: None,
             cpu_seconds_per_1000_ops: None,
             log_syncs_per_op: None,
+            syncs_per_op: None,
             processes: Vec::new(),
             ceiling: Vec::new(),
         }
@@ -96,7 +99,9 @@ impl Figures {
     /// With what it cost.
     pub(super) fn at_cost(mut self, cost: Cost) -> Self {
         (self.cpu_seconds_per_gib, self.cpu_seconds_per_1000_ops) = shares(cost.cpu, self.bytes, self.ops);
-        self.log_syncs_per_op = cost.log_syncs.map(|syncs| syncs as f64 / self.ops.max(1) as f64);
+        let per_op = |syncs: u64| syncs as f64 / self.ops.max(1) as f64;
+        self.log_syncs_per_op = cost.log_syncs.map(per_op);
+        self.syncs_per_op = cost.log_syncs.zip(cost.datanode_syncs).map(|(log, data)| per_op(log + data));
         self.processes = cost.processes;
         self
     }
@@ -213,7 +218,7 @@ pub(super) fn report(output: &mut Output, all: &[Figures]) -> Result<(), Command
 }
 
 fn table(all: &[Figures]) -> Table {
-    let mut table = Table::new(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+    let mut table = Table::new(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
     table.row(
         [
             "",
@@ -230,6 +235,7 @@ fn table(all: &[Figures]) -> Table {
             "CPU s/GiB",
             "CPU s/1000 ops",
             "log syncs/op",
+            "syncs/op",
         ]
         .map(str::to_owned),
     );
@@ -255,6 +261,7 @@ fn table(all: &[Figures]) -> Table {
             optional(row.cpu_seconds_per_gib.filter(|_| row.size_bytes >= 1 << 20)),
             optional(row.cpu_seconds_per_1000_ops),
             optional(row.log_syncs_per_op),
+            optional(row.syncs_per_op),
         ]);
     }
     table
@@ -285,6 +292,7 @@ mod tests {
             processes: vec![ProcessUsage { name: "client".into(), cpu_seconds: 2.0, peak_bytes: 1 << 20 }],
             cpu: Some(2.0),
             log_syncs: Some(8),
+            datanode_syncs: Some(16),
         };
         let sample = sample(4, 2.0, Duration::from_millis(500));
         let figures = Figures::new("put", "put", &Pace::closed(1, 4), 1 << 28, &sample);
@@ -305,7 +313,7 @@ mod tests {
         for nested in ["processes", "ceiling"] {
             keys.extend(json[nested][0].as_object().unwrap().keys());
         }
-        assert_eq!(keys.len(), 23 + 3 + 9);
+        assert_eq!(keys.len(), 24 + 3 + 9);
         let told: Vec<&str> = KEYS.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
         let untold: Vec<_> = keys.iter().filter(|key| !told.contains(&key.as_str())).collect();
         assert!(untold.is_empty(), "{untold:?}");
@@ -341,8 +349,8 @@ mod tests {
         let lines: Vec<String> = table(&[figures()]).lines().collect();
         assert_eq!(lines.len(), 2);
         let cells: Vec<&str> = lines[1].split_whitespace().collect();
-        assert_eq!((cells.len(), &cells[..5]), (13, ["put", "1", "4", "2.00", "0.537"].as_slice()));
-        assert_eq!(cells[10..], ["2.00", "500.00", "2.00"]);
+        assert_eq!((cells.len(), &cells[..5]), (14, ["put", "1", "4", "2.00", "0.537"].as_slice()));
+        assert_eq!(cells[10..], ["2.00", "500.00", "2.00", "6.00"]);
         assert_eq!(processes(&figures()), "put: client 2.00 s CPU, peak 1.0 MiB");
         let unknown = Figures::new(
             "read",

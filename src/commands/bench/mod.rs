@@ -21,6 +21,7 @@ mod pump_test;
 mod put;
 mod read;
 mod small;
+mod syncs;
 mod target;
 mod workload;
 

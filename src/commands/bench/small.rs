@@ -26,8 +26,8 @@ const BARE_ROUNDS_MAX: u64 = 2_000;
 /// Puts, and gets, of many small files.
 #[derive(Debug, Args)]
 #[command(
-    after_help = format!("All files are new and in one directory. \"Log syncs\" are durable writes of the master's log; \
-    each datanode counts its own in its metrics.\n\n{KEYS}\n\n\
+    after_help = format!("All files are new and in one directory. \"Log syncs\" are durable writes of the master's log, \
+    \"syncs\" those of the datanodes as well.\n\n{KEYS}\n\n\
     Example:\n  distrifs bench small --clients 32 --duration 10 --get --ceiling")
 )]
 pub(crate) struct Small {

@@ -86,6 +86,12 @@ impl Target {
         self.embedded.as_ref().map(|(_, folder)| folder.path())
     }
 
+    /// Where the datanodes of an embedded cluster tell their metrics.
+    pub(super) fn datanodes_http(&self) -> Result<Option<Vec<&str>>, CommandError> {
+        let Some((cluster, _)) = &self.embedded else { return Ok(None) };
+        cluster.datanodes().iter().map(|daemon| daemon.field("http")).collect::<Result<_, _>>().map(Some)
+    }
+
     /// What the processes have cost so far: this one, and those of an embedded cluster; of another one nothing is known.
     pub(super) fn usage(&self) -> Usage {
         self.embedded.as_ref().map_or_else(Usage::own, |(cluster, _)| Usage::start(cluster))
