@@ -103,6 +103,38 @@ fn a_put_and_a_get_go_on_when_the_leader_is_killed() {
     assert!(pair.cluster.run(&["cat", "/new"]).ok().stdout == bytes, "what was written");
 }
 
+/// The answers of the datanodes are held up: the chunk is committed when its leader dies, and no file is made of it yet.
+#[test]
+fn a_small_file_is_written_anew_under_the_next_leader() {
+    let mut pair = Pair::start_with(|ports| {
+        vec![("DISTRIFS_MASTERS", masters(ports)), ("DISTRIFS_REPLICATION_FACTOR", "1".to_owned())]
+    });
+    for at in 0..3 {
+        pair.cluster.kill_datanode(at);
+        pair.cluster.restart_datanode_with(at, &["--delay", "write.answer=2000"]);
+    }
+    pair.cluster.wait_for(3);
+    let mut next = pair.master(1);
+    let source = pair.cluster.scratch_file("small", b"small");
+    let put = pair.cluster.spawn(&["put", source.to_str().expect("text"), "/small"]);
+    wait_until("its chunk is committed", || !pair.cluster.chunk_files().is_empty());
+    let first = pair.cluster.chunk_files().remove(0);
+    drop(pair.cluster.take_master());
+    next.wait_ready();
+    let output = put.wait_with_output().expect("its output");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(pair.cluster.run(&["cat", "/small"]).ok().stdout, b"small");
+    let status = pair.cluster.run(&["stat", "--chunks", "--json", "/small"]).ok().json().remove(0);
+    let chunks = status["chunks"].as_array().expect("a list");
+    let first = first.file_name().expect("a name").to_string_lossy().into_owned();
+    assert_eq!(chunks.len(), 1);
+    assert_ne!(
+        format!("chunk-{}", chunks[0]["id"].as_str().expect("text")),
+        first,
+        "granted by a leader that is gone"
+    );
+}
+
 #[test]
 fn a_leader_that_is_told_to_stop_hands_over() {
     let mut pair = Pair::start();
