@@ -139,6 +139,7 @@ async fn a_clean_stop_leaves_nothing_to_bring_back_and_no_deleted_chunk() {
         node.stop().await;
         copy(&root, &dir.path().join("stopped"));
         assert_eq!(replayed(&dir.path().join("stopped"), id, &master).await, 0, "{io}");
+        let master = FakeMaster::start_for(master.cluster(), 2).await;
         let node = start(io, &root, &master).await;
         let mut expected: Vec<_> = (1..=CHUNKS).chain([100]).map(ChunkId).collect();
         expected.retain(|chunk| chunk.0 != 3);
