@@ -40,10 +40,11 @@ pub(crate) async fn serve(
                 batch.send().await?;
             }
             let (shard, outlet) = (shard.clone(), outlet.clone());
-            let reading = async move {
+            // In a box: it is large, and would be moved from hand to hand until it runs.
+            let reading = Box::pin(async move {
                 // Where the reader is gone, the connection finds out by itself.
                 let _ = read::serve(&shard, request, &outlet).await;
-            };
+            });
             batch.outlet.begin(&batch.shard.io, reading).await;
         }
         match intake.next_here() {

@@ -64,9 +64,8 @@ pub(crate) async fn a_read_at_once_gives_all_or_nothing(stage: Stage) {
     let mut got = vec![0; 5_000];
     for offset in (0..15_000).step_by(500) {
         got.fill(0);
-        match file.try_read_at(&mut got, offset as u64) {
-            Some(read) => assert!(read.is_ok() && got == bytes[offset..offset + 5_000]),
-            None => {}
+        if let Some(read) = file.try_read_at(&mut got, offset as u64) {
+            assert!(read.is_ok() && got == bytes[offset..offset + 5_000]);
         }
     }
     assert!(file.try_read_at(&mut got, 15_001).is_none(), "the file ends before the buffer does");
