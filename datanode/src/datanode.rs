@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use distrifs_engine::io::{Body, block_on};
+use distrifs_engine::io::{Body, block_on_inline};
 use distrifs_engine::store::StoreError;
 use distrifs_engine::store::journal::{Journal, JournalDriver, Recovered, SEGMENT_BYTES_DEFAULT};
 use distrifs_proto::latency::{Delay, Stages};
@@ -321,7 +321,7 @@ fn start_journals(
 }
 
 fn run_journal(body: Body, driver: JournalDriver, node: &Node, disk: usize) -> io::Result<()> {
-    block_on(body, |io| {
+    block_on_inline(body, |io| {
         driver.run(io, |error| {
             tracing::error!(%error, "takes no more writes");
             node.disks[disk].suspect();

@@ -108,7 +108,17 @@ impl fmt::Display for Body {
 pub fn block_on<F: Future>(body: Body, main: impl FnOnce(Io) -> F) -> io::Result<F::Output> {
     match body {
         Body::Uring => uring::block_on(main),
-        Body::Posix => posix::block_on(main),
+        Body::Posix => posix::block_on(false, main),
+        Body::Sim(world) => sim::block_on(&world, main),
+    }
+}
+
+/// The same for a thread that does one file operation after the other and has nothing else to do meanwhile: they are
+/// plain system calls on this thread, which cost no hand-over to another one. Only the sync of a whole file system, which
+/// may take long, runs beside them.
+pub fn block_on_inline<F: Future>(body: Body, main: impl FnOnce(Io) -> F) -> io::Result<F::Output> {
+    match body {
+        Body::Uring | Body::Posix => posix::block_on(true, main),
         Body::Sim(world) => sim::block_on(&world, main),
     }
 }

@@ -30,7 +30,7 @@ mod syscall;
 mod tasks;
 mod uring;
 
-pub use body::{Body, IoMode, IoModeUnknown, block_on};
+pub use body::{Body, IoMode, IoModeUnknown, block_on, block_on_inline};
 pub use buf::{BUF_ALIGN, Buf, BufPool, Shared};
 pub use file::{DirEntry, File, Open, Space};
 pub use file_system::FileSystem;

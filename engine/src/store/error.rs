@@ -112,6 +112,14 @@ impl StoreError {
         Self::Io { what, path: path.to_owned(), source }
     }
 
+    /// A name in `tmp/` could not be made.
+    pub(super) fn not_created(chunk: ChunkId, path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AlreadyExists => Self::Exists { chunk },
+            _ => Self::io("create", path, source),
+        }
+    }
+
     pub(super) fn sync(what: &'static str, path: &Path, source: io::Error) -> Self {
         Self::SyncFailed { what, path: path.to_owned(), source }
     }

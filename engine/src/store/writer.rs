@@ -5,10 +5,8 @@
 //! data in `tmp/` → sidecar in `tmp/` → both synced → sidecar renamed → data renamed → directory synced.
 //! A failed sync is never tried again: the kernel has dropped the dirty pages, and a second one would lie.
 //!
-//! A small chunk is made durable by the folder's [journal](super::journal), which costs its group one sync:
-//! data and sidecar in `tmp/`, record in the journal, **durable** → sidecar renamed → data renamed → token dropped.
-//! None of its own files is synced here. Where there is no room for a journal it goes the long way. What it costs is
-//! the processor's time, so its steps are taken several at once: create, write both, rename both.
+//! A small chunk is committed by the folder's [journal](super::journal), which costs its group one sync; until then it is
+//! in memory. Where there is no room for a journal it goes the long way.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
@@ -18,9 +16,9 @@ use std::rc::Rc;
 use distrifs_proto::limits::BLOCK_BYTES;
 use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, GenerationStamp};
 
-use super::journal::{JOURNALED_BYTES_MAX, Journal, Record, Token};
+use super::journal::{JOURNALED_BYTES_MAX, Journal, Record};
 use super::{ChunkStore, ReplicaInfo, Sidecar, StoreError, layout};
-use crate::io::{Buf, File, FileBytes, Open, Shared};
+use crate::io::{Buf, File, FileBytes, Io, Open, Shared};
 
 /// A chunk that is being written. Drop it without [`commit`](Self::commit) or [`abort`](Self::abort) only when
 /// the thread ends: its file in `tmp/` then stays until the next start.
@@ -36,21 +34,30 @@ pub struct ChunkWriter {
     blocks: Vec<Crc32c>,
     /// The first failure of a write in flight.
     failed: Rc<RefCell<Option<StoreError>>>,
-    /// Names in `chunks/` may be ours.
-    renamed: Cell<bool>,
+    /// The names that may be ours.
+    names: Cell<Names>,
     /// What the first step of the commit came to.
     synced: Option<Result<Sidecar, StoreError>>,
-    /// Of a chunk that is durable in the journal, until its names are in place or given up: the sync that makes them
-    /// durable waits for it. Without one they need a sync of their own.
-    token: Option<Token>,
 }
 
 /// Where the bytes of a chunk go as they come.
 enum Bytes {
     /// To the file in `tmp/`.
     File(Rc<File>),
-    /// Of a small one, into memory: the commit brings them to the journal and to the file.
+    /// Of a small one, into memory: the journal commits them.
     Journal(Journal, Vec<u8>),
+}
+
+/// Which names of a chunk a writer has made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Names {
+    None,
+    /// In `tmp/`.
+    Tmp,
+    /// There, or in `chunks/`.
+    Any,
+    /// The journal has put it in its place.
+    Committed,
 }
 
 /// The disk's part of one appended piece, to be awaited before the commit. Writes may run at once.
@@ -65,19 +72,13 @@ impl ChunkWriter {
         reserve: u64,
     ) -> Result<Self, StoreError> {
         let tmp_data = layout::tmp_data_path(&store.root, chunk);
-        let (failed, renamed) = (Rc::default(), Cell::new(false));
-        let (length, blocks) = (0, Vec::new());
         let journal = store.journal.clone().filter(|_| reserve <= JOURNALED_BYTES_MAX);
-        let bytes = match journal {
-            Some(journal) => {
-                let committed = layout::data_path(&store.root, chunk);
-                let created = store.io.create_unless(&tmp_data, &committed).await;
-                created.map_err(|e| not_created(chunk, &tmp_data, e))?;
-                Bytes::Journal(journal, Vec::with_capacity(reserve as usize))
-            }
+        let (bytes, names) = match journal {
+            Some(journal) => (Bytes::Journal(journal, Vec::with_capacity(reserve as usize)), Names::None),
             None => {
                 let opened = store.io.open(&tmp_data, Open::CREATE_DIRECT).await;
-                Bytes::File(Rc::new(opened.map_err(|e| not_created(chunk, &tmp_data, e))?))
+                let opened = opened.map_err(|e| StoreError::not_created(chunk, &tmp_data, e))?;
+                (Bytes::File(Rc::new(opened)), Names::Tmp)
             }
         };
         let writer = Self {
@@ -88,12 +89,11 @@ impl ChunkWriter {
             reserve,
             bytes,
             tmp_data,
-            length,
-            blocks,
-            failed,
-            renamed,
+            length: 0,
+            blocks: Vec::new(),
+            failed: Rc::default(),
+            names: Cell::new(names),
             synced: None,
-            token: None,
         };
         if let Bytes::File(data) = &writer.bytes
             && let Err(error) = writer.prepare(data).await
@@ -212,12 +212,11 @@ impl ChunkWriter {
                 self.sync_file(&data, &tmp_meta, &meta).await?;
             }
             Bytes::Journal(journal, bytes) => {
-                let (journal, bytes) = (journal.clone(), std::mem::take(bytes));
-                self.token = self.append_record(&journal, &tmp_meta, meta, bytes).await?;
-                if self.token.is_none() {
-                    for (what, path) in [("data", &self.tmp_data), ("sidecar", &tmp_meta)] {
-                        self.sync_path(what, path).await?;
-                    }
+                let (journal, data) = (journal.clone(), std::mem::take(bytes));
+                let record = Record { chunk: self.chunk, sidecar: meta, data };
+                match journal.commit(record).await? {
+                    None => self.names.set(Names::Committed),
+                    Some(Record { sidecar, data, .. }) => self.write_both(&tmp_meta, sidecar, data).await?,
                 }
             }
         }
@@ -235,23 +234,20 @@ impl ChunkWriter {
         meta_synced
     }
 
-    /// Makes a small chunk durable in the journal, and writes its files meanwhile. `None`: there is no room for a
-    /// journal, and the files are all there is.
-    async fn append_record(
-        &self,
-        journal: &Journal,
-        tmp_meta: &Path,
-        sidecar: Vec<u8>,
-        data: Vec<u8>,
-    ) -> Result<Option<Token>, StoreError> {
+    /// A small chunk that goes without a journal.
+    async fn write_both(&self, tmp_meta: &Path, sidecar: Vec<u8>, data: Vec<u8>) -> Result<(), StoreError> {
+        let committed = layout::data_path(&self.store.root, self.chunk);
+        let created = self.store.io.create_unless(&self.tmp_data, &committed).await;
+        created.map_err(|e| StoreError::not_created(self.chunk, &self.tmp_data, e))?;
+        self.names.set(Names::Tmp);
         let files = vec![
-            FileBytes { path: self.tmp_data.clone(), create_new: false, bytes: data.clone() },
-            FileBytes { path: tmp_meta.to_owned(), create_new: true, bytes: sidecar.clone() },
+            FileBytes { path: self.tmp_data.clone(), create_new: false, bytes: data },
+            FileBytes { path: tmp_meta.to_owned(), create_new: true, bytes: sidecar },
         ];
-        let record = Record { chunk: self.chunk, sidecar, data };
-        let (written, appended) = tokio::join!(self.store.io.write_files(files), journal.append(record));
+        let written = self.store.io.write_files(files).await;
         written.map_err(|e| StoreError::io("write", &e.path, e.source))?;
-        appended
+        self.sync_path("data", &self.tmp_data).await?;
+        self.sync_path("sidecar", tmp_meta).await
     }
 
     async fn sync_path(&self, what: &'static str, path: &Path) -> Result<(), StoreError> {
@@ -263,18 +259,18 @@ impl ChunkWriter {
 
     async fn publish(&mut self) -> Result<ReplicaInfo, StoreError> {
         let sidecar = self.synced.take().expect("synced before")?;
+        if self.names.get() == Names::Committed {
+            return Ok(sidecar.header().replica());
+        }
         let (io, root, chunk) = (&self.store.io, &self.store.root, self.chunk);
         let tmp_meta = layout::tmp_meta_path(root, chunk);
         let (data_path, meta_path) = (layout::data_path(root, chunk), layout::meta_path(root, chunk));
-        self.renamed.set(true);
+        self.names.set(Names::Any);
         // The data file's name appears last: a chunk that can be seen has its sidecar.
         let renames = vec![(tmp_meta, meta_path), (self.tmp_data.clone(), data_path)];
         io.rename_all(renames).await.map_err(|e| StoreError::io("rename", &e.path, e.source))?;
-        if self.token.is_none() {
-            let parent = layout::chunk_dir(root, chunk);
-            let synced = self.store.dir_sync.sync(&parent).await;
-            synced.map_err(|e| StoreError::sync("directory", &parent, e))?;
-        }
+        let parent = layout::chunk_dir(root, chunk);
+        self.store.dir_sync.sync(&parent).await.map_err(|e| StoreError::sync("directory", &parent, e))?;
         Ok(sidecar.header().replica())
     }
 
@@ -292,26 +288,26 @@ impl ChunkWriter {
     /// Gives the chunk up: none of its names stay. Best effort; what a failing disk keeps in `tmp/` goes at the
     /// next start.
     pub async fn abort(self) {
-        let (io, root) = (&self.store.io, &self.store.root);
-        let mut paths = vec![layout::tmp_meta_path(root, self.chunk)];
-        if self.renamed.get() {
-            paths.extend([layout::data_path(root, self.chunk), layout::meta_path(root, self.chunk)]);
-        }
-        // The name in tmp/ goes last: it keeps other writers of this chunk out.
-        paths.push(self.tmp_data.clone());
-        for path in paths {
-            match io.unlink(&path).await {
-                Ok(()) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => tracing::warn!(path = %path.display(), %error, "a given-up chunk stays behind"),
-            }
+        let names = self.names.get();
+        if matches!(names, Names::Tmp | Names::Any) {
+            give_up(&self.store.io, &self.store.root, self.chunk, names == Names::Any).await;
         }
     }
 }
 
-fn not_created(chunk: ChunkId, path: &Path, error: std::io::Error) -> StoreError {
-    match error.kind() {
-        std::io::ErrorKind::AlreadyExists => StoreError::Exists { chunk },
-        _ => StoreError::io("create", path, error),
+/// Removes what a writer has made of a chunk: its names in `tmp/`, and with `renamed` those in `chunks/`.
+pub(super) async fn give_up(io: &Io, root: &Path, chunk: ChunkId, renamed: bool) {
+    let mut paths = vec![layout::tmp_meta_path(root, chunk)];
+    if renamed {
+        paths.extend([layout::data_path(root, chunk), layout::meta_path(root, chunk)]);
+    }
+    // The name in tmp/ goes last: it keeps other writers of this chunk out.
+    paths.push(layout::tmp_data_path(root, chunk));
+    for path in paths {
+        match io.unlink(&path).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!(path = %path.display(), %error, "a given-up chunk stays behind"),
+        }
     }
 }

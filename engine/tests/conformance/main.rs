@@ -1,5 +1,5 @@
-//! One set of test bodies over every body of the I/O seam: io_uring (where the probe succeeds), POSIX and
-//! simulated. What only the simulation can show (power cuts, faults) is in `power` and `faults`.
+//! One set of test bodies over every body of the I/O seam: io_uring (where the probe succeeds), POSIX, POSIX on the
+//! loop's own thread, and simulated. What only the simulation can show (power cuts, faults) is in `power` and `faults`.
 
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 
@@ -24,6 +24,12 @@ macro_rules! on_bodies {
             $(mod $suite { $(
                 #[test]
                 fn $test() { crate::stage::on_posix(crate::$suite::$test); }
+            )* })*
+        }
+        mod inline {
+            $(mod $suite { $(
+                #[test]
+                fn $test() { crate::stage::on_inline(crate::$suite::$test); }
             )* })*
         }
         mod sim {

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use distrifs_engine::io::{Body, Buf, Io, Shared, SimWorld, block_on, probe_uring};
+use distrifs_engine::io::{Body, Buf, Io, Shared, SimWorld, block_on, block_on_inline, probe_uring};
 
 /// Against hanging; no test asserts it. The simulated clock gets there as soon as nothing can run.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -32,6 +32,11 @@ pub(crate) fn on_posix<F: Future<Output = ()>>(test: impl FnOnce(Stage) -> F) {
     on_real(Body::Posix, test);
 }
 
+pub(crate) fn on_inline<F: Future<Output = ()>>(test: impl FnOnce(Stage) -> F) {
+    let folder = tempfile::tempdir().unwrap();
+    block_on_inline(Body::Posix, |io| on(io, folder.path(), test)).unwrap();
+}
+
 pub(crate) fn on_sim<F: Future<Output = ()>>(test: impl FnOnce(Stage) -> F) {
     let world = SimWorld::new(1);
     world.create_dir_all(Path::new("/disk"));
@@ -44,11 +49,12 @@ fn on_real<F: Future<Output = ()>>(body: Body, test: impl FnOnce(Stage) -> F) {
 }
 
 fn run<F: Future<Output = ()>>(body: Body, dir: &Path, test: impl FnOnce(Stage) -> F) {
-    block_on(body, |io| async move {
-        let stage = Stage { io: io.clone(), dir: dir.to_owned() };
-        io.timeout(LIMIT, test(stage)).await.expect("the test does not hang");
-    })
-    .unwrap();
+    block_on(body, |io| on(io, dir, test)).unwrap();
+}
+
+async fn on<F: Future<Output = ()>>(io: Io, dir: &Path, test: impl FnOnce(Stage) -> F) {
+    let stage = Stage { io: io.clone(), dir: dir.to_owned() };
+    io.timeout(LIMIT, test(stage)).await.expect("the test does not hang");
 }
 
 /// The bodies of the operating system that work here.

@@ -183,6 +183,29 @@ fn chunks_that_come_at_once_share_a_sync_and_need_no_other() {
     });
 }
 
+/// Whoever comes second leaves alone what is the first one's, through the journal and past it.
+#[test]
+fn of_two_writers_of_a_small_chunk_one_commits_it() {
+    for room in [SEGMENT - 1, 1 << 30] {
+        let world = formatted(2);
+        world.faults().capacity(room);
+        run(&world, async |io| {
+            let served = serve(&io).await;
+            let [one, other] = &served.stores;
+            let (a, b) = tokio::join!(write(one, 9), write(other, 9));
+            let late = write(one, 9).await;
+            let refused = |it: &Result<_, StoreError>| matches!(it, Err(StoreError::Exists { .. }));
+            assert!(
+                a.is_ok() != b.is_ok() && (refused(&a) || refused(&b)) && refused(&late),
+                "{a:?} {b:?} {late:?}"
+            );
+            assert_eq!(read(other, 9).await.unwrap(), content(9));
+            assert!(world.list(&root().join("tmp")).unwrap().is_empty());
+            assert!(!served.suspect.get());
+        });
+    }
+}
+
 /// The chunk and nothing but the chunk, for whoever lists or reads it from outside.
 #[test]
 fn a_small_chunk_is_an_ordinary_file_at_once_and_outlives_its_process() {

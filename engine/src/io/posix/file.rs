@@ -1,5 +1,5 @@
-//! Files of the POSIX body: each operation is one system call on a thread of the pool. An operation whose
-//! future is dropped runs to its end; the thread owns buffer and descriptor.
+//! Files of the POSIX body: each operation is one system call on a thread of the pool, or on the loop's own. An operation
+//! whose future is dropped runs to its end; the thread owns buffer and descriptor.
 
 use std::fs;
 use std::future::pending;
@@ -17,62 +17,62 @@ use crate::io::page_cache;
 use crate::io::small_files::{FileBytes, PathError};
 use crate::io::syscall;
 
-use super::Posix;
+use super::{Place, Posix};
 
 impl Posix {
     pub(in crate::io) async fn open(&self, path: &Path, how: Open) -> io::Result<PosixFile> {
         let path = path.to_owned();
-        let (file, direct) = on_thread(&self.operations, move || syscall::open(&path, how)).await?;
-        Ok(PosixFile { file: Arc::new(file), direct, operations: self.operations.clone() })
+        let (file, direct) = run(&self.files, move || syscall::open(&path, how)).await?;
+        Ok(PosixFile { file: Arc::new(file), direct, files: self.files.clone() })
     }
 
     pub(in crate::io) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (from.to_owned(), to.to_owned());
-        on_thread(&self.operations, move || fs::rename(from, to)).await
+        run(&self.files, move || fs::rename(from, to)).await
     }
 
     pub(in crate::io) async fn create_unless(&self, path: &Path, other: &Path) -> io::Result<()> {
         let (path, other) = (path.to_owned(), other.to_owned());
-        on_thread(&self.operations, move || syscall::create_unless(&path, &other)).await
+        run(&self.files, move || syscall::create_unless(&path, &other)).await
     }
 
     pub(in crate::io) async fn write_files(&self, files: Vec<FileBytes>) -> Result<(), PathError> {
-        on_thread(&self.operations, move || syscall::write_files(files)).await
+        run(&self.files, move || syscall::write_files(files)).await
     }
 
     pub(in crate::io) async fn rename_all(&self, renames: Vec<(PathBuf, PathBuf)>) -> Result<(), PathError> {
-        on_thread(&self.operations, move || syscall::rename_all(renames)).await
+        run(&self.files, move || syscall::rename_all(renames)).await
     }
 
     pub(in crate::io) async fn unlink(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
-        on_thread(&self.operations, move || fs::remove_file(path)).await
+        run(&self.files, move || fs::remove_file(path)).await
     }
 
     pub(in crate::io) async fn create_dir(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
-        on_thread(&self.operations, move || fs::create_dir(path)).await
+        run(&self.files, move || fs::create_dir(path)).await
     }
 
     pub(in crate::io) async fn read_dir(&self, path: &Path) -> io::Result<Vec<DirEntry>> {
         let path = path.to_owned();
-        on_thread(&self.operations, move || syscall::read_dir(&path)).await
+        run(&self.files, move || syscall::read_dir(&path)).await
     }
 
     pub(in crate::io) async fn fsync_dir(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
-        on_thread(&self.operations, move || syscall::fsync_dir(&path)).await
+        run(&self.files, move || syscall::fsync_dir(&path)).await
     }
 
     pub(in crate::io) async fn open_fs(&self, path: &Path) -> io::Result<PosixFileSystem> {
         let path = path.to_owned();
-        let directory = on_thread(&self.operations, move || syscall::open_dir(&path)).await?;
-        Ok(PosixFileSystem { directory: Arc::new(directory), operations: self.operations.clone() })
+        let directory = run(&self.files, move || syscall::open_dir(&path)).await?;
+        Ok(PosixFileSystem { directory: Arc::new(directory), files: self.files.clone() })
     }
 
     pub(in crate::io) async fn free_space(&self, path: &Path) -> io::Result<Space> {
         let path = path.to_owned();
-        on_thread(&self.operations, move || syscall::free_space(&path)).await
+        run(&self.files, move || syscall::free_space(&path)).await
     }
 }
 
@@ -80,7 +80,7 @@ impl Posix {
 pub(in crate::io) struct PosixFile {
     file: Arc<fs::File>,
     direct: bool,
-    operations: Operations,
+    files: Place,
 }
 
 impl PosixFile {
@@ -91,7 +91,7 @@ impl PosixFile {
         offset: u64,
     ) -> (io::Result<usize>, Buf) {
         let file = Arc::clone(&self.file);
-        on_thread(&self.operations, move || {
+        run(&self.files, move || {
             let result = file.read_at(&mut buf[range], offset);
             (result, buf)
         })
@@ -109,22 +109,22 @@ impl PosixFile {
         offset: u64,
     ) -> io::Result<usize> {
         let file = Arc::clone(&self.file);
-        on_thread(&self.operations, move || file.write_at(&buf[range], offset)).await
+        run(&self.files, move || file.write_at(&buf[range], offset)).await
     }
 
     pub(in crate::io) async fn fdatasync(&self) -> io::Result<()> {
         let file = Arc::clone(&self.file);
-        on_thread(&self.operations, move || file.sync_data()).await
+        run(&self.files, move || file.sync_data()).await
     }
 
     pub(in crate::io) async fn fallocate(&self, len: u64) -> io::Result<()> {
         let file = Arc::clone(&self.file);
-        on_thread(&self.operations, move || syscall::fallocate(&*file, len)).await
+        run(&self.files, move || syscall::fallocate(&*file, len)).await
     }
 
     pub(in crate::io) async fn set_len(&self, len: u64) -> io::Result<()> {
         let file = Arc::clone(&self.file);
-        on_thread(&self.operations, move || file.set_len(len)).await
+        run(&self.files, move || file.set_len(len)).await
     }
 
     /// One quick system call that reads memory: not worth a thread.
@@ -143,7 +143,7 @@ impl PosixFile {
 
     /// Waits for a thread, so that a removed file's blocks are freed there and not on the loop.
     pub(in crate::io) async fn close(self) -> io::Result<()> {
-        on_thread(&self.operations, move || drop(self.file)).await;
+        run(&self.files, move || drop(self.file)).await;
         Ok(())
     }
 }
@@ -151,14 +151,19 @@ impl PosixFile {
 /// An open file system.
 pub(in crate::io) struct PosixFileSystem {
     directory: Arc<fs::File>,
-    operations: Operations,
+    files: Place,
 }
 
 impl PosixFileSystem {
+    /// Takes as long as there is to write: never on the loop's own thread.
     pub(in crate::io) async fn sync(&self) -> io::Result<()> {
         let directory = Arc::clone(&self.directory);
-        on_thread(&self.operations, move || syscall::sync_fs(&*directory)).await
+        on_thread(&self.files.operations, move || syscall::sync_fs(&*directory)).await
     }
+}
+
+async fn run<T: Send + 'static>(place: &Place, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if place.inline { work() } else { on_thread(&place.operations, work).await }
 }
 
 async fn on_thread<T: Send + 'static>(

@@ -22,19 +22,28 @@ const FILE_THREADS_MAX: usize = 16;
 /// File operations that run or wait for a thread.
 const FILE_OPERATIONS_MAX: u32 = 256;
 
-/// Runs `main` to its end, then finishes the file operations in flight.
-pub(super) fn block_on<F: Future>(main: impl FnOnce(Io) -> F) -> io::Result<F::Output> {
+/// Where file operations run.
+#[derive(Clone)]
+struct Place {
+    /// On the loop's own thread, but for those that take long.
+    inline: bool,
+    operations: Operations,
+}
+
+/// Runs `main` to its end, then finishes the file operations in flight. `inline`: those that do not take long run on
+/// this very thread, one after the other.
+pub(super) fn block_on<F: Future>(inline: bool, main: impl FnOnce(Io) -> F) -> io::Result<F::Output> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     let runtime = builder.enable_all().max_blocking_threads(FILE_THREADS_MAX).build()?;
     let body = Posix {
         started: Instant::now(),
-        operations: Operations::new(FILE_OPERATIONS_MAX),
+        files: Place { inline, operations: Operations::new(FILE_OPERATIONS_MAX) },
         tasks: Tasks::default(),
     };
     let result = LocalSet::new().block_on(&runtime, async {
         let io = Io(Kind::Posix(body.clone()));
         let result = body.tasks.run(async move { main(io).await }).await;
-        body.operations.drain().await;
+        body.files.operations.drain().await;
         result
     });
     drop(runtime);
@@ -45,7 +54,7 @@ pub(super) fn block_on<F: Future>(main: impl FnOnce(Io) -> F) -> io::Result<F::O
 #[derive(Clone)]
 pub(super) struct Posix {
     started: Instant,
-    operations: Operations,
+    files: Place,
     tasks: Tasks,
 }
 

@@ -1,7 +1,6 @@
 //! Carries out what the [`ledger`](super::ledger) decides: groups of records to the disk, segments made and made void.
 
 use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -14,8 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::format::{SegmentHeader, Use, encode_record, record_blocks};
 use super::ledger::{Ledger, Room};
-use super::{Counters, Record, Recovered, Request, SEGMENTS, Token, dir, segment_path};
-use crate::io::{Buf, File, FileSystem, Io, Open};
+use super::{Counters, Record, Recovered, Request, SEGMENTS, dir, segment_path};
+use crate::io::{Buf, File, FileBytes, FileSystem, Io, Open};
+use crate::store::writer::give_up;
 use crate::store::{StoreError, layout};
 
 /// What one write carries at most; not less than the largest record.
@@ -70,7 +70,6 @@ impl JournalDriver {
             journal: self,
             file_system: None,
             files: Default::default(),
-            tokens: Default::default(),
             pending: VecDeque::new(),
             settles: Vec::new(),
             stops: Vec::new(),
@@ -103,22 +102,10 @@ impl Poison {
     }
 }
 
-/// Those who hold the sender may still rename files whose records are in the segment.
-struct Tokens {
-    sender: mpsc::Sender<Infallible>,
-    gone: mpsc::Receiver<Infallible>,
-}
-
-impl Tokens {
-    fn new() -> Self {
-        let (sender, gone) = mpsc::channel(1);
-        Self { sender, gone }
-    }
-}
-
-struct Append {
+struct Commit {
     record: Record,
-    tell: Tell<Option<Token>>,
+    /// The record comes back where there is no journal for it.
+    tell: Tell<Option<Record>>,
 }
 
 struct Checkpoint {
@@ -134,8 +121,7 @@ struct Running {
     /// Open since before the first record: its sync tells of every write-back that failed since.
     file_system: Option<Rc<FileSystem>>,
     files: [Option<Rc<File>>; SEGMENTS],
-    tokens: [Option<Tokens>; SEGMENTS],
-    pending: VecDeque<Append>,
+    pending: VecDeque<Commit>,
     settles: Vec<(ChunkId, Tell<()>)>,
     stops: Vec<Tell<()>>,
     checkpoint: Option<Checkpoint>,
@@ -177,11 +163,11 @@ impl Running {
         let mut next = Some(first);
         while let Some(request) = next {
             match request {
-                Request::Append { record, tell } => self.pending.push_back(Append { record, tell }),
+                Request::Commit { record, tell } => self.pending.push_back(Commit { record, tell }),
                 Request::Settle { chunk, tell } if self.ledger.is_live(chunk) => {
                     self.settles.push((chunk, tell));
                 }
-                // An append of it that is pending is later.
+                // A commit of it that is pending is later.
                 Request::Settle { tell, .. } => answer(tell, Ok(())),
                 Request::Stop { tell } => self.stops.push(tell),
             }
@@ -217,22 +203,28 @@ impl Running {
         let file = self.files[segment].clone().expect("a segment with room is open");
         let of = self.journal.uses[segment];
         let group = self.ledger.next_block(segment);
-        let mut members = Vec::new();
-        let mut bytes = 0;
-        let mut places = Vec::new();
+        let (mut members, mut places, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some(next) = self.pending.front() {
             let blocks = blocks_of(&next.record);
             let length = blocks as usize * BLOCK_BYTES;
             let fits =
                 self.ledger.room(blocks, false) == Room::Here(segment) && bytes + length <= GROUP_BYTES_MAX;
             let Some(member) = self.pending.pop_front_if(|_| fits) else { break };
+            // Before the record: one that is refused must not come back after a crash.
+            if let Err(error) = self.claim(member.record.chunk).await {
+                answer(member.tell, Err(error));
+                continue;
+            }
             let place = self.ledger.place(segment, group, member.record.chunk, blocks, self.io.now());
             places.push((place, bytes..bytes + length));
             bytes += length;
             members.push(member);
         }
+        if members.is_empty() {
+            return Ok(());
+        }
         let mut buffer = Buf::alloc(bytes);
-        for ((place, range), Append { record, .. }) in places.into_iter().zip(&members) {
+        for ((place, range), Commit { record, .. }) in places.into_iter().zip(&members) {
             encode_record(&mut buffer[range], of, place, &record.sidecar, &record.data);
         }
         let written =
@@ -242,20 +234,58 @@ impl Running {
             };
         if let Err(error) = written {
             let poison = Poison::new("journal", path, &error);
-            members.into_iter().for_each(|member| answer(member.tell, Err(poison.error())));
+            for member in members {
+                self.give_up(member.record.chunk, false).await;
+                answer(member.tell, Err(poison.error()));
+            }
             return Err(poison);
         }
         self.journal.counters.journaled(members.len() as u64);
-        let tokens = self.tokens[segment].get_or_insert_with(Tokens::new);
-        for member in members {
-            answer(member.tell, Ok(Some(Token(tokens.sender.clone()))));
+        for Commit { record, tell } in members {
+            let placed = self.put_in_place(record).await;
+            answer(tell, placed.map(|()| None));
         }
         Ok(())
     }
 
+    /// Takes the chunk's name in `tmp/`, which keeps other writers of it out.
+    async fn claim(&self, chunk: ChunkId) -> Result<(), StoreError> {
+        let root = &self.journal.root;
+        let (path, committed) = (layout::tmp_data_path(root, chunk), layout::data_path(root, chunk));
+        let created = self.io.create_unless(&path, &committed).await;
+        created.map_err(|error| StoreError::not_created(chunk, &path, error))
+    }
+
+    /// Writes the files of a chunk whose record is durable, and gives them their names; all or none.
+    async fn put_in_place(&self, record: Record) -> Result<(), StoreError> {
+        let Record { chunk, sidecar, data } = record;
+        let root = &self.journal.root;
+        let (tmp_data, tmp_meta) = (layout::tmp_data_path(root, chunk), layout::tmp_meta_path(root, chunk));
+        let files = vec![
+            FileBytes { path: tmp_data.clone(), create_new: false, bytes: data },
+            FileBytes { path: tmp_meta.clone(), create_new: true, bytes: sidecar },
+        ];
+        if let Err(error) = self.io.write_files(files).await {
+            self.give_up(chunk, false).await;
+            return Err(StoreError::io("write", &error.path, error.source));
+        }
+        // The data file's name appears last: a chunk that can be seen has its sidecar.
+        let renames =
+            vec![(tmp_meta, layout::meta_path(root, chunk)), (tmp_data, layout::data_path(root, chunk))];
+        if let Err(error) = self.io.rename_all(renames).await {
+            self.give_up(chunk, true).await;
+            return Err(StoreError::io("rename", &error.path, error.source));
+        }
+        Ok(())
+    }
+
+    async fn give_up(&self, chunk: ChunkId, renamed: bool) {
+        give_up(&self.io, &self.journal.root, chunk, renamed).await;
+    }
+
     /// There is no room for a journal: chunks go without one for a while.
     fn do_without(&mut self) {
-        self.pending.drain(..).for_each(|it| answer(it.tell, Ok(None)));
+        self.pending.drain(..).for_each(|it| answer(it.tell, Ok(Some(it.record))));
     }
 
     /// Opens what is there. What cannot be opened for another reason than its disk is made anew when it is needed.
@@ -369,17 +399,11 @@ impl Running {
         let header = self.header_block(of, self.journal.lengths[segment]);
         let (tell, done) = oneshot::channel();
         self.checkpoint = Some(Checkpoint { segment, of, done });
-        let tokens = self.tokens[segment].take();
         let file = self.files[segment].clone().expect("a segment with records is open");
         let file_system = self.file_system.clone().expect("opened before the first record");
         let counters = self.journal.counters.clone();
         let path = segment_path(&self.journal.root, segment);
         self.io.spawn(async move {
-            if let Some(Tokens { sender, mut gone }) = tokens {
-                drop(sender);
-                // Nothing is ever sent: it ends when the last token is dropped.
-                while gone.recv().await.is_some() {}
-            }
             counters.synced();
             let mut outcome =
                 file_system.sync().await.map_err(|e| Poison::new("file system", path.clone(), &e));
@@ -417,7 +441,7 @@ impl Running {
         self.stops.drain(..).for_each(|tell| answer(tell, Err(poison.error())));
         while let Some(request) = self.journal.requests.recv().await {
             match request {
-                Request::Append { tell, .. } => answer(tell, Err(poison.error())),
+                Request::Commit { tell, .. } => answer(tell, Err(poison.error())),
                 Request::Settle { chunk, tell } if !self.ledger.is_live(chunk) => answer(tell, Ok(())),
                 Request::Settle { tell, .. } => answer(tell, Err(poison.error())),
                 Request::Stop { tell } => return answer(tell, Err(poison.error())),
@@ -427,7 +451,7 @@ impl Running {
 }
 
 fn answer<T>(tell: Tell<T>, outcome: Result<T, StoreError>) {
-    // Whoever no longer waits does not need to know; a token that nobody takes is dropped.
+    // Whoever no longer waits does not need to know.
     let _ = tell.send(outcome);
 }
 

@@ -1,21 +1,21 @@
 //! The journal of a data folder: one device write and one sync for all small chunks that come at once.
 //!
 //! As the data journal of a file system. The record of a chunk (data and sidecar) is made durable here first; its files
-//! are then written and renamed through the page cache, **without** syncs, and the chunk is acknowledged. A later
+//! are then written and renamed through the page cache, **without** syncs, and the chunk is acknowledged. The driver does
+//! all of it, on one thread: handing a few small files to others would cost more than writing them. A later
 //! *checkpoint* makes all those files durable with one sync of the file system, and the records are void. What a crash
 //! leaves is brought back at the next start ([`recovery`]): the files of a record are written again, whatever is there.
 //!
 //! ```text
 //! journal/segment-0, journal/segment-1      (format.rs)
 //!
-//! append --> group of records --> one write, one sync --> token: the files may appear
-//!            files renamed    --> token dropped
-//! segment closed (full, old, wanted) --> all its tokens dropped --> file system synced --> header rewritten: void
+//! commit --> group of records --> one write, one sync --> files written, renamed --> answered
+//! segment closed (full, old, wanted; between two groups) --> file system synced --> header rewritten: void
 //! ```
 //!
 //! The orders that count:
 //! - The record is durable before a name of its chunk is in `chunks/`: what a power cut leaves torn there has a record.
-//! - Tokens dropped, then the file system synced, then the header rewritten and synced: no record is void before its
+//! - Files in place, then the file system synced, then the header rewritten and synced: no record is void before its
 //!   files are durable. A cut in between repeats them, which changes nothing.
 //! - A chunk is deleted after its record is void ([`Journal::settle`]): none comes back.
 //!
@@ -27,7 +27,6 @@ mod ledger;
 mod recovery;
 mod segment;
 
-use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -58,7 +57,7 @@ const _: () =
 
 /// What is asked of the driver.
 enum Request {
-    Append { record: Record, tell: oneshot::Sender<Result<Option<Token>, StoreError>> },
+    Commit { record: Record, tell: oneshot::Sender<Result<Option<Record>, StoreError>> },
     Settle { chunk: ChunkId, tell: oneshot::Sender<Result<(), StoreError>> },
     Stop { tell: oneshot::Sender<Result<(), StoreError>> },
 }
@@ -69,10 +68,6 @@ pub(super) struct Record {
     pub(super) sidecar: Vec<u8>,
     pub(super) data: Vec<u8>,
 }
-
-/// The record of a chunk is durable, and is kept as long as this is. To be dropped when the chunk's files are in place,
-/// or will never be.
-pub(super) struct Token(#[expect(dead_code, reason = "it is there to be dropped")] mpsc::Sender<Infallible>);
 
 /// The handle of a folder's journal. Cheap to clone; goes to any thread.
 #[derive(Clone)]
@@ -104,12 +99,14 @@ impl Journal {
         (Self { root, requests, counters }, driver)
     }
 
-    /// Makes a record durable. `None` when there is no room for a journal: the chunk goes without one.
+    /// Commits a chunk: its record is durable and its files are in place. It comes back when there is no room for a
+    /// journal: nothing was done, and it goes without one.
     ///
     /// # Errors
-    /// [`StoreError::SyncFailed`]; whether the record is durable is then unknown.
-    pub(super) async fn append(&self, record: Record) -> Result<Option<Token>, StoreError> {
-        self.ask(|tell| Request::Append { record, tell }).await
+    /// [`StoreError::Exists`] when it is committed or being written, [`StoreError::NoSpace`], [`StoreError::Io`]: nothing of
+    /// it is visible. [`StoreError::SyncFailed`]; whether the record is durable is then unknown.
+    pub(super) async fn commit(&self, record: Record) -> Result<Option<Record>, StoreError> {
+        self.ask(|tell| Request::Commit { record, tell }).await
     }
 
     /// Waits until no record of a chunk counts any more, however the next start comes about.
