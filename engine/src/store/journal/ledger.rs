@@ -11,6 +11,11 @@ use super::format::RecordPlace;
 /// How old a record may become before its files are made durable.
 pub(super) const RECORD_AGE_MAX: Duration = Duration::from_secs(20);
 
+/// A segment with records up to this block is closed if none is at that moment: the fewer files a checkpoint makes
+/// durable, the shorter it holds up those that are made meanwhile. The rest of a segment is for those that come while a
+/// checkpoint takes long.
+const CHECKPOINT_BLOCKS: u32 = 256;
+
 /// Where the next record can go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
@@ -108,7 +113,7 @@ impl Ledger {
         place
     }
 
-    /// Closes the active segment if that is due: it is full, old, wanted, or has a record of one of `chunks`. Not while
+    /// Closes the active segment if that is due: it is full, old, wanted, has many records or one of one of `chunks`. Not while
     /// another is closed: those who come meanwhile share the next one.
     pub(super) fn close_due<'a>(
         &mut self,
@@ -123,7 +128,8 @@ impl Ledger {
         let active = self.active()?;
         let slot = &mut self.slots[active];
         let old = slot.since + RECORD_AGE_MAX <= now;
-        let due = full || wanted || old || chunks.into_iter().any(|chunk| slot.live.contains(chunk));
+        let many = slot.next >= CHECKPOINT_BLOCKS;
+        let due = full || wanted || old || many || chunks.into_iter().any(|chunk| slot.live.contains(chunk));
         due.then(|| {
             slot.state = State::Closed;
             active
@@ -199,6 +205,20 @@ mod tests {
         ledger.released(1);
         assert!(ledger.is_empty());
         assert_eq!((ledger.room(2, true), ledger.next_block(0)), (Room::Here(0), 1));
+    }
+
+    #[test]
+    fn many_records_are_made_void_unless_others_are_just_then() {
+        let (mut ledger, now) = (Ledger::new([4096, 4096]), Duration::ZERO);
+        ledger.place(0, 1, ChunkId(1), CHECKPOINT_BLOCKS - 2, now);
+        assert_eq!(ledger.close_due(false, false, NONE, now), None);
+        ledger.place(0, CHECKPOINT_BLOCKS - 1, ChunkId(2), 1, now);
+        assert_eq!(ledger.close_due(false, false, NONE, now), Some(0));
+        ledger.place(1, 1, ChunkId(3), CHECKPOINT_BLOCKS, now);
+        assert_eq!(ledger.close_due(false, false, NONE, now), None, "one at a time");
+        assert_eq!(ledger.room(1, false), Room::Here(1), "those that come meanwhile have room");
+        ledger.released(0);
+        assert_eq!(ledger.close_due(false, false, NONE, now), Some(1));
     }
 
     #[test]

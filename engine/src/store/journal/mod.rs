@@ -10,7 +10,7 @@
 //! journal/segment-0, journal/segment-1      (format.rs)
 //!
 //! commit --> group of records --> one write, one sync --> files written, renamed --> answered
-//! segment closed (full, old, wanted; between two groups) --> file system synced --> header rewritten: void
+//! segment closed (many records, old, wanted; between two groups) --> file system synced --> header rewritten: void
 //! ```
 //!
 //! The orders that count:
