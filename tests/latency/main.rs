@@ -8,6 +8,9 @@ use serde_json::Value;
 const BINARY: &str = env!("CARGO_BIN_EXE_distrifs");
 /// What a stage is held up by, in milliseconds.
 const DELAY_MS: u64 = 200;
+/// Of a delay, so much is charged to its stage at least: what the clocks of two processes differ by, up to a part of a
+/// message's way, goes to the neighbour.
+const CHARGED_US_MIN: u64 = DELAY_MS * 1000 * 98 / 100;
 /// Puts until the slow datanode is the one in the middle.
 const PUTS_MAX: usize = 60;
 /// Of one frame, so that it passes each stage once.
@@ -59,7 +62,7 @@ fn get(cluster: &Cluster) -> Value {
 fn assert_named(explained: &Value, who: &str, stage: &str) {
     let largest = &explained["largest"];
     assert_eq!((&largest["who"], &largest["stage"]), (&who.into(), &stage.into()), "{explained:#}");
-    assert!(largest["charged_us"].as_u64() >= Some(DELAY_MS * 1000), "{stage}: {explained:#}");
+    assert!(largest["charged_us"].as_u64() >= Some(CHARGED_US_MIN), "{stage}: {explained:#}");
     let (wall, accounted) = (explained["wall_us"].as_u64(), explained["accounted_us"].as_u64());
     assert!(accounted.unwrap_or(0) * 100 >= wall.expect("a number") * 95, "{stage}: {explained:#}");
     assert_eq!(explained["missing"], Value::Array(Vec::new()), "{stage}");
