@@ -20,17 +20,20 @@ use crate::sink::Sink;
 use crate::status::{ChunkLocation, FileStatus};
 use crate::transfer::GetTarget;
 
-/// Chunks that are read at once.
-const CHUNKS_IN_FLIGHT_MAX: usize = 4;
+/// Chunks that are read at once into a file.
+const CHUNKS_IN_FLIGHT_MAX: u64 = 4;
+/// Parts of chunks that are read at once for a stream, with those that wait for their turn.
+const STREAM_PARTS_MAX: u64 = 6;
 /// What a stream may hold in memory: a part is held whole until it is checked and its turn has come.
 const STREAM_BYTES_MAX: u64 = 96 << 20;
 /// A chunk of a stream is read in parts of at most this, whole blocks each.
-const STREAM_PART_BYTES_MAX: u64 = 32 << 20;
+const STREAM_PART_BYTES_MAX: u64 = 16 << 20;
 /// A chunk of a stream up to this is compared with its checksum before any of its bytes go out; longer ones, which
 /// would not fit, are checked block by block.
 const STREAM_HELD_BYTES_MAX: u64 = 64 << 20;
 
-const _: () = assert!(STREAM_HELD_BYTES_MAX <= STREAM_BYTES_MAX, "a chunk that is held fits");
+const _: () = assert!(STREAM_HELD_BYTES_MAX <= STREAM_PARTS_MAX * STREAM_PART_BYTES_MAX);
+const _: () = assert!(STREAM_PARTS_MAX * STREAM_PART_BYTES_MAX <= STREAM_BYTES_MAX);
 
 /// Where the parts go.
 enum Target {
@@ -205,10 +208,10 @@ impl Target {
 
     fn in_flight_max(&self, chunk_size: u64) -> u64 {
         match self {
-            Self::File(_) => CHUNKS_IN_FLIGHT_MAX as u64,
+            Self::File(_) => CHUNKS_IN_FLIGHT_MAX,
             Self::Stream(_) => {
                 let part = chunk_size.clamp(1, STREAM_PART_BYTES_MAX);
-                (STREAM_BYTES_MAX / part).clamp(1, CHUNKS_IN_FLIGHT_MAX as u64)
+                (STREAM_BYTES_MAX / part).clamp(1, STREAM_PARTS_MAX)
             }
         }
     }

@@ -166,7 +166,7 @@ async fn large_frames_are_checked_before_they_are_written_too() {
 #[tokio::test]
 async fn a_chunk_of_several_parts_is_compared_before_its_bytes_go_out() {
     let cluster = Cluster::start(2).await;
-    let chunk = 33 << 20;
+    let chunk = 17 << 20;
     {
         let mut master = cluster.master.state.lock().unwrap();
         (master.chunk_size, master.replication) = (chunk, 2);

@@ -134,7 +134,7 @@ async fn past_cache(
     if !large || request.is_direct() || reader.is_cached(bytes) {
         return None;
     }
-    if !shard.first_reads.borrow_mut().is_first(request.chunk) {
+    if !shard.first_reads.borrow_mut().is_first(request.chunk, bytes) {
         return None;
     }
     match open(shard, request.chunk, true).await {
