@@ -10,6 +10,7 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::file::{DirEntry, Open, Space};
+use super::file_system::is_relied_on;
 use super::small_files::{FileBytes, PathError};
 
 /// The mode of new files.
@@ -105,6 +106,13 @@ pub(super) fn fsync_dir(path: &Path) -> io::Result<()> {
 pub(super) fn open_dir(path: &Path) -> io::Result<fs::File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(fs::File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// Whether a sync of its file system is to be relied on.
+pub(super) fn sync_fs_keeps_its_word(on: impl AsFd) -> bool {
+    let release = rustix::system::uname();
+    let magic = rustix::fs::fstatfs(on).map(|it| it.f_type);
+    magic.is_ok_and(|magic| is_relied_on(magic, &release.release().to_string_lossy()))
 }
 
 pub(super) fn sync_fs(on: impl AsFd) -> io::Result<()> {

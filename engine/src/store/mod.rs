@@ -136,8 +136,9 @@ impl ChunkStore {
     pub async fn delete(&self, chunk: ChunkId, up_to: GenerationStamp) -> Result<(), StoreError> {
         let data = layout::data_path(&self.root, chunk);
         let meta = layout::meta_path(&self.root, chunk);
-        self.check_not_newer(chunk, up_to).await?;
         self.settle(chunk).await?;
+        // Behind it: that may take a while.
+        self.check_not_newer(chunk, up_to).await?;
         // Data first: while its name is there the chunk exists, and must have its sidecar.
         // The mark goes last: it must not be lost before what it speaks of.
         let mark = layout::mark_path(&self.root, chunk);
@@ -161,8 +162,9 @@ impl ChunkStore {
     /// # Errors
     /// As [`delete`](Self::delete).
     pub async fn quarantine(&self, chunk: ChunkId, up_to: GenerationStamp) -> Result<(), StoreError> {
-        self.check_not_newer(chunk, up_to).await?;
         self.settle(chunk).await?;
+        // Behind it: that may take a while.
+        self.check_not_newer(chunk, up_to).await?;
         scan::quarantine(&self.io, &self.root, chunk, layout::chunk_dir_number(chunk), (true, true)).await?;
         self.remove_mark(&layout::mark_path(&self.root, chunk)).await?;
         let to = self.root.join(layout::QUARANTINE);

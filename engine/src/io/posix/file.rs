@@ -155,6 +155,11 @@ pub(in crate::io) struct PosixFileSystem {
 }
 
 impl PosixFileSystem {
+    /// Two quick system calls that read memory.
+    pub(in crate::io) fn keeps_its_word(&self) -> bool {
+        syscall::sync_fs_keeps_its_word(&*self.directory)
+    }
+
     /// Takes as long as there is to write: never on the loop's own thread.
     pub(in crate::io) async fn sync(&self) -> io::Result<()> {
         let directory = Arc::clone(&self.directory);

@@ -171,6 +171,11 @@ pub(in crate::io) struct UringFileSystem {
 }
 
 impl UringFileSystem {
+    /// Two quick system calls that read memory.
+    pub(in crate::io) fn keeps_its_word(&self) -> bool {
+        syscall::sync_fs_keeps_its_word(&*self.directory)
+    }
+
     pub(in crate::io) async fn sync(&self) -> io::Result<()> {
         let directory = Arc::clone(&self.directory);
         beside_ring(&self.operations, move || syscall::sync_fs(&*directory)).await

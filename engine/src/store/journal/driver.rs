@@ -75,6 +75,7 @@ impl JournalDriver {
             stops: Vec::new(),
             checkpoint: None,
             make_again_at: Duration::ZERO,
+            unsuited: false,
         };
         let Err(poison) = running.serve().await else { return };
         poisoned(&poison.error());
@@ -126,12 +127,18 @@ struct Running {
     stops: Vec<Tell<()>>,
     checkpoint: Option<Checkpoint>,
     make_again_at: Duration,
+    /// Its file system cannot be relied on to sync all files at once: there is no journal on it.
+    unsuited: bool,
 }
 
 impl Running {
     async fn serve(&mut self) -> Result<(), Poison> {
         self.open().await?;
         loop {
+            if self.checkpoint.is_some() {
+                // Its task is on this thread, too, and other operations here leave it no turn.
+                tokio::task::yield_now().await;
+            }
             let room = self.make_progress().await?;
             if !self.stops.is_empty() && self.pending.is_empty() && self.ledger.is_empty() {
                 self.stops.drain(..).for_each(|tell| answer(tell, Ok(())));
@@ -181,7 +188,7 @@ impl Running {
         let mut room = true;
         let mut full = false;
         if let Some(first) = self.pending.front() {
-            let may_make = self.io.now() >= self.make_again_at;
+            let may_make = !self.unsuited && self.io.now() >= self.make_again_at;
             match self.ledger.room(blocks_of(&first.record), may_make) {
                 Room::Here(segment) => self.write_group(segment).await?,
                 Room::Make(segment) => self.make(segment).await?,
@@ -210,8 +217,8 @@ impl Running {
             let fits =
                 self.ledger.room(blocks, false) == Room::Here(segment) && bytes + length <= GROUP_BYTES_MAX;
             let Some(member) = self.pending.pop_front_if(|_| fits) else { break };
-            // Before the record: one that is refused must not come back after a crash.
-            if let Err(error) = self.claim(member.record.chunk).await {
+            // Before the record: one that is refused, for want of room too, must not come back after a crash.
+            if let Err(error) = self.write_files(&member.record).await {
                 answer(member.tell, Err(error));
                 continue;
             }
@@ -242,36 +249,41 @@ impl Running {
         }
         self.journal.counters.journaled(members.len() as u64);
         for Commit { record, tell } in members {
-            let placed = self.put_in_place(record).await;
+            let placed = self.put_in_place(record.chunk).await;
             answer(tell, placed.map(|()| None));
         }
         Ok(())
     }
 
-    /// Takes the chunk's name in `tmp/`, which keeps other writers of it out.
-    async fn claim(&self, chunk: ChunkId) -> Result<(), StoreError> {
-        let root = &self.journal.root;
+    /// Writes the files of a chunk in `tmp/`, where its name keeps other writers of it out; all or none.
+    async fn write_files(&self, record: &Record) -> Result<(), StoreError> {
+        let (root, chunk) = (&self.journal.root, record.chunk);
         let (path, committed) = (layout::tmp_data_path(root, chunk), layout::data_path(root, chunk));
         let created = self.io.create_unless(&path, &committed).await;
-        created.map_err(|error| StoreError::not_created(chunk, &path, error))
-    }
-
-    /// Writes the files of a chunk whose record is durable, and gives them their names; all or none.
-    async fn put_in_place(&self, record: Record) -> Result<(), StoreError> {
-        let Record { chunk, sidecar, data } = record;
-        let root = &self.journal.root;
-        let (tmp_data, tmp_meta) = (layout::tmp_data_path(root, chunk), layout::tmp_meta_path(root, chunk));
+        created.map_err(|error| StoreError::not_created(chunk, &path, error))?;
         let files = vec![
-            FileBytes { path: tmp_data.clone(), create_new: false, bytes: data },
-            FileBytes { path: tmp_meta.clone(), create_new: true, bytes: sidecar },
+            FileBytes { path, create_new: false, bytes: record.data.clone() },
+            FileBytes {
+                path: layout::tmp_meta_path(root, chunk),
+                create_new: true,
+                bytes: record.sidecar.clone(),
+            },
         ];
         if let Err(error) = self.io.write_files(files).await {
             self.give_up(chunk, false).await;
             return Err(StoreError::io("write", &error.path, error.source));
         }
+        Ok(())
+    }
+
+    /// Gives the files of a chunk whose record is durable their names; all or none.
+    async fn put_in_place(&self, chunk: ChunkId) -> Result<(), StoreError> {
+        let root = &self.journal.root;
         // The data file's name appears last: a chunk that can be seen has its sidecar.
-        let renames =
-            vec![(tmp_meta, layout::meta_path(root, chunk)), (tmp_data, layout::data_path(root, chunk))];
+        let renames = vec![
+            (layout::tmp_meta_path(root, chunk), layout::meta_path(root, chunk)),
+            (layout::tmp_data_path(root, chunk), layout::data_path(root, chunk)),
+        ];
         if let Err(error) = self.io.rename_all(renames).await {
             self.give_up(chunk, true).await;
             return Err(StoreError::io("rename", &error.path, error.source));
@@ -290,6 +302,18 @@ impl Running {
 
     /// Opens what is there. What cannot be opened for another reason than its disk is made anew when it is needed.
     async fn open(&mut self) -> Result<(), Poison> {
+        match self.open_file_system().await {
+            Ok(file_system) if file_system.keeps_its_word() => {}
+            Ok(_) => {
+                let folder = self.journal.root.display();
+                tracing::warn!(%folder, "its file system or kernel has no syncfs to rely on: small chunks take longer");
+                self.unsuited = true;
+                return Ok(());
+            }
+            Err(error) if error.suspects_folder() => return Err(self.poison(0, &error)),
+            // Tried again with the first segment.
+            Err(error) => tracing::warn!(%error, "the journal's file system cannot be opened"),
+        }
         for segment in 0..SEGMENTS {
             let bytes = self.journal.lengths[segment];
             if bytes == 0 {
@@ -314,13 +338,13 @@ impl Running {
         self.io.open(&path, how).await.map_err(|e| StoreError::io("open", &path, e))
     }
 
-    async fn open_file_system(&mut self) -> Result<(), StoreError> {
-        if self.file_system.is_none() {
-            let chunks = self.journal.root.join(layout::CHUNKS);
-            let opened = self.io.open_fs(&chunks).await.map_err(|e| StoreError::io("open", &chunks, e))?;
-            self.file_system = Some(Rc::new(opened));
+    async fn open_file_system(&mut self) -> Result<Rc<FileSystem>, StoreError> {
+        if let Some(open) = &self.file_system {
+            return Ok(open.clone());
         }
-        Ok(())
+        let chunks = self.journal.root.join(layout::CHUNKS);
+        let opened = self.io.open_fs(&chunks).await.map_err(|e| StoreError::io("open", &chunks, e))?;
+        Ok(self.file_system.insert(Rc::new(opened)).clone())
     }
 
     fn poison(&self, segment: usize, error: &StoreError) -> Poison {

@@ -30,6 +30,8 @@ pub(in crate::store) const JOURNALED_BYTES_MAX: u64 = 64 << 10;
 pub(super) const RECORD_BLOCKS_MAX: u32 =
     record_blocks(Sidecar::encoded_bytes(JOURNALED_BYTES_MAX), JOURNALED_BYTES_MAX as usize);
 
+/// No journal gets there by counting.
+const SEQUENCE_MAX: u64 = 1 << 62;
 const VERSION: u32 = 1;
 const HEADER_MAGIC: [u8; 8] = *b"DFSJRNL\0";
 const RECORD_MAGIC: [u8; 8] = *b"DFSJREC\0";
@@ -125,7 +127,7 @@ impl SegmentHeader {
         let Ok((layout, rest)) = HeaderLayout::ref_from_prefix(block) else { return Err(BadHeader::Damaged) };
         let whole = block.len() == BLOCK_BYTES && rest.iter().all(|&byte| byte == 0);
         let sound = layout.crc.get() == Crc32c::of(&block[..CHECKED_BYTES]).0;
-        if !whole || !sound || layout.magic != HEADER_MAGIC {
+        if !whole || !sound || layout.magic != HEADER_MAGIC || layout.sequence.get() > SEQUENCE_MAX {
             return Err(BadHeader::Damaged);
         }
         match layout.version.get() {
@@ -193,6 +195,7 @@ pub(super) fn decode_record(segment: &[u8], block: u32) -> Option<Record<'_>> {
     let (sidecar_bytes, data_bytes) = (layout.sidecar_bytes.get() as usize, layout.data_bytes.get() as usize);
     if layout.magic != RECORD_MAGIC
         || layout.block.get() != block
+        || layout.sequence.get() > SEQUENCE_MAX
         || data_bytes as u64 > JOURNALED_BYTES_MAX
         || sidecar_bytes != Sidecar::encoded_bytes(data_bytes as u64)
     {

@@ -1,7 +1,8 @@
 //! The journal of a data folder: one device write and one sync for all small chunks that come at once.
 //!
-//! As the data journal of a file system. The record of a chunk (data and sidecar) is made durable here first; its files
-//! are then written and renamed through the page cache, **without** syncs, and the chunk is acknowledged. The driver does
+//! As the data journal of a file system. The files of a chunk are written in `tmp/` through the page cache, **without**
+//! syncs; its record (data and sidecar) is made durable here; then the files get their names, and the chunk is
+//! acknowledged. The driver does
 //! all of it, on one thread: handing a few small files to others would cost more than writing them. A later
 //! *checkpoint* makes all those files durable with one sync of the file system, and the records are void. What a crash
 //! leaves is brought back at the next start ([`recovery`]): the files of a record are written again, whatever is there.
@@ -9,7 +10,7 @@
 //! ```text
 //! journal/segment-0, journal/segment-1      (format.rs)
 //!
-//! commit --> group of records --> one write, one sync --> files written, renamed --> answered
+//! commit --> files in tmp/ --> group of records --> one write, one sync --> files renamed --> answered
 //! segment closed (many records, old, wanted; between two groups) --> file system synced --> header rewritten: void
 //! ```
 //!

@@ -12,6 +12,7 @@ use super::format::{BadHeader, Record, SegmentHeader, Use};
 use super::segment::read_segment;
 use super::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENTS, segment_path};
 use crate::io::{Buf, Io, Open};
+use crate::store::writer::give_up;
 use crate::store::{Sidecar, StoreError, layout, scan};
 
 /// A journal without records that count, ready to be used.
@@ -35,6 +36,9 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
     pub(super) of: Use,
 }
+
+/// What a segment has: its use, its number, its length and its records.
+type Found<'a> = (Use, usize, u64, Vec<Record<'a>>);
 
 /// Brings back what is in the journal of a folder. Nothing else works on it.
 ///
@@ -61,7 +65,7 @@ pub(in crate::store) async fn replay(
             raw.push((segment, length, buffer));
         }
     }
-    let mut found = Vec::new();
+    let mut found: Vec<Found<'_>> = Vec::new();
     for (segment, length, buffer) in &raw {
         let content = read_segment(&buffer[..*length]);
         let path = segment_path(root, *segment);
@@ -93,7 +97,11 @@ pub(in crate::store) async fn replay(
             recovered.records += 1;
         }
     }
-    file_system.sync().await.map_err(|e| StoreError::sync("file system", &chunks, e))?;
+    if file_system.keeps_its_word() {
+        file_system.sync().await.map_err(|e| StoreError::sync("file system", &chunks, e))?;
+    } else {
+        sync_each(io, root, &found).await?;
+    }
     for (of, segment, bytes, _) in &found {
         make_void(io, &mut recovered, *segment, *of, *bytes).await?;
     }
@@ -161,14 +169,25 @@ async fn bring_back(
     match scan::read_header(io, &meta).await {
         Ok(there) if there.generation > header.generation => return Ok(()),
         Ok(_) | Err(StoreError::NoSuchChunk { .. } | StoreError::Corrupt { .. }) => {}
-        // Its directory can be written all the same.
-        Err(error) if error.is_denied() => {}
-        Err(error) => return Err(error),
+        // It is to be replaced: what cannot be read of it is no matter.
+        Err(_) => {}
     }
     let (tmp_meta, tmp_data) = (layout::tmp_meta_path(root, chunk), layout::tmp_data_path(root, chunk));
-    write(io, &tmp_meta, record.sidecar).await?;
-    write(io, &tmp_data, record.data).await?;
-    for (from, to) in [(tmp_meta, meta), (tmp_data, layout::data_path(root, chunk))] {
+    let data = layout::data_path(root, chunk);
+    let written = match write(io, &tmp_meta, record.sidecar).await {
+        Ok(()) => write(io, &tmp_data, record.data).await,
+        failed => failed,
+    };
+    match written {
+        Err(StoreError::NoSpace { .. }) => {
+            // Over what is there it takes no room. A crash on the way finds the record again.
+            give_up(io, root, chunk, false).await;
+            write_over(io, &data, record.data).await?;
+            return write_over(io, &meta, record.sidecar).await;
+        }
+        written => written?,
+    }
+    for (from, to) in [(tmp_meta, meta), (tmp_data, data)] {
         io.rename(&from, &to).await.map_err(|e| StoreError::io("rename", &to, e))?;
     }
     Ok(())
@@ -180,6 +199,39 @@ async fn write(io: &Io, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let file = io.open(path, Open::CREATE).await.map_err(|e| StoreError::io("create", path, e))?;
     let written = file.write_at(buffer.share(), 0..bytes.len(), 0).await;
     written.map_err(|e| StoreError::io("write", path, e))
+}
+
+/// Writes all bytes of a file that is there, with as many, in their place.
+async fn write_over(io: &Io, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let full = || StoreError::NoSpace { path: path.to_owned() };
+    let how = Open { create_new: false, ..Open::CREATE };
+    let file = match io.open(path, how).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(full()),
+        file => file.map_err(|e| StoreError::io("open", path, e))?,
+    };
+    if file.len().await.map_err(|e| StoreError::io("stat", path, e))? != bytes.len() as u64 {
+        return Err(full());
+    }
+    let mut buffer = Buf::alloc(bytes.len());
+    buffer.copy_from_slice(bytes);
+    let written = file.write_at(buffer.share(), 0..bytes.len(), 0).await;
+    written.map_err(|e| StoreError::io("write", path, e))
+}
+
+/// Makes what was brought back durable file by file.
+async fn sync_each(io: &Io, root: &Path, found: &[Found<'_>]) -> Result<(), StoreError> {
+    for record in found.iter().flat_map(|(.., records)| records) {
+        let Ok(sidecar) = Sidecar::decode(record.sidecar) else { continue };
+        let chunk = sidecar.header().chunk;
+        for path in [layout::data_path(root, chunk), layout::meta_path(root, chunk)] {
+            let how = Open { create_new: false, ..Open::CREATE };
+            let file = io.open(&path, how).await.map_err(|e| StoreError::io("open", &path, e))?;
+            file.fdatasync().await.map_err(|e| StoreError::sync("chunk", &path, e))?;
+        }
+        let dir = layout::chunk_dir(root, chunk);
+        io.fsync_dir(&dir).await.map_err(|e| StoreError::sync("directory", &dir, e))?;
+    }
+    Ok(())
 }
 
 /// Gives a segment, durably, a use of which it has no records.
