@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use distrifs_proto::limits::BLOCK_BYTES;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 use tokio::task::yield_now;
 
 use crate::connection::Connection;
@@ -32,6 +32,11 @@ type Answer = Result<Vec<u8>, Missed>;
 struct Reader {
     tell: oneshot::Sender<Answer>,
     blocks: usize,
+}
+
+/// The blocks that a read asks for.
+fn blocks_of(read: &LinkRead) -> usize {
+    (read.header.length as usize).div_ceil(BLOCK_BYTES)
 }
 
 /// The link. Its task ends when it is closed.
@@ -97,20 +102,24 @@ impl ReadLink {
         &self.node
     }
 
-    /// The wanted bytes, which have passed their checksums. Whoever stops waiting disturbs nobody.
-    pub(crate) async fn read(&self, read: LinkRead) -> Answer {
-        let blocks = (read.header.length as usize).div_ceil(BLOCK_BYTES);
-        let why = || self.table().closed.unwrap_or(Missed::Fault);
-        match self.room.acquire_many(blocks as u32).await {
-            Ok(room) => room.forget(),
-            Err(_) => return Err(why()),
-        }
+    /// Waits until there is room for this read: a queue of the client's own, of which the node knows nothing.
+    pub(crate) async fn room(&self, read: &LinkRead) -> Result<SemaphorePermit<'_>, Missed> {
+        let room = self.room.acquire_many(blocks_of(read) as u32).await;
+        room.map_err(|_| self.why())
+    }
+
+    /// The wanted bytes, which have passed their checksums; for whom has the [`room`](Self::room). Whoever stops waiting
+    /// disturbs nobody.
+    pub(crate) async fn read(&self, read: LinkRead, room: SemaphorePermit<'_>) -> Answer {
+        let blocks = blocks_of(&read);
         let (tell, told) = oneshot::channel();
         {
             let mut table = self.table();
             if let Some(why) = table.closed {
                 return Err(why);
             }
+            // It comes back with the answer.
+            room.forget();
             let alone = table.reads.is_idle();
             let request = table.reads.begin(read, Reader { tell, blocks });
             table.out.extend(request);
@@ -123,7 +132,7 @@ impl ReadLink {
                 (false, _) => {}
             }
         }
-        told.await.unwrap_or_else(|_| Err(why()))
+        told.await.unwrap_or_else(|_| Err(self.why()))
     }
 
     /// Ends it; reads under way are missed for this reason.
@@ -143,6 +152,11 @@ impl ReadLink {
         }
     }
 
+    /// Whether nothing at all was received for so long.
+    pub(crate) fn is_silent(&self, patience: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.table().heard) >= patience
+    }
+
     /// Why it was closed, where it was.
     pub(crate) fn closed(&self) -> Option<Missed> {
         self.table().closed
@@ -152,6 +166,11 @@ impl ReadLink {
     pub(crate) fn idle(&self, now: Instant) -> Option<Duration> {
         let table = self.table();
         table.reads.is_idle().then(|| now.saturating_duration_since(table.heard))
+    }
+
+    /// Why a read that is not answered was missed.
+    fn why(&self) -> Missed {
+        self.closed().unwrap_or(Missed::Fault)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{Header, Op};
@@ -55,16 +55,23 @@ impl SmallRead<'_> {
     }
 
     async fn over(&self, link: &ReadLink, node: &Node) -> Result<Vec<u8>> {
-        let (context, began) = (self.context, Instant::now());
+        let context = self.context;
         let others = self.chunk.replicas.len() > 1;
         let patience = patience(&context.config, others);
         let (read, bytes) = self.link_read();
+        let room = match timeout(patience, link.room(&read)).await {
+            Ok(Ok(room)) => room,
+            Ok(Err(missed)) => return self.alone(missed == Missed::Silent).await,
+            Err(_) => return self.late(link, node, patience).await,
+        };
+        // Only now does the node hear of it: it is not blamed for the time before.
+        let began = Instant::now();
         let delay = context.hedge.begin(bytes).min(patience);
         let answered = |bytes_read: Vec<u8>| {
             context.hedge.answered(bytes, began.elapsed());
             Ok(bytes_read)
         };
-        let mut answer = pin!(link.read(read));
+        let mut answer = pin!(link.read(read, room));
         let missed = match timeout(delay, &mut answer).await {
             Ok(Ok(bytes)) => return answered(bytes),
             Ok(Err(missed)) => missed,
@@ -80,14 +87,20 @@ impl SmallRead<'_> {
             Err(_) => match timeout(patience.saturating_sub(delay), &mut answer).await {
                 Ok(Ok(bytes)) => return answered(bytes),
                 Ok(Err(missed)) => missed,
-                Err(_) => {
-                    link.close(Missed::Silent);
-                    context.report_bad_replica(self.chunk.id, node.id, ErrorCode::Unavailable);
-                    Missed::Silent
-                }
+                Err(_) => return self.late(link, node, patience).await,
             },
         };
         self.alone(missed == Missed::Silent).await
+    }
+
+    /// Its patience has ended. A node that has said something meanwhile, to whomever, has much to do: this read alone leaves
+    /// it. One that was silent is left by all.
+    async fn late(&self, link: &ReadLink, node: &Node, patience: Duration) -> Result<Vec<u8>> {
+        if link.is_silent(patience, Instant::now()) {
+            link.close(Missed::Silent);
+            self.context.report_bad_replica(self.chunk.id, node.id, ErrorCode::Unavailable);
+        }
+        self.alone(true).await
     }
 
     /// What is asked over a link, and how many bytes that is.

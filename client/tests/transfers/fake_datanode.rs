@@ -31,6 +31,8 @@ pub(crate) enum Manners {
     Silent,
     /// Says so often that work goes on, then commits.
     Slow(u32),
+    /// Answers one read after the other, each so many milliseconds later and in one frame.
+    Steady(u64),
     /// Acknowledges another checksum.
     LiesAboutChecksum,
     /// Acknowledges for itself alone.
@@ -189,6 +191,9 @@ impl FakeDatanode {
         if manners == Manners::Silent {
             std::future::pending::<()>().await;
         }
+        if let Manners::Steady(pause) = manners {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
         if manners == Manners::Diverged {
             chunk.iter_mut().for_each(|byte| *byte = !*byte);
         }
@@ -197,7 +202,8 @@ impl FakeDatanode {
         let end = ((ask.offset + u64::from(ask.length)).div_ceil(block) * block).min(chunk.len() as u64);
         let mut buffer = vec![0; FRAME_BUFFER_BYTES];
         // Small frames of small chunks, so that they have several.
-        let frame_max = if chunk.len() > 1 << 20 { FRAME_PAYLOAD_BYTES_MAX as u64 } else { 5 * block };
+        let whole = chunk.len() > 1 << 20 || matches!(manners, Manners::Steady(_));
+        let frame_max = if whole { FRAME_PAYLOAD_BYTES_MAX as u64 } else { 5 * block };
         while at < end {
             let length = (end - at).min(frame_max) as usize;
             let payload = PAYLOAD_START..PAYLOAD_START + length;

@@ -106,6 +106,28 @@ async fn a_node_that_falls_silent_is_left_for_others_by_all_who_wait() {
 }
 
 #[tokio::test]
+async fn a_node_that_is_slow_but_steady_is_not_blamed_for_the_queue_before_it() {
+    let cluster = Cluster::start_with(3, |config| config.socket_timeout = Duration::from_secs(3)).await;
+    let (file, bytes) = opened(&cluster).await;
+    read_many(&file, &bytes, 1).await;
+    let before = connections(&cluster);
+    cluster.nodes[0].behave(Manners::Steady(40));
+    // More than there is room for, and the last of those that have room wait longer than the patience of a second.
+    let read = |_| {
+        let file = file.clone();
+        tokio::spawn(async move { file.read_at(0, CHUNK).await })
+    };
+    let tasks: Vec<_> = (0..48).map(read).collect();
+    for task in tasks {
+        assert!(task.await.unwrap().expect("the read") == bytes[..CHUNK as usize]);
+    }
+    cluster.nodes[0].behave(Manners::Steady(0));
+    read_many(&file, &bytes, 32).await;
+    assert_eq!(reported(&cluster), BTreeSet::new());
+    assert_eq!(connections(&cluster), before, "the link goes on");
+}
+
+#[tokio::test]
 async fn reads_past_the_page_cache_say_so() {
     let cluster = Cluster::start(3).await;
     let bytes = bytes_of(2 * CHUNK);
