@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use distrifs_engine::store::{Folder, StoreError, Witness};
 use distrifs_proto::grpc::v1;
 use distrifs_proto::types::{ChunkId, ClusterId, Epoch, HostPort, Lsn};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use crate::node::{Counters, Node};
@@ -153,11 +154,17 @@ impl Control {
                 self.inventory.add(replica, disk);
                 changes.added.push(Held { replica, disk, corrupt: false }.message());
             }
-            // Told when it was ordered; by now the node may have got a new one.
-            ShardEvent::Removed { chunk } if self.dropped.remove(&chunk) => {}
             ShardEvent::Removed { chunk } => {
-                self.inventory.remove(chunk);
-                changes.removed.push(chunk.0);
+                let forgotten = self.forget(chunk);
+                // Told when it was ordered; by now the node may have got a new one.
+                if self.dropped.remove(&chunk) {
+                    return;
+                }
+                // The master hears of it last: after that the node may get a new one. Else the order comes again.
+                if forgotten {
+                    self.inventory.remove(chunk);
+                    changes.removed.push(chunk.0);
+                }
             }
             ShardEvent::Checked { chunk, disk, found, bytes } => {
                 self.checked(chunk, disk, &found, bytes, changes);
@@ -176,6 +183,19 @@ impl Control {
                 });
             }
         }
+    }
+
+    /// Has every shard forget a chunk that was removed; whether all will, before anything that is told to them later.
+    fn forget(&self, chunk: ChunkId) -> bool {
+        let told = self.shards.iter().map(|shard| match shard.try_send(ShardCommand::Forget(chunk)) {
+            // One that has ended serves nobody.
+            Ok(()) | Err(TrySendError::Closed(_)) => true,
+            Err(TrySendError::Full(_)) => {
+                tracing::warn!(%chunk, "a shard is busy: the removal is told after the next order");
+                false
+            }
+        });
+        told.fold(true, |all, one| all & one)
     }
 
     fn checked(

@@ -68,6 +68,8 @@ pub(crate) enum ShardCommand {
     Serve(TcpStream),
     /// Forget an open chunk; the one shard that is named also removes it.
     Remove { removal: Removal, by_shard: usize },
+    /// Forget an open chunk that was removed: until then a read may have opened it again.
+    Forget(ChunkId),
     /// Read a replica whole and tell what it is.
     Check(Check),
     /// Copy a replica to another node and tell what came of it.
@@ -173,6 +175,7 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
                     tracing::debug!(chunk = %removal.chunk, "many removals wait: this one waits for the next order");
                 }
             }
+            ShardCommand::Forget(chunk) => shard.readers.borrow_mut().remove(chunk),
             ShardCommand::Check(it) => {
                 let queue = if it.pace.is_some() { &scrub } else { &check };
                 if queue.try_send(it).is_err() {

@@ -159,13 +159,17 @@ async fn open(
     let missing = StoreError::NoSuchChunk { chunk };
     let Some(&cluster) = shard.node.cluster.get() else { return Err(missing) };
     let mut worst = missing;
+    let forgotten = shard.readers.borrow().forgotten();
     for (disk, store) in shard.disks.iter().enumerate() {
         let opened =
             if direct { store.open_direct(cluster, chunk).await } else { store.open(cluster, chunk).await };
         match opened {
             Ok(reader) => {
                 let reader = Rc::new(reader);
-                shard.readers.borrow_mut().insert(chunk, direct, reader.clone(), disk);
+                let mut readers = shard.readers.borrow_mut();
+                if readers.forgotten() == forgotten {
+                    readers.insert(chunk, direct, reader.clone(), disk);
+                }
                 return Ok((reader, disk));
             }
             Err(StoreError::NoSuchChunk { .. }) => {}

@@ -21,6 +21,8 @@ pub(crate) struct ReaderCache {
     /// By chunk, and whether it is read past the page cache.
     entries: HashMap<(ChunkId, bool), Entry>,
     clock: u64,
+    /// Chunks forgotten so far.
+    forgotten: u64,
 }
 
 impl ReaderCache {
@@ -29,6 +31,11 @@ impl ReaderCache {
         let entry = self.entries.get_mut(&(chunk, direct))?;
         entry.used = self.clock;
         Some((entry.reader.clone(), entry.disk))
+    }
+
+    /// Chunks forgotten so far: a chunk that was being opened meanwhile may be one of them.
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     pub(crate) fn insert(&mut self, chunk: ChunkId, direct: bool, reader: Rc<ChunkReader>, disk: usize) {
@@ -43,6 +50,7 @@ impl ReaderCache {
     }
 
     pub(crate) fn remove(&mut self, chunk: ChunkId) {
+        self.forgotten += 1;
         self.entries.remove(&(chunk, false));
         self.entries.remove(&(chunk, true));
     }

@@ -179,6 +179,38 @@ async fn a_restarted_node_reports_what_it_has_and_obeys_deletions() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_read_while_it_is_deleted_is_gone_for_every_reader() {
+    for io in bodies() {
+        let dir = tempfile::tempdir().unwrap();
+        let master = FakeMaster::start(1).await;
+        let node = start(io, dir.path(), &master).await;
+        let id = node.node_id();
+        let chunks: Vec<_> = (1..=16).map(ChunkId).collect();
+        let mut peer = Peer::connect(&hop(&node)).await;
+        for chunk in &chunks {
+            assert!(matches!(peer.write(&request(chunk.0, &bytes(10_000), &[])).await, Answer::Acked(_)));
+        }
+        let mut readers = Vec::new();
+        for &chunk in chunks.iter().chain(&chunks) {
+            let mut peer = Peer::connect(&hop(&node)).await;
+            readers.push(tokio::spawn(async move {
+                loop {
+                    if let Err(code) = peer.read(chunk, 0, 10_000).await {
+                        return code;
+                    }
+                }
+            }));
+        }
+        master.order_deletions(id, &chunks, GenerationStamp(1)).await;
+        for reader in readers {
+            let ended = tokio::time::timeout(PATIENCE, reader).await.expect("it is read no more").unwrap();
+            assert_eq!(ended, ErrorCode::NoSuchChunk, "{io}");
+        }
+        node.stop().await;
+    }
+}
+
 /// R18: an order that a replaced leader gave comes late, and then that leader itself, to a node that was started again.
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_of_a_replaced_leader_are_refused_also_after_a_restart() {
