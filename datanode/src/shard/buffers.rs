@@ -19,7 +19,7 @@ const LARGE_WRITE_BUFFERS: usize = 4;
 const SMALL_WRITES_MAX: usize = 128;
 /// Reads at once.
 const LARGE_READS_MAX: usize = 16;
-const SMALL_READS_MAX: usize = 256;
+pub(super) const SMALL_READS_MAX: usize = 256;
 /// One check at a time, and a piece for each of the copies at once, with one on its way.
 const CHECK_BUFFERS: usize = 1;
 const COPY_BUFFERS: usize = 4;

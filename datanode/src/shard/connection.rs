@@ -30,7 +30,7 @@ pub(crate) async fn serve(shard: Rc<Shard>, socket: TcpStream) {
         }
     };
     let (recv, send) = stream.into_split();
-    let outlet = Outlet::new(send);
+    let outlet = Outlet::new(send, shard.small_reads.clone());
     if let Err(error) = requests(&shard, &mut Intake::new(recv), &outlet).await {
         match error {
             WireError::Closed | WireError::Io(_) => tracing::debug!(%error, "a connection ended"),

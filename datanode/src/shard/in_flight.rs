@@ -1,5 +1,5 @@
 //! Counts what is under way for one owner: a chunk's disk writes, so that its commit, or its end, waits for all of them;
-//! a connection's reads.
+//! the reads of a connection, and of all.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -21,13 +21,21 @@ struct State {
 impl InFlight {
     /// Runs work as a task of its own: it must never be cancelled.
     pub(crate) fn spawn(&self, io: &Io, work: impl Future<Output = ()> + 'static) {
+        io.spawn(self.counted(work));
+    }
+
+    /// The work, which counts from now to its end: it must never be cancelled.
+    pub(crate) fn counted(
+        &self,
+        work: impl Future<Output = ()> + 'static,
+    ) -> impl Future<Output = ()> + 'static {
         let state = self.0.clone();
         state.count.set(state.count.get() + 1);
-        io.spawn(async move {
+        async move {
             work.await;
             state.count.set(state.count.get() - 1);
             state.one_less.notify_one();
-        });
+        }
     }
 
     /// How many there are.

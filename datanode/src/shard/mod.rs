@@ -44,6 +44,7 @@ use crate::stage::Stage;
 use buffers::Buffers;
 pub(crate) use check::{Check, Found};
 use first_reads::FirstReads;
+use in_flight::InFlight;
 use peer::PeerPool;
 use reader_cache::ReaderCache;
 pub(crate) use replicate::Copy;
@@ -126,6 +127,8 @@ pub(crate) struct Shard {
     latency: Arc<Stages<Stage>>,
     disks: Vec<ChunkStore>,
     buffers: Buffers,
+    /// Those that are answered beside others, of all connections.
+    small_reads: InFlight,
     peers: PeerPool,
     readers: RefCell<ReaderCache>,
     first_reads: RefCell<FirstReads>,
@@ -149,6 +152,7 @@ async fn serve(io: Io, config: ShardConfig, mut commands: mpsc::Receiver<ShardCo
         node: config.node,
         disks: config.folders.into_iter().map(attach).collect(),
         buffers: Buffers::new()?,
+        small_reads: InFlight::default(),
         peers: PeerPool::new(io.clone(), patience(config.socket_timeout, 0)),
         readers: RefCell::default(),
         first_reads: RefCell::default(),

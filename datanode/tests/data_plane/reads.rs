@@ -8,7 +8,7 @@ use distrifs_proto::types::ChunkId;
 
 use crate::fake_master::FakeMaster;
 use crate::wire::{Answer, Peer};
-use crate::{bodies, bytes, config, hop, request, start};
+use crate::{PATIENCE, bodies, bytes, config, hop, request, start};
 
 const BLOCK: usize = 4096;
 const LEN: usize = 600_000;
@@ -112,6 +112,40 @@ async fn a_stage_that_is_held_up_is_passed_by_each_read() {
         assert_eq!(header.op, Op::LatencyReport);
         let report = LatencyReport::decode(&body[PAYLOAD_START..]).unwrap();
         assert!(report.stages.iter().any(|stage| stage.name == "read.disk"));
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_ask_and_do_not_read_keep_no_others_from_reading() {
+    for io in bodies() {
+        let dir = tempfile::tempdir().unwrap();
+        let master = FakeMaster::start(1).await;
+        let node = start(io, dir.path(), &master).await;
+        let content = bytes(LEN);
+        let mut peer = Peer::connect(&hop(&node)).await;
+        assert!(matches!(peer.write(&request(5, &content, &[])).await, Answer::Acked(_)));
+        // Past the page cache, more than the sockets take.
+        let asks: Vec<Header> =
+            (1..=200).map(|n| Header { flags: Header::DIRECT, ..ask(n, 5, 0, 64 << 10) }).collect();
+        let mut stalled = Vec::new();
+        // Twelve on each of the two shards.
+        for _ in 0..24 {
+            let mut peer = Peer::connect(&hop(&node)).await;
+            peer.ask_all(&asks).await;
+            stalled.push(peer);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        for _ in 0..2 {
+            let mut peer = Peer::connect(&hop(&node)).await;
+            peer.ask_all(&asks[..40]).await;
+            let all = tokio::time::timeout(PATIENCE, answers(&mut peer, 40)).await.expect("it is read");
+            assert!(all.values().all(|got| *got == Ok(content[..64 << 10].to_vec())), "{io}");
+        }
+        // Those who do not read are served on when they do.
+        let all = answers(&mut stalled[0], asks.len()).await;
+        assert!(all.values().all(|got| *got == Ok(content[..64 << 10].to_vec())), "{io}");
+        drop(stalled);
         node.stop().await;
     }
 }
