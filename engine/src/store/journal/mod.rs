@@ -5,7 +5,7 @@
 //! acknowledged. The driver does
 //! all of it, on one thread: handing a few small files to others would cost more than writing them. A later
 //! *checkpoint* makes all those files durable with one sync of the file system, and the records are void. What a crash
-//! leaves is brought back at the next start ([`recovery`]): the files of a record are written again, whatever is there.
+//! leaves is brought back at the next start (`recovery.rs`): the files of a record are written again, whatever is there.
 //!
 //! ```text
 //! journal/segment-0, journal/segment-1      (format.rs)
@@ -18,7 +18,7 @@
 //! - The record is durable before a name of its chunk is in `chunks/`: what a power cut leaves torn there has a record.
 //! - Files in place, then the file system synced, then the header rewritten and synced: no record is void before its
 //!   files are durable. A cut in between repeats them, which changes nothing.
-//! - A chunk is deleted after its record is void ([`Journal::settle`]): none comes back.
+//! - A chunk is deleted after its record is void (`settle`): none comes back.
 //!
 //! A write or sync that fails poisons the journal: it answers with [`StoreError::SyncFailed`] until the next start.
 
