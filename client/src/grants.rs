@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use distrifs_proto::limits::GRANTS_PER_CALL_MAX;
 use distrifs_proto::types::{Epoch, NodeId};
 
+use crate::config::ClientConfig;
 use crate::plan::Plan;
+use crate::transfer::PutOptions;
 
 /// Grants are not kept for longer, nor for more than half of what they last: what was known of nodes grows old.
 const KEPT_MAX: Duration = Duration::from_secs(10);
@@ -20,6 +22,16 @@ const KEPT_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Shape {
     pub(crate) replication: u32,
     pub(crate) chunk_size: u64,
+}
+
+impl Shape {
+    /// What a put with these options asks for.
+    pub(crate) fn asked(options: &PutOptions, config: &ClientConfig) -> Self {
+        Self {
+            replication: options.replication.or(config.replication).unwrap_or(0),
+            chunk_size: options.chunk_size.or(config.chunk_size).unwrap_or(0),
+        }
+    }
 }
 
 /// A chunk that may be written.

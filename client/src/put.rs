@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::chunk_writer::{OpenFile, Origin, source_failed, write_chunk};
 use crate::context::Context;
 use crate::error::{ClientError, Result};
+use crate::grants::Shape;
 use crate::lease::Lease;
 use crate::master_link::new_request_id;
 use crate::meter::Meter;
@@ -71,6 +72,7 @@ pub(crate) async fn put(
     {
         return outcome;
     }
+    let asked = Shape::asked(options, &context.config);
     let opened = context.master.create(
         path,
         v1::CreateRequest {
@@ -78,8 +80,8 @@ pub(crate) async fn put(
             path: path.to_owned(),
             overwrite: options.overwrite,
             mode: options.mode,
-            replication: options.replication.or(context.config.replication).unwrap_or(0),
-            chunk_size: options.chunk_size.or(context.config.chunk_size).unwrap_or(0),
+            replication: asked.replication,
+            chunk_size: asked.chunk_size,
             first_chunk: !feed.is_empty(),
         },
     );

@@ -36,13 +36,14 @@ pub(crate) async fn put_whole(
     options: &PutOptions,
     progress: &dyn Progress,
 ) -> Option<Result<FileStatus>> {
+    let asked = Shape::asked(options, &context.config);
     let mut file = v1::PutWholeRequest {
         request_id: new_request_id(),
         path: path.to_owned(),
         overwrite: options.overwrite,
         mode: options.mode,
-        replication: options.replication.or(context.config.replication).unwrap_or(0),
-        chunk_size: options.chunk_size.or(context.config.chunk_size).unwrap_or(0),
+        replication: asked.replication,
+        chunk_size: asked.chunk_size,
         chunk: None,
         grant_epoch: 0,
     };

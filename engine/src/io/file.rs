@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::ops::{Not, Range};
+use std::ops::Range;
 
 use rustix::io::Errno;
 
@@ -207,7 +207,7 @@ impl File {
         };
         let page = rustix::param::page_size() as u64;
         let pages = range.end.div_ceil(page).saturating_sub(range.start / page);
-        cached.is_ok_and(|cached| cached < pages).not()
+        !cached.is_ok_and(|cached| cached < pages)
     }
 
     /// Whether the file goes past the page cache (it was asked for, and the file system can).

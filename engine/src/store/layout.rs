@@ -46,6 +46,15 @@ pub(super) fn tmp_meta_path(root: &Path, chunk: ChunkId) -> PathBuf {
     root.join(TMP).join(format!("chunk-{chunk}.meta"))
 }
 
+/// What a finished chunk is renamed by, from `tmp/` to `chunks/`. The data file's name appears last: a chunk that can be
+/// seen has its sidecar.
+pub(super) fn renames(root: &Path, chunk: ChunkId) -> Vec<(PathBuf, PathBuf)> {
+    vec![
+        (tmp_meta_path(root, chunk), meta_path(root, chunk)),
+        (tmp_data_path(root, chunk), data_path(root, chunk)),
+    ]
+}
+
 /// What a name in `chunks/XX` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name {

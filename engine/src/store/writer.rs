@@ -236,16 +236,8 @@ impl ChunkWriter {
 
     /// A small chunk that goes without a journal.
     async fn write_both(&self, tmp_meta: &Path, sidecar: Vec<u8>, data: Vec<u8>) -> Result<(), StoreError> {
-        let committed = layout::data_path(&self.store.root, self.chunk);
-        let created = self.store.io.create_unless(&self.tmp_data, &committed).await;
-        created.map_err(|e| StoreError::not_created(self.chunk, &self.tmp_data, e))?;
+        write_tmp(&self.store.io, &self.store.root, self.chunk, sidecar, data).await?;
         self.names.set(Names::Tmp);
-        let files = vec![
-            FileBytes { path: self.tmp_data.clone(), create_new: false, bytes: data },
-            FileBytes { path: tmp_meta.to_owned(), create_new: true, bytes: sidecar },
-        ];
-        let written = self.store.io.write_files(files).await;
-        written.map_err(|e| StoreError::io("write", &e.path, e.source))?;
         self.sync_path("data", &self.tmp_data).await?;
         self.sync_path("sidecar", tmp_meta).await
     }
@@ -263,12 +255,9 @@ impl ChunkWriter {
             return Ok(sidecar.header().replica());
         }
         let (io, root, chunk) = (&self.store.io, &self.store.root, self.chunk);
-        let tmp_meta = layout::tmp_meta_path(root, chunk);
-        let (data_path, meta_path) = (layout::data_path(root, chunk), layout::meta_path(root, chunk));
         self.names.set(Names::Any);
-        // The data file's name appears last: a chunk that can be seen has its sidecar.
-        let renames = vec![(tmp_meta, meta_path), (self.tmp_data.clone(), data_path)];
-        io.rename_all(renames).await.map_err(|e| StoreError::io("rename", &e.path, e.source))?;
+        let renamed = io.rename_all(layout::renames(root, chunk)).await;
+        renamed.map_err(|e| StoreError::io("rename", &e.path, e.source))?;
         let parent = layout::chunk_dir(root, chunk);
         self.store.dir_sync.sync(&parent).await.map_err(|e| StoreError::sync("directory", &parent, e))?;
         Ok(sidecar.header().replica())
@@ -293,6 +282,30 @@ impl ChunkWriter {
             give_up(&self.store.io, &self.store.root, self.chunk, names == Names::Any).await;
         }
     }
+}
+
+/// Writes the files of a small chunk in `tmp/`, where its name keeps other writers of it out, unless it is committed; all
+/// or none.
+pub(super) async fn write_tmp(
+    io: &Io,
+    root: &Path,
+    chunk: ChunkId,
+    sidecar: Vec<u8>,
+    data: Vec<u8>,
+) -> Result<(), StoreError> {
+    let (path, committed) = (layout::tmp_data_path(root, chunk), layout::data_path(root, chunk));
+    let created = io.create_unless(&path, &committed).await;
+    created.map_err(|error| StoreError::not_created(chunk, &path, error))?;
+    let tmp_meta = layout::tmp_meta_path(root, chunk);
+    let files = vec![
+        FileBytes { path, create_new: false, bytes: data },
+        FileBytes { path: tmp_meta, create_new: true, bytes: sidecar },
+    ];
+    if let Err(error) = io.write_files(files).await {
+        give_up(io, root, chunk, false).await;
+        return Err(StoreError::io("write", &error.path, error.source));
+    }
+    Ok(())
 }
 
 /// Removes what a writer has made of a chunk: its names in `tmp/`, and with `renamed` those in `chunks/`.

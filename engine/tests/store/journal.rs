@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use distrifs_engine::io::{Faults, Io, Open, SimOperation, SimWorld};
 use distrifs_engine::store::journal::{Journal, Recovered, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
-use distrifs_engine::store::{ChunkStore, Counters, Inventory, StoreError};
+use distrifs_engine::store::{ChunkStore, Counters, StoreError};
 use distrifs_proto::types::{ChunkId, ClusterId, GenerationStamp, NodeId};
 
 use crate::foreign::on_real;
-use crate::{CLUSTER, GENERATION, Known, content, formatted, read, root, run, write};
+use crate::{CLUSTER, GENERATION, Known, compare, content, formatted, read, root, run, write};
 
 const NODE: NodeId = NodeId(5);
 /// A few chunks fill it.
@@ -94,22 +94,8 @@ fn check(world: &SimWorld, known: &BTreeMap<u64, Known>) -> Result<(), String> {
         if served.damaged > 0 {
             return Err("what a power cut leaves was taken for damage".into());
         }
-        let Inventory { replicas, .. } = served.stores[0].inventory(CLUSTER).await.unwrap();
-        let there = |chunk: u64| replicas.iter().any(|r| r.chunk == ChunkId(chunk));
-        for (&chunk, &state) in known {
-            match state {
-                Known::Committed if !there(chunk) => return Err(format!("chunk {chunk:x} was lost")),
-                Known::Deleted if there(chunk) => return Err(format!("chunk {chunk:x} came back")),
-                _ => {}
-            }
-        }
-        for replica in &replicas {
-            match read(&served.stores[1], replica.chunk.0).await {
-                Ok(bytes) if bytes == content(replica.chunk.0) => {}
-                other => return Err(format!("chunk {} is there but: {other:?}", replica.chunk)),
-            }
-        }
-        Ok(())
+        let [lists, reads] = &served.stores;
+        compare([lists, reads], known).await
     })
 }
 

@@ -106,24 +106,29 @@ fn check(world: &SimWorld, known: &BTreeMap<u64, Known>) -> Result<(), String> {
     run(world, async |io| {
         let store = ChunkStore::attach(io.clone(), root(), None);
         store.clear_tmp().await.unwrap();
-        let Inventory { replicas, .. } = store.inventory(CLUSTER).await.unwrap();
-        let there = |chunk: u64| replicas.iter().any(|r| r.chunk == ChunkId(chunk));
-        for (&chunk, &state) in known {
-            match state {
-                Known::Committed if !there(chunk) => return Err(format!("chunk {chunk:x} was lost")),
-                Known::Deleted if there(chunk) => return Err(format!("chunk {chunk:x} came back")),
-                _ => {}
-            }
-        }
-        // What can be seen is whole, acknowledged or not.
-        for replica in &replicas {
-            match read(&store, replica.chunk.0).await {
-                Ok(bytes) if bytes == content(replica.chunk.0) => {}
-                other => return Err(format!("chunk {} is there but: {other:?}", replica.chunk)),
-            }
-        }
-        Ok(())
+        compare([&store, &store], known).await
     })
+}
+
+/// Lists with one store of a folder, reads with the other.
+async fn compare([lists, reads]: [&ChunkStore; 2], known: &BTreeMap<u64, Known>) -> Result<(), String> {
+    let Inventory { replicas, .. } = lists.inventory(CLUSTER).await.unwrap();
+    let there = |chunk: u64| replicas.iter().any(|r| r.chunk == ChunkId(chunk));
+    for (&chunk, &state) in known {
+        match state {
+            Known::Committed if !there(chunk) => return Err(format!("chunk {chunk:x} was lost")),
+            Known::Deleted if there(chunk) => return Err(format!("chunk {chunk:x} came back")),
+            _ => {}
+        }
+    }
+    // What can be seen is whole, acknowledged or not.
+    for replica in &replicas {
+        match read(reads, replica.chunk.0).await {
+            Ok(bytes) if bytes == content(replica.chunk.0) => {}
+            other => return Err(format!("chunk {} is there but: {other:?}", replica.chunk)),
+        }
+    }
+    Ok(())
 }
 
 fn cut_and_check(seed: u64, cut: u64, lying: bool) -> (Result<(), String>, bool) {

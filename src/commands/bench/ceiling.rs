@@ -1,6 +1,7 @@
 //! What the machine can do, measured in the same run as the cluster: the bare pump and the raw disk.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -42,10 +43,8 @@ pub(super) async fn chain(
             command.args(["bench", super::PUMP_HOP]);
             Ok(command)
         };
-        let cpu = cpu_with_ended_children();
         let feed = Feed { source: source.as_deref().map(Content::file), ..Feed::BARE };
-        let pumped = pump::chain(&program, folder, u64::from(copies), what, feed, stop)?;
-        Ok((pumped, cpu_with_ended_children() - cpu))
+        at_cost(|| pump::chain(&program, folder, u64::from(copies), what, feed, stop))
     });
     Ok(bare(name, pumped.await?, by))
 }
@@ -59,11 +58,8 @@ pub(super) async fn cached(
     by: By,
 ) -> Result<BareSample, CommandError> {
     let (content, start) = (content.clone(), starts_of(content, what, places));
-    let pumped = in_folder(target, move |_, stop| {
-        let cpu = cpu_with_ended_children();
-        let pumped = pump::ranges(content.file(), what, &start, stop)?;
-        Ok((pumped, cpu_with_ended_children() - cpu))
-    });
+    let pumped =
+        in_folder(target, move |_, stop| at_cost(|| pump::ranges(content.file(), what, &start, stop)));
     Ok(bare("bare cached read".to_owned(), pumped.await?, by))
 }
 
@@ -82,11 +78,16 @@ pub(super) async fn direct(
         content.copy_to(&mut file)?;
         file.sync_all()?;
         let file = File::options().read(true).custom_flags(OFlags::DIRECT.bits() as i32).open(&path)?;
-        let cpu = cpu_with_ended_children();
-        let pumped = pump::ranges(&file, what, &start, stop)?;
-        Ok((pumped, cpu_with_ended_children() - cpu))
+        at_cost(|| pump::ranges(&file, what, &start, stop))
     });
     Ok(bare("bare direct read".to_owned(), pumped.await?, by))
+}
+
+/// What was pumped, and the CPU seconds that it took.
+fn at_cost(pump: impl FnOnce() -> io::Result<Pumped>) -> io::Result<(Pumped, f64)> {
+    let cpu = cpu_with_ended_children();
+    let pumped = pump()?;
+    Ok((pumped, cpu_with_ended_children() - cpu))
 }
 
 /// Where the range of each stream and round begins: at multiples of the first number, by the second as a seed.
@@ -134,7 +135,7 @@ fn bare(name: String, (pumped, cpu): (Pumped, f64), by: By) -> BareSample {
 /// Blocking work in a folder of its own, which is removed: on the file system of the embedded cluster, else below TMPDIR.
 async fn in_folder<T: Send + 'static>(
     target: &Target,
-    work: impl FnOnce(&std::path::Path, &AtomicBool) -> std::io::Result<T> + Send + 'static,
+    work: impl FnOnce(&std::path::Path, &AtomicBool) -> io::Result<T> + Send + 'static,
 ) -> Result<T, CommandError> {
     let parent: PathBuf = target.folder().map_or_else(std::env::temp_dir, PathBuf::from);
     let run = move |stop: &AtomicBool| {

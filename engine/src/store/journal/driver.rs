@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::format::{SegmentHeader, Use, encode_record, record_blocks};
 use super::ledger::{Ledger, Room};
 use super::{Counters, Record, Recovered, Request, SEGMENTS, dir, segment_path};
-use crate::io::{Buf, File, FileBytes, FileSystem, Io, Open};
-use crate::store::writer::give_up;
+use crate::io::{Buf, File, FileSystem, Io, Open};
+use crate::store::writer::{give_up, write_tmp};
 use crate::store::{StoreError, layout};
 
 /// What one write carries at most; not less than the largest record.
@@ -218,7 +218,9 @@ impl Running {
                 self.ledger.room(blocks, false) == Room::Here(segment) && bytes + length <= GROUP_BYTES_MAX;
             let Some(member) = self.pending.pop_front_if(|_| fits) else { break };
             // Before the record: one that is refused, for want of room too, must not come back after a crash.
-            if let Err(error) = self.write_files(&member.record).await {
+            let Record { chunk, sidecar, data } = &member.record;
+            let (root, sidecar, data) = (&self.journal.root, sidecar.clone(), data.clone());
+            if let Err(error) = write_tmp(&self.io, root, *chunk, sidecar, data).await {
                 answer(member.tell, Err(error));
                 continue;
             }
@@ -255,36 +257,10 @@ impl Running {
         Ok(())
     }
 
-    /// Writes the files of a chunk in `tmp/`, where its name keeps other writers of it out; all or none.
-    async fn write_files(&self, record: &Record) -> Result<(), StoreError> {
-        let (root, chunk) = (&self.journal.root, record.chunk);
-        let (path, committed) = (layout::tmp_data_path(root, chunk), layout::data_path(root, chunk));
-        let created = self.io.create_unless(&path, &committed).await;
-        created.map_err(|error| StoreError::not_created(chunk, &path, error))?;
-        let files = vec![
-            FileBytes { path, create_new: false, bytes: record.data.clone() },
-            FileBytes {
-                path: layout::tmp_meta_path(root, chunk),
-                create_new: true,
-                bytes: record.sidecar.clone(),
-            },
-        ];
-        if let Err(error) = self.io.write_files(files).await {
-            self.give_up(chunk, false).await;
-            return Err(StoreError::io("write", &error.path, error.source));
-        }
-        Ok(())
-    }
-
     /// Gives the files of a chunk whose record is durable their names; all or none.
     async fn put_in_place(&self, chunk: ChunkId) -> Result<(), StoreError> {
         let root = &self.journal.root;
-        // The data file's name appears last: a chunk that can be seen has its sidecar.
-        let renames = vec![
-            (layout::tmp_meta_path(root, chunk), layout::meta_path(root, chunk)),
-            (layout::tmp_data_path(root, chunk), layout::data_path(root, chunk)),
-        ];
-        if let Err(error) = self.io.rename_all(renames).await {
+        if let Err(error) = self.io.rename_all(layout::renames(root, chunk)).await {
             self.give_up(chunk, true).await;
             return Err(StoreError::io("rename", &error.path, error.source));
         }

@@ -187,9 +187,8 @@ async fn bring_back(
         }
         written => written?,
     }
-    for (from, to) in [(tmp_meta, meta), (tmp_data, data)] {
-        io.rename(&from, &to).await.map_err(|e| StoreError::io("rename", &to, e))?;
-    }
+    let renamed = io.rename_all(layout::renames(root, chunk)).await;
+    renamed.map_err(|e| StoreError::io("rename", &e.path, e.source))?;
     Ok(())
 }
 
