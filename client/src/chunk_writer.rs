@@ -1,5 +1,5 @@
 //! Writes one chunk: streams it to the first hop, watches what comes back, and goes on with another pipeline when
-//! one fails. The decisions are [`WriterState`]'s.
+//! one fails. The decisions are [`WriterState`]'s. A small chunk is [fanned out](crate::fan_out).
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use tokio::time::{sleep, sleep_until};
 use crate::connection::{Connection, ReceiveError, Receiver};
 use crate::context::Context;
 use crate::error::{ClientError, Result};
+use crate::fan_out::{FAN_OUT_BYTES_MAX, fan_out};
 use crate::master_link::new_request_id;
 use crate::meter::Meter;
 use crate::plan::Plan;
@@ -106,7 +107,7 @@ impl OpenFile {
 }
 
 /// Why one pipeline failed: a matter of nodes, or one that no other pipeline helps.
-enum Stopped {
+pub(crate) enum Stopped {
     Pipeline(Failure),
     Source(SourceError),
 }
@@ -139,8 +140,14 @@ pub(crate) async fn write_chunk(
             Some(plan) if failed.is_none() => plan,
             _ => plan.insert(file.plan(context, failed.take()).await?),
         };
-        let failure = match stream(context, file, plan, source, meter, &mut told).await {
+        let sent = if source.length() <= FAN_OUT_BYTES_MAX {
+            fan_out(context, file, plan, source).await
+        } else {
+            stream(context, file, plan, source, meter, &mut told).await
+        };
+        let failure = match sent {
             Ok(crc32c) => {
+                meter.add(source.length().saturating_sub(told));
                 return Ok(v1::WrittenChunk {
                     chunk_id: plan.chunk.0,
                     generation: plan.generation.0,
@@ -235,24 +242,24 @@ async fn stream(
 }
 
 /// One connection while a chunk goes out over it.
-struct Pipeline<'a> {
+pub(crate) struct Pipeline<'a> {
     read: ReadHalf<'a>,
     write: tokio::net::tcp::WriteHalf<'a>,
     receiver: Receiver,
     /// Takes any answer to a write.
     answer: Box<[u8]>,
-    state: WriterState,
+    pub(crate) state: WriterState,
 }
 
 impl<'a> Pipeline<'a> {
-    fn new(connection: &'a mut Connection, state: WriterState) -> Self {
+    pub(crate) fn new(connection: &'a mut Connection, state: WriterState) -> Self {
         let (read, write) = connection.stream.split();
         let answer = vec![0; PAYLOAD_START + FRAME_CONTROL_BYTES_MAX].into_boxed_slice();
         Self { read, write, receiver: Receiver::default(), answer, state }
     }
 
     /// Sends all of `bytes` unless an answer ends the write first.
-    async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let mut sent = 0;
         while sent < bytes.len() {
             let deadline = self.state.deadline().into();
@@ -275,7 +282,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Waits for the acknowledgement.
-    async fn committed(&mut self) -> Result<(), Failure> {
+    pub(crate) async fn committed(&mut self) -> Result<(), Failure> {
         loop {
             let deadline = self.state.deadline().into();
             tokio::select! {

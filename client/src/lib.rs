@@ -13,7 +13,7 @@
 //! | a TCP connection, frames off it, idle ones kept | `connection`, `pool`, `buffer` |
 //! | one connection for many small reads; those of a client; what is sound of it (pure) | `read_link`; `read_links`; `link_state` |
 //! | whom to blame, when to plan anew (pure) | `writer_state` |
-//! | one chunk written; a whole file; a small one, in one step | `chunk_writer`, `source`; `put`, `plan`, `lease`; `whole` |
+//! | one chunk written, a small one to all nodes at once; a whole file; a small one, in one step | `chunk_writer`, `fan_out`, `source`; `put`, `plan`, `lease`; `whole` |
 //! | how many grants are taken ahead (pure) | `grants` |
 //! | which replica next, which frame is sound (pure) | `reader_state` |
 //! | when a second replica is asked as well (pure) | `hedge` |
@@ -31,6 +31,7 @@ mod connection;
 mod context;
 mod error;
 mod explain;
+mod fan_out;
 mod get;
 mod grants;
 mod health;

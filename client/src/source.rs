@@ -59,6 +59,12 @@ impl Frame {
         self.crc
     }
 
+    /// Appends the whole frame, under this header.
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>, header: &Header) {
+        out.extend(header.encode());
+        out.extend(&self.buffer[self.place.body()]);
+    }
+
     /// The whole frame, under this header.
     pub(crate) fn bytes(&mut self, header: &Header) -> &[u8] {
         self.buffer[self.place.header.clone()].copy_from_slice(&header.encode());

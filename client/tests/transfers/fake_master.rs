@@ -108,7 +108,7 @@ pub(crate) struct FakeMaster {
 
 impl FakeMaster {
     pub(crate) async fn start() -> Self {
-        let state = State { chunk_size: 64 << 10, replication: 3, next_id: 100, ..State::default() };
+        let state = State { chunk_size: crate::CHUNK, replication: 3, next_id: 100, ..State::default() };
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = incoming.local_addr().unwrap().into();
         let master = Self { state: Arc::new(Mutex::new(state)), address };

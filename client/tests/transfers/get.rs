@@ -297,7 +297,7 @@ async fn a_file_that_is_replaced_meanwhile_is_told_apart() {
     let cluster = Cluster::start(3).await;
     cluster.put("/a", &bytes_of(1000)).await.expect("the put");
     // Plans of the file as it was, whose chunk is gone from the nodes.
-    cluster.nodes[0].behave(Manners::Empty);
+    cluster.nodes.iter().for_each(|node| node.behave(Manners::Empty));
     let state = cluster.master.state.clone();
     let replaced = tokio::spawn(async move {
         loop {

@@ -26,7 +26,9 @@ use fake_datanode::FakeDatanode;
 use fake_master::FakeMaster;
 use tokio::io::AsyncWrite;
 
-const CHUNK: u64 = 64 << 10;
+const CHUNK: u64 = 128 << 10;
+/// Up to this a chunk goes to all nodes from the client.
+const FAN_OUT: usize = 64 << 10;
 
 /// A master, datanodes 1 to `n`, and a client.
 struct Cluster {
@@ -68,8 +70,16 @@ impl Cluster {
         let file = self.master.state.lock().unwrap().files[path].clone();
         let mut bytes = Vec::new();
         for chunk in file.chunks {
-            let first = &self.nodes[chunk.replicas[0].node_id as usize - 1];
-            bytes.extend(&first.state.lock().unwrap().chunks[&chunk.chunk_id]);
+            let of = |at: usize| {
+                let node = &self.nodes[chunk.replicas[at].node_id as usize - 1];
+                node.state.lock().unwrap().chunks.get(&chunk.chunk_id).cloned()
+            };
+            let first = of(0).expect("the first node has each chunk");
+            if first.len() <= FAN_OUT {
+                let everywhere = (1..chunk.replicas.len()).all(|at| of(at).as_ref() == Some(&first));
+                assert!(everywhere, "a small chunk goes to all nodes from the client");
+            }
+            bytes.extend(first);
         }
         bytes
     }

@@ -27,7 +27,9 @@ async fn files_of_every_size_are_stored_whole() {
             assert_eq!(progress.0.load(Ordering::Relaxed), len, "{path}");
         }
     }
-    assert_eq!(cluster.nodes[0].state.lock().unwrap().hops.iter().collect::<Vec<_>>(), [&2]);
+    let mut hops = cluster.nodes[0].state.lock().unwrap().hops.clone().into_iter().collect::<Vec<_>>();
+    hops.sort_unstable();
+    assert_eq!(hops, [0, 2], "small chunks go to each node, large ones from node to node");
     assert!(cluster.master.state.lock().unwrap().abandoned.is_empty());
 }
 
@@ -46,20 +48,23 @@ async fn chunks_of_several_frames_are_stored_whole_and_connections_are_used_agai
 
 #[tokio::test]
 async fn a_chunk_whose_hop_fails_goes_to_other_nodes() {
-    // A node that is no hop of the pipeline may be named: then the one that names it is left out.
-    for (blamed, excluded) in [(1, 1), (2, 2), (99, 1)] {
+    let (small, large) = (3000, CHUNK);
+    // A node that is no hop of the pipeline may be named: then the one that names it is left out. A node that is sent a
+    // small chunk has nobody behind it whom it could name.
+    let cases = [(small, 1, 1), (small, 2, 1), (large, 1, 1), (large, 2, 2), (large, 99, 1)];
+    for (length, blamed, excluded) in cases {
         for stream in [false, true] {
             let cluster = Cluster::start(4).await;
             cluster.nodes[0].behave(Manners::FailsOnce(blamed));
-            let bytes = bytes_of(3000);
+            let bytes = bytes_of(length);
             let source = if stream { stream_of(&bytes) } else { file_of(&bytes) };
             let progress = Counter::default();
             let status = cluster.client.put(source, "/a", PutOptions::default(), &progress).await;
             status.expect("there are nodes enough");
             assert!(cluster.stored("/a") == bytes);
-            assert_eq!(progress.0.load(Ordering::Relaxed), 3000, "replayed bytes count once");
+            assert_eq!(progress.0.load(Ordering::Relaxed), length, "replayed bytes count once");
             let plans = cluster.master.state.lock().unwrap().plans.clone();
-            assert_eq!(plans, [(vec![excluded], Some(101))], "{blamed} was blamed");
+            assert_eq!(plans, [(vec![excluded], Some(101))], "{blamed} was blamed for {length} bytes");
             let codes = cluster.master.state.lock().unwrap().exclude_codes.clone();
             assert_eq!(codes, [u32::from(ErrorCode::HopFailed.number())], "the master is told how it failed");
         }
@@ -98,10 +103,12 @@ async fn a_chunk_is_given_up_after_so_many_pipelines() {
 #[tokio::test]
 async fn a_silent_hop_is_blamed_and_a_slow_one_is_not() {
     let patience = Duration::from_secs(2);
-    let cluster = Cluster::start_with(4, |config| config.socket_timeout = patience).await;
-    cluster.nodes[0].behave(Manners::Silent);
-    cluster.put("/a", &bytes_of(100)).await.expect("the other three take it");
-    assert_eq!(cluster.master.state.lock().unwrap().plans, [(vec![1], Some(101))]);
+    for (length, silent) in [(100, 1), (100, 3), (CHUNK, 1)] {
+        let cluster = Cluster::start_with(4, |config| config.socket_timeout = patience).await;
+        cluster.nodes[silent - 1].behave(Manners::Silent);
+        cluster.put("/a", &bytes_of(length)).await.expect("the other three take it");
+        assert_eq!(cluster.master.state.lock().unwrap().plans, [(vec![silent as u64], Some(101))]);
+    }
 
     let cluster = Cluster::start_with(3, |config| config.socket_timeout = patience).await;
     cluster.nodes[0].behave(Manners::Slow(20));
@@ -118,19 +125,23 @@ async fn an_unsound_acknowledgement_is_no_commit() {
     for manners in [Manners::LiesAboutChecksum, Manners::ForgetsHops, Manners::Garbage] {
         let cluster = Cluster::start(4).await;
         cluster.nodes[0].behave(manners);
-        cluster.put("/a", &bytes_of(100)).await.expect("the other three take it");
+        cluster.put("/a", &bytes_of(CHUNK)).await.expect("the other three take it");
         let state = cluster.master.state.lock().unwrap();
         assert_eq!(state.plans, [(vec![1], Some(101))], "{manners:?}");
     }
-    for (manners, code) in [
-        (Manners::Garbage, ErrorCode::Protocol),
-        (Manners::ForgetsHops, ErrorCode::Protocol),
-        (Manners::LiesAboutChecksum, ErrorCode::Corrupt),
-        (Manners::RefusesHello, ErrorCode::WrongCluster),
+    let (small, large) = (100, CHUNK);
+    for (manners, length, code) in [
+        (Manners::Garbage, small, ErrorCode::Protocol),
+        (Manners::Garbage, large, ErrorCode::Protocol),
+        (Manners::ForgetsHops, large, ErrorCode::Protocol),
+        (Manners::LiesAboutChecksum, small, ErrorCode::Corrupt),
+        (Manners::LiesAboutChecksum, large, ErrorCode::Corrupt),
+        (Manners::RefusesHello, small, ErrorCode::WrongCluster),
+        (Manners::RefusesHello, large, ErrorCode::WrongCluster),
     ] {
         let cluster = Cluster::start_with(3, |config| config.retries = 0).await;
         cluster.nodes[0].behave(manners);
-        let error = cluster.put("/a", &bytes_of(100)).await.expect_err("no sound acknowledgement");
+        let error = cluster.put("/a", &bytes_of(length)).await.expect_err("no sound acknowledgement");
         assert_eq!(error.code(), code, "{manners:?}: {error}");
         assert!(cluster.master.state.lock().unwrap().files.is_empty(), "{manners:?}");
     }
