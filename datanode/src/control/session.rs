@@ -11,7 +11,7 @@ use distrifs_proto::limits::{GRPC_MESSAGE_BYTES_MAX, REPORT_PART_MAX};
 use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, HostPort, NodeId};
 use distrifs_proto::{ErrorCode, InventoryDigest};
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
 use tonic::{Status, Streaming};
@@ -23,6 +23,10 @@ use crate::shard::{Copy, Fate, Removal, SHARD_QUEUE_FOR_CONNECTIONS, ShardComman
 
 /// Messages to the master that wait for the network.
 const OUTBOUND_MAX: usize = 16;
+/// The pause between two incremental reports: what happens meanwhile is told together. What follows a longer silence is
+/// told at once. Under a load of small files each commit would cost a wake here and one at the master, on the cores that
+/// the next commit waits for.
+const CHANGES_PAUSE: Duration = Duration::from_millis(10);
 /// The shortest heartbeat interval a master may ask for.
 const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
@@ -47,6 +51,8 @@ struct Session {
     patience: Duration,
     /// Whether the full report was sent.
     reported: bool,
+    /// From when on changes are told again.
+    changes_from: Instant,
     watch: LeaderWatch,
 }
 
@@ -136,7 +142,8 @@ impl Control {
         let report = every(registered.block_report_interval_ms);
         let interval = Duration::from_millis(registered.heartbeat_interval_ms);
         let watch = LeaderWatch::of_session(self.masters_beside(master), interval);
-        Ok(Session { say, hear, heartbeat, report, patience, reported: false, watch })
+        let changes_from = Instant::now();
+        Ok(Session { say, hear, heartbeat, report, patience, reported: false, changes_from, watch })
     }
 
     async fn converse(&mut self, session: &mut Session) -> Over {
@@ -170,13 +177,14 @@ impl Control {
                 other = session.watch.other_leads(self.witness.epoch) => {
                     Err(silent(&other))
                 }
-                () = tokio::time::sleep_until((self.started + self.scrub.due()).into()) => {
+                () = sleep_until((self.started + self.scrub.due()).into()) => {
                     self.scrub();
                     Ok(())
                 }
-                event = self.events.recv() => match event {
+                event = next_event(&mut self.events, session.changes_from) => match event {
                     Some(event) => {
                         let changes = self.changes(event);
+                        session.changes_from = Instant::now() + CHANGES_PAUSE;
                         session.tell(Say::Changes(changes)).await
                     }
                     None => Err(Over::Lost("the shards have ended".into())),
@@ -411,6 +419,12 @@ impl Control {
             }),
         }
     }
+}
+
+/// What a shard tells, from a moment on. Until then the shards' messages wait, and wake nobody.
+async fn next_event(events: &mut mpsc::Receiver<ShardEvent>, from: Instant) -> Option<ShardEvent> {
+    sleep_until(from).await;
+    events.recv().await
 }
 
 impl Session {
