@@ -99,47 +99,39 @@ impl Io {
         }
     }
 
-    /// Creates an empty file; where it or `other` exists, an error of the kind `AlreadyExists`, and nothing new. Of
-    /// several at once for the same path, one succeeds.
-    pub async fn create_unless(&self, path: &Path, other: &Path) -> io::Result<()> {
+    /// Creates small files through the page cache, in this order: all of them or, after a failure, none. (What cannot be
+    /// removed again stays.)
+    pub async fn create_files(&self, files: Vec<FileBytes>) -> Result<(), PathError> {
         match &self.0 {
-            Kind::Uring(body) => body.create_unless(path, other).await,
-            Kind::Posix(body) => body.create_unless(path, other).await,
+            Kind::Uring(body) => body.create_files(files).await,
+            Kind::Posix(body) => body.create_files(files).await,
             Kind::Sim(_) => {
-                self.open(path, Open::CREATE).await?;
-                let found = match self.open(other, Open::READ).await {
-                    Ok(_) => io::ErrorKind::AlreadyExists.into(),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                    Err(error) => error,
-                };
-                self.unlink(path).await?;
-                Err(found)
-            }
-        }
-    }
-
-    /// Writes small files through the page cache, in this order, up to the first failure; of that one there may be a
-    /// part.
-    pub async fn write_files(&self, files: Vec<FileBytes>) -> Result<(), PathError> {
-        match &self.0 {
-            Kind::Uring(body) => body.write_files(files).await,
-            Kind::Posix(body) => body.write_files(files).await,
-            Kind::Sim(_) => {
-                for FileBytes { path, create_new, bytes } in files {
-                    let how = Open { create_new, ..Open::CREATE };
-                    let written = match self.open(&path, how).await {
-                        Ok(file) => {
-                            let mut buffer = Buf::alloc(bytes.len());
-                            buffer.copy_from_slice(&bytes);
-                            file.write_at(buffer.share(), 0..bytes.len(), 0).await
+                for at in 0..files.len() {
+                    if let Err((source, is_ours)) = self.create_file(&files[at]).await {
+                        for made in files[..at + usize::from(is_ours)].iter().rev() {
+                            let _ = self.unlink(&made.path).await;
                         }
-                        Err(error) => Err(error),
-                    };
-                    written.map_err(|source| PathError { path, source })?;
+                        return Err(PathError { path: files[at].path.clone(), source });
+                    }
                 }
                 Ok(())
             }
         }
+    }
+
+    /// With an error comes whether the file was made.
+    async fn create_file(&self, file: &FileBytes) -> Result<(), (io::Error, bool)> {
+        let created = self.open(&file.path, Open::CREATE).await.map_err(|error| (error, false))?;
+        if let Some(other) = &file.unless {
+            match self.open(other, Open::READ).await {
+                Ok(_) => return Err((io::ErrorKind::AlreadyExists.into(), true)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err((error, true)),
+            }
+        }
+        let mut buffer = Buf::alloc(file.bytes.len());
+        buffer.copy_from_slice(&file.bytes);
+        created.write_at(buffer.share(), 0..file.bytes.len(), 0).await.map_err(|error| (error, true))
     }
 
     /// Renames files from the first path of each pair to the second as [`rename`](Self::rename) does, in this order,

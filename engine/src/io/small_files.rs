@@ -4,13 +4,14 @@
 use std::io;
 use std::path::PathBuf;
 
-/// What is written to a small file.
+/// A small file that is created; an existing one is an error of the kind `AlreadyExists`.
 #[derive(Debug)]
 pub struct FileBytes {
     /// The file.
     pub path: PathBuf,
-    /// Create it; an existing one is an error. Otherwise it is there, and empty.
-    pub create_new: bool,
+    /// Where this exists, the error is `AlreadyExists`, too, and the file goes again. It is asked for after the creation:
+    /// of several at once that create the same file, one succeeds.
+    pub unless: Option<PathBuf>,
     /// All of its bytes.
     pub bytes: Vec<u8>,
 }

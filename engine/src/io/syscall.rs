@@ -71,24 +71,29 @@ pub(super) fn fallocate(file: impl AsFd, len: u64) -> io::Result<()> {
     }
 }
 
-pub(super) fn create_unless(path: &Path, other: &Path) -> io::Result<()> {
-    drop(open(path, Open::CREATE)?);
-    let found = match fs::symlink_metadata(other) {
-        Ok(_) => io::ErrorKind::AlreadyExists.into(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => error,
-    };
-    fs::remove_file(path)?;
-    Err(found)
-}
-
-pub(super) fn write_files(files: Vec<FileBytes>) -> Result<(), PathError> {
-    for FileBytes { path, create_new, bytes } in files {
-        let opened = open(&path, Open { create_new, ..Open::CREATE });
-        let written = opened.and_then(|(mut file, _)| file.write_all(&bytes));
-        written.map_err(|source| PathError { path, source })?;
+pub(super) fn create_files(files: Vec<FileBytes>) -> Result<(), PathError> {
+    for at in 0..files.len() {
+        if let Err((source, is_ours)) = create_file(&files[at]) {
+            // The first goes last: its name keeps others out.
+            for made in files[..at + usize::from(is_ours)].iter().rev() {
+                // One that stays is found by whoever lists the directory.
+                let _ = fs::remove_file(&made.path);
+            }
+            return Err(PathError { path: files[at].path.clone(), source });
+        }
     }
     Ok(())
+}
+
+/// With an error comes whether the file was made.
+fn create_file(file: &FileBytes) -> Result<(), (io::Error, bool)> {
+    let (mut created, _) = open(&file.path, Open::CREATE).map_err(|error| (error, false))?;
+    let found = match file.unless.as_ref().map(fs::symlink_metadata) {
+        Some(Ok(_)) => Some(io::ErrorKind::AlreadyExists.into()),
+        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Some(error),
+        _ => None,
+    };
+    found.map_or_else(|| created.write_all(&file.bytes), Err).map_err(|error| (error, true))
 }
 
 pub(super) fn rename_all(renames: Vec<(PathBuf, PathBuf)>) -> Result<(), PathError> {

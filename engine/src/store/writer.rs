@@ -294,18 +294,14 @@ pub(super) async fn write_tmp(
     data: Vec<u8>,
 ) -> Result<(), StoreError> {
     let (path, committed) = (layout::tmp_data_path(root, chunk), layout::data_path(root, chunk));
-    let created = io.create_unless(&path, &committed).await;
-    created.map_err(|error| StoreError::not_created(chunk, &path, error))?;
-    let tmp_meta = layout::tmp_meta_path(root, chunk);
     let files = vec![
-        FileBytes { path, create_new: false, bytes: data },
-        FileBytes { path: tmp_meta, create_new: true, bytes: sidecar },
+        FileBytes { path: path.clone(), unless: Some(committed), bytes: data },
+        FileBytes { path: layout::tmp_meta_path(root, chunk), unless: None, bytes: sidecar },
     ];
-    if let Err(error) = io.write_files(files).await {
-        give_up(io, root, chunk, false).await;
-        return Err(StoreError::io("write", &error.path, error.source));
-    }
-    Ok(())
+    io.create_files(files).await.map_err(|error| {
+        let exists = error.path == path && error.source.kind() == std::io::ErrorKind::AlreadyExists;
+        if exists { StoreError::Exists { chunk } } else { StoreError::io("write", &error.path, error.source) }
+    })
 }
 
 /// Removes what a writer has made of a chunk: its names in `tmp/`, and with `renamed` those in `chunks/`.

@@ -186,41 +186,39 @@ pub(crate) async fn unlink_removes_the_name_and_open_files_live_on(stage: Stage)
     assert!(stage.io.unlink(&path).await.is_err());
 }
 
-pub(crate) async fn a_file_is_created_unless_it_or_another_exists(stage: Stage) {
+pub(crate) async fn a_small_file_is_created_unless_it_or_another_exists(stage: Stage) {
     let (io, path, other) = (&stage.io, stage.path("file"), stage.path("other"));
+    let create = async || {
+        let bytes = b"new".to_vec();
+        io.create_files(vec![FileBytes { path: path.clone(), unless: Some(other.clone()), bytes }]).await
+    };
     write_file(io, &other, b"other").await;
-    let error = io.create_unless(&path, &other).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(create().await.unwrap_err().source.kind(), ErrorKind::AlreadyExists);
     assert_eq!(io.open(&path, Open::READ).await.err().unwrap().kind(), ErrorKind::NotFound);
     io.unlink(&other).await.unwrap();
-    io.create_unless(&path, &other).await.unwrap();
-    assert!(read_file(io, &path).await.is_empty());
+    create().await.unwrap();
+    assert_eq!(read_file(io, &path).await, b"new");
     io.unlink(&path).await.unwrap();
     write_file(io, &path, b"there").await;
-    let error = io.create_unless(&path, &other).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(create().await.unwrap_err().source.kind(), ErrorKind::AlreadyExists);
     assert_eq!(read_file(io, &path).await, b"there");
 }
 
-pub(crate) async fn small_files_are_written_and_renamed_up_to_the_first_failure(stage: Stage) {
+pub(crate) async fn small_files_are_created_all_or_none_and_renamed_up_to_the_first_failure(stage: Stage) {
     let path = |name: &str| stage.path(name);
-    let file = |name: &str, create_new, bytes: &[u8]| FileBytes {
-        path: path(name),
-        create_new,
-        bytes: bytes.to_vec(),
-    };
+    let file = |name: &str, bytes: &[u8]| FileBytes { path: path(name), unless: None, bytes: bytes.to_vec() };
     let io = &stage.io;
-    write_file(io, &path("empty"), b"").await;
-    let files = vec![file("new", true, &[7; 5000]), file("empty", false, b"not any more")];
-    io.write_files(files).await.unwrap();
+    io.create_files(vec![file("new", &[7; 5000]), file("empty", b"")]).await.unwrap();
     assert_eq!(read_file(io, &path("new")).await, [7; 5000]);
-    assert_eq!(read_file(io, &path("empty")).await, b"not any more");
-    let files = vec![file("first", true, b"1"), file("new", true, b"2"), file("third", true, b"3")];
-    let error = io.write_files(files).await.unwrap_err();
+    assert_eq!(read_file(io, &path("empty")).await, b"");
+    let files = vec![file("first", b"1"), file("new", b"2"), file("third", b"3")];
+    let error = io.create_files(files).await.unwrap_err();
     assert_eq!((error.path, error.source.kind()), (path("new"), ErrorKind::AlreadyExists));
     assert_eq!(read_file(io, &path("new")).await, [7; 5000]);
-    let error = io.write_files(vec![file("missing", false, b"x")]).await.unwrap_err();
+    let error = io.create_files(vec![file("first", b"1"), file("no/such", b"x")]).await.unwrap_err();
     assert_eq!(error.source.kind(), ErrorKind::NotFound);
+    assert_eq!(io.read_dir(&stage.dir).await.unwrap().len(), 2, "none of those that failed are there");
+    io.create_files(vec![file("first", b"1")]).await.unwrap();
 
     let pair = |from: &str, to: &str| (path(from), path(to));
     io.rename_all(vec![pair("first", "a"), pair("new", "empty")]).await.unwrap();

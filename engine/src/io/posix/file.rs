@@ -31,13 +31,8 @@ impl Posix {
         run(&self.files, move || fs::rename(from, to)).await
     }
 
-    pub(in crate::io) async fn create_unless(&self, path: &Path, other: &Path) -> io::Result<()> {
-        let (path, other) = (path.to_owned(), other.to_owned());
-        run(&self.files, move || syscall::create_unless(&path, &other)).await
-    }
-
-    pub(in crate::io) async fn write_files(&self, files: Vec<FileBytes>) -> Result<(), PathError> {
-        run(&self.files, move || syscall::write_files(files)).await
+    pub(in crate::io) async fn create_files(&self, files: Vec<FileBytes>) -> Result<(), PathError> {
+        run(&self.files, move || syscall::create_files(files)).await
     }
 
     pub(in crate::io) async fn rename_all(&self, renames: Vec<(PathBuf, PathBuf)>) -> Result<(), PathError> {
