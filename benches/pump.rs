@@ -1,5 +1,5 @@
 //! The bare pump: what sockets, CRC32C, O_DIRECT files and `fdatasync` alone can do here, in a chain of one hop and of
-//! three, and ranges of a cached file. `distrifs bench --ceiling` has the same beside a cluster.
+//! three, in a fan of three and a log, and ranges of a cached file. `distrifs bench --ceiling` has the same beside a cluster.
 //!
 //! `cargo bench --bench pump`; `cargo test --benches` runs each once, tiny. Everything is kept in a temporary folder
 //! (TMPDIR).
@@ -29,18 +29,19 @@ fn measured(rounds: u64, pump: impl Fn() -> std::io::Result<Pumped>) -> Duration
     (0..rounds).map(|_| Duration::from_secs_f64(pump().expect("the pump runs").seconds)).sum()
 }
 
+fn hop() -> std::io::Result<Command> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_distrifs"));
+    command.args(["bench", "pump-hop"]);
+    Ok(command)
+}
+
 fn chains(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, what: Rounds, feed: Feed<'_>) {
-    let program = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_distrifs"));
-        command.args(["bench", "pump-hop"]);
-        Ok(command)
-    };
     for hops in [1, 3] {
         group.bench_with_input(BenchmarkId::new(name, hops), &hops, |bencher, &hops| {
             bencher.iter_custom(|rounds| {
                 measured(rounds, || {
                     let folder = tempfile::tempdir()?;
-                    pump::chain(&program, folder.path(), hops, what, feed, &AtomicBool::new(false))
+                    pump::chain(&hop, folder.path(), hops, what, feed, &AtomicBool::new(false))
                 })
             });
         });
@@ -58,6 +59,14 @@ fn pumps(criterion: &mut Criterion) {
     let small = Rounds { streams: 1, rounds: if is_test() { 2 } else { 50 }, bytes: 4096 };
     group.throughput(Throughput::Elements(small.rounds));
     chains(&mut group, "files of 4 KiB, hops", small, Feed::BARE);
+    group.bench_function("pieces of 4 KiB, fan of 3 and a log", |bencher| {
+        bencher.iter_custom(|rounds| {
+            measured(rounds, || {
+                let folder = tempfile::tempdir()?;
+                pump::fan(&hop, folder.path(), 3, small, &AtomicBool::new(false))
+            })
+        });
+    });
     let file = tempfile::tempfile().expect("a file");
     file.set_len(MIB).expect("room");
     let ranges = Rounds { rounds: if is_test() { 2 } else { 1000 }, ..small };

@@ -144,7 +144,10 @@ fn costs_and_ceilings_are_told(rows: &[serde_json::Value]) {
     );
     assert_eq!(named(1, "ceiling"), ["bare cached read", "raw disk"]);
     assert_eq!(named(2, "ceiling"), ["bare cached read"]);
-    assert_eq!(named(3, "ceiling"), ["bare chain of 1", "device sync, alone"]);
+    assert_eq!(named(3, "ceiling"), ["bare chain of 1", "bare fan of 1 and a log", "device sync, alone"]);
+    for key in ["ratio", "p50_us", "p50_ratio", "cpu_ratio"] {
+        assert!(rows[3]["ceiling"][1][key].as_f64() > Some(0.0), "{key}: {}", rows[3]);
+    }
     assert_eq!((named(6, "ceiling").len(), named(7, "ceiling").len()), (1, 1));
     assert!(rows[0]["ceiling"][0]["ratio"].as_f64() > Some(0.0), "{}", rows[0]);
     assert!(rows[2]["ceiling"][0]["p50_ratio"].as_f64() > Some(0.0), "{}", rows[2]);

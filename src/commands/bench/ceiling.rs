@@ -38,15 +38,25 @@ pub(super) async fn chain(
     let name = format!("bare chain of {copies}{}", source.map_or("", |_| ", fed from the file"));
     let source = source.cloned();
     let pumped = in_folder(target, move |folder, stop| {
-        let program = || {
-            let mut command = Command::new(std::env::current_exe()?);
-            command.args(["bench", super::PUMP_HOP]);
-            Ok(command)
-        };
         let feed = Feed { source: source.as_deref().map(Content::file), ..Feed::BARE };
-        at_cost(|| pump::chain(&program, folder, u64::from(copies), what, feed, stop))
+        at_cost(|| pump::chain(&hop, folder, u64::from(copies), what, feed, stop))
     });
     Ok(bare(name, pumped.await?, by))
+}
+
+/// The bare fan to as many hops as there are copies and to a log: the fewest steps to a small file.
+pub(super) async fn fan(target: &Target, copies: u32, what: Rounds) -> Result<BareSample, CommandError> {
+    let pumped = in_folder(target, move |folder, stop| {
+        at_cost(|| pump::fan(&hop, folder, u64::from(copies), what, stop))
+    });
+    Ok(bare(format!("bare fan of {copies} and a log"), pumped.await?, By::Ops))
+}
+
+/// This program, as a hop.
+fn hop() -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["bench", super::PUMP_HOP]);
+    Ok(command)
 }
 
 /// The bare cached read of ranges, at multiples of a number of bytes, by a seed.

@@ -2,8 +2,9 @@
 //!
 //! A chain of processes, each receiving pieces of at most 1 MiB, checking their blocks, writing them to preallocated
 //! files and passing them on; blocking calls on threads, nothing else: no protocol, no names, no answer but a byte when
-//! a round is synced here and behind. Also the bare cached read: ranges of a file from the page cache into a socket,
-//! checked by the receiver.
+//! a round is synced here and behind. Also a fan for small pieces, the fewest steps to as many disks and a log: all hops
+//! are sent the piece at once and write it into a file that has its blocks, and then a log does the same with a block.
+//! Also the bare cached read: ranges of a file from the page cache into a socket, checked by the receiver.
 //!
 //! Nothing of this program but the seam's buffers and its checksums is used: the benchmarks of the package include this
 //! very file. Its tests are in `pump_test.rs`, for they have no test harness.
@@ -15,7 +16,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -30,6 +31,8 @@ pub(crate) const PIECE: usize = 1 << 20;
 const PIECES_PER_FILE: u64 = 64;
 /// Pieces between two steps of a hop.
 const DEPTH: usize = 8;
+/// What a hop of a fan has on the disk at most; behind its end it begins anew.
+const JOURNAL_BYTES: u64 = 16 << 20;
 /// A hop that has answered for the last time ends within a moment.
 const GONE: &str = "a hop of the bare pump ended too early";
 
@@ -93,19 +96,53 @@ impl Rounds {
     }
 }
 
-/// Runs a hop as a process of its own: `DIRECTORY STREAMS ROUNDS BYTES CHECKSUMS [NEXT_PORT]`, `CHECKSUMS` 0 or 1. It
-/// says its port on standard output, and ends when its standard input does.
+/// Where a hop writes what it receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Each round into files of its own.
+    Files,
+    /// All rounds behind each other into one file, each a piece at most.
+    Journal,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Files, Self::Journal];
+
+    /// As a hop is told it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Journal => "journal",
+        }
+    }
+}
+
+/// Runs a hop as a process of its own: `KIND DIRECTORY STREAMS ROUNDS BYTES CHECKSUMS [NEXT_PORT]`, `KIND` `files` or
+/// `journal`, `CHECKSUMS` 0 or 1. It says its port on standard output, and ends when its standard input does.
 ///
 /// # Errors
 /// Wrong arguments, and what the operating system refuses.
 #[allow(dead_code, reason = "the binary's part")]
 pub(crate) fn hop(arguments: &[String]) -> io::Result<()> {
-    let wrong = || io::Error::other("expected DIRECTORY STREAMS ROUNDS BYTES CHECKSUMS [NEXT_PORT]");
-    let [directory, numbers @ ..] = arguments else { return Err(wrong()) };
+    let wrong = || {
+        io::Error::other(
+            "expected files or journal, then DIRECTORY STREAMS ROUNDS BYTES CHECKSUMS [NEXT_PORT]",
+        )
+    };
+    let [kind, directory, numbers @ ..] = arguments else { return Err(wrong()) };
+    let kind = Kind::ALL.into_iter().find(|it| it.word() == kind).ok_or_else(wrong)?;
     let numbers: Result<Vec<u64>, _> = numbers.iter().map(|text| text.parse()).collect();
     let numbers = numbers.map_err(|_| wrong())?;
     let (&[streams, rounds, bytes, checksums], next) = numbers.split_first_chunk::<4>().ok_or_else(wrong)?;
     let next = next.first().map(|port| u16::try_from(*port).map_err(|_| wrong())).transpose()?;
+    let directory = Path::new(directory);
+    let journal = match kind {
+        Kind::Files => None,
+        Kind::Journal => {
+            let room = JOURNAL_BYTES.min(streams.saturating_mul(rounds).saturating_mul(bytes));
+            Some(Arc::new(Journal::create(&directory.join("journal"), room, bytes)?))
+        }
+    };
     std::thread::spawn(|| {
         // No hop outlives who started it.
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
@@ -119,20 +156,65 @@ pub(crate) fn hop(arguments: &[String]) -> io::Result<()> {
         let (upstream, _) = listener.accept()?;
         prepare(&upstream)?;
         let next = next.map(connect).transpose()?;
-        let files = Path::new(directory).join(format!("stream-{stream}"));
-        std::fs::create_dir_all(&files)?;
+        let store = match &journal {
+            Some(journal) => Store::Journal(journal.clone()),
+            None => {
+                let files = directory.join(format!("stream-{stream}"));
+                std::fs::create_dir_all(&files)?;
+                Store::Files(files)
+            }
+        };
         threads.push(std::thread::spawn(move || {
-            HopStream { upstream, next, files, checksums: checksums != 0 }.run(rounds, bytes)
+            HopStream { upstream, next, store, checksums: checksums != 0 }.run(rounds, bytes)
         }));
     }
     threads.into_iter().try_for_each(joined)
+}
+
+/// A file whose blocks are all written before: a sync of what is written over them needs no metadata.
+pub(crate) struct Journal {
+    file: File,
+    piece: u64,
+    places: u64,
+    next: AtomicU64,
+}
+
+impl Journal {
+    /// A new one, with room for pieces of `piece` bytes in `room`, at least for one. Both are whole blocks.
+    pub(crate) fn create(path: &Path, room: u64, piece: u64) -> io::Result<Self> {
+        let places = (room / piece).max(1);
+        let (file, bytes) = (create(path, places * piece)?, places * piece);
+        let zeros = Buf::alloc(PIECE);
+        for at in (0..bytes).step_by(PIECE) {
+            file.write_all_at(&zeros[..(bytes - at).min(PIECE as u64) as usize], at)?;
+        }
+        file.sync_all()?;
+        Ok(Self { file, piece, places, next: AtomicU64::new(0) })
+    }
+
+    /// Writes a piece behind the one before, or at the beginning again, and syncs it. Nobody reads it: should more be
+    /// in flight than have room, they may meet.
+    pub(crate) fn append(&self, piece: &[u8]) -> io::Result<()> {
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.places;
+        self.file.write_all_at(piece, place * self.piece)?;
+        self.file.sync_data()
+    }
+}
+
+/// What a stream of a hop writes to.
+#[allow(dead_code, reason = "the binary's part")]
+enum Store {
+    /// Below a directory of its own.
+    Files(PathBuf),
+    /// Shared by all streams.
+    Journal(Arc<Journal>),
 }
 
 #[allow(dead_code, reason = "the binary's part")]
 struct HopStream {
     upstream: TcpStream,
     next: Option<TcpStream>,
-    files: PathBuf,
+    store: Store,
     checksums: bool,
 }
 
@@ -146,11 +228,12 @@ impl HopStream {
     fn run(mut self, rounds: u64, bytes: u64) -> io::Result<()> {
         let mut buffer = Buf::alloc(PIECE);
         for round in 0..rounds {
-            let files = self.files.join(format!("round-{round}"));
-            if bytes <= PIECE as u64 {
-                self.small_round(&files, &mut buffer[..bytes as usize])?;
-            } else {
-                self.large_round(&files, bytes / PIECE as u64)?;
+            match &self.store {
+                Store::Files(files) if bytes > PIECE as u64 => {
+                    let files = files.join(format!("round-{round}"));
+                    self.large_round(&files, bytes / PIECE as u64)?;
+                }
+                _ => self.small_round(round, &mut buffer[..bytes as usize])?,
             }
             if let Some(next) = &mut self.next {
                 next.read_exact(&mut [0])?;
@@ -161,15 +244,20 @@ impl HopStream {
     }
 
     /// One piece: other threads would only cost.
-    fn small_round(&mut self, path: &Path, piece: &mut [u8]) -> io::Result<()> {
+    fn small_round(&mut self, round: u64, piece: &mut [u8]) -> io::Result<()> {
         self.upstream.read_exact(piece)?;
         self.check(piece);
         if let Some(next) = &mut self.next {
             next.write_all(piece)?;
         }
-        let file = create(path, piece.len() as u64)?;
-        file.write_all_at(piece, 0)?;
-        file.sync_data()
+        match &self.store {
+            Store::Files(files) => {
+                let file = create(&files.join(format!("round-{round}")), piece.len() as u64)?;
+                file.write_all_at(piece, 0)?;
+                file.sync_data()
+            }
+            Store::Journal(journal) => journal.append(piece),
+        }
     }
 
     /// Many pieces: one is received while others are written and sent.
@@ -274,34 +362,38 @@ fn joined<T>(thread: std::thread::JoinHandle<io::Result<T>>) -> io::Result<T> {
     thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread of the bare pump panicked")))
 }
 
-/// The processes of a chain; killed where they have not ended by themselves.
+/// What a hop is started with.
+struct HopPlan {
+    kind: Kind,
+    what: Rounds,
+    checksums: bool,
+    /// The port of the hop behind it.
+    next: Option<u16>,
+}
+
+/// The processes of a chain or a fan; killed where they have not ended by themselves.
 struct Hops(Vec<Child>);
 
 impl Hops {
-    /// The last one first: each is told the port of the one behind it. Returns that of the first.
+    /// One more, with a directory of its own. Returns its port: it is ready.
     fn start(
+        &mut self,
         program: &dyn Fn() -> io::Result<Command>,
         directory: &Path,
-        hops: u64,
-        what: Rounds,
-        checksums: bool,
-    ) -> io::Result<(Self, u16)> {
-        let (mut started, mut next) = (Self(Vec::new()), None::<u16>);
-        for hop in 0..hops.max(1) {
-            let own = directory.join(format!("hop-{hop}"));
-            std::fs::create_dir_all(&own)?;
-            let mut command = program()?;
-            let numbers = [what.streams, what.rounds, what.bytes, u64::from(checksums)];
-            command.arg(own).args(numbers.map(|number| number.to_string()));
-            command.args(next.map(|port| port.to_string()));
-            let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-            started.0.push(child);
-            let stdout = started.0.last_mut().and_then(|child| child.stdout.take());
-            let mut line = String::new();
-            io::BufRead::read_line(&mut io::BufReader::new(stdout.expect("it is piped")), &mut line)?;
-            next = Some(line.trim().parse().map_err(|_| io::Error::other(GONE))?);
-        }
-        Ok((started, next.expect("at least one hop")))
+        plan: &HopPlan,
+    ) -> io::Result<u16> {
+        std::fs::create_dir_all(directory)?;
+        let mut command = program()?;
+        let HopPlan { kind, what, checksums, next } = plan;
+        let numbers = [what.streams, what.rounds, what.bytes, u64::from(*checksums)];
+        command.arg(kind.word()).arg(directory).args(numbers.map(|number| number.to_string()));
+        command.args(next.map(|port| port.to_string()));
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        self.0.push(child);
+        let stdout = self.0.last_mut().and_then(|child| child.stdout.take());
+        let mut line = String::new();
+        io::BufRead::read_line(&mut io::BufReader::new(stdout.expect("it is piped")), &mut line)?;
+        line.trim().parse().map_err(|_| io::Error::other(GONE))
     }
 
     fn wait(mut self) -> io::Result<()> {
@@ -339,9 +431,15 @@ pub(crate) fn chain(
     stop: &AtomicBool,
 ) -> io::Result<Pumped> {
     let what = what.whole();
-    let (hops, port) = Hops::start(program, directory, hops, what, feed.checksums)?;
+    let (mut started, mut first) = (Hops(Vec::new()), None);
+    // The last one first: each is told the port of the one behind it.
+    for hop in 0..hops.max(1) {
+        let plan = HopPlan { kind: Kind::Files, what, checksums: feed.checksums, next: first };
+        first = Some(started.start(program, &directory.join(format!("hop-{hop}")), &plan)?);
+    }
+    let first = first.expect("at least one hop");
     let pumped = streams(what, |_| {
-        let mut stream = connect(port)?;
+        let mut stream = connect(first)?;
         let mut piece = vec![0x5a; PIECE];
         Ok(move |_| {
             let mut left = what.bytes;
@@ -355,7 +453,47 @@ pub(crate) fn chain(
             stream.read_exact(&mut [0])
         })
     })?;
-    hops.wait()?;
+    started.wait()?;
+    Ok(pumped)
+}
+
+/// Sends small pieces, of at most 1 MiB, to `hops` processes of `program` at the same time, as in [`chain`]; when all
+/// have written and synced one, a further process, the log, does so with a block. Nobody waits for another stream, nor
+/// syncs for it.
+pub(crate) fn fan(
+    program: &dyn Fn() -> io::Result<Command>,
+    directory: &Path,
+    hops: u64,
+    what: Rounds,
+    stop: &AtomicBool,
+) -> io::Result<Pumped> {
+    let what = what.whole();
+    if what.bytes > PIECE as u64 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut started = Hops(Vec::new());
+    let mut start = |name: &str, bytes: u64| {
+        let plan =
+            HopPlan { kind: Kind::Journal, what: Rounds { bytes, ..what }, checksums: true, next: None };
+        started.start(program, &directory.join(name), &plan)
+    };
+    let ports: io::Result<Vec<u16>> =
+        (0..hops.max(1)).map(|hop| start(&format!("hop-{hop}"), what.bytes)).collect();
+    let (ports, log) = (ports?, start("log", BLOCK_BYTES as u64)?);
+    let pumped = streams(what, |_| {
+        let replicas: io::Result<Vec<TcpStream>> = ports.iter().map(|port| connect(*port)).collect();
+        let (mut replicas, mut log) = (replicas?, connect(log)?);
+        let mut piece = vec![0x5a; what.bytes as usize];
+        Ok(move |_| {
+            go_on(stop)?;
+            Feed::BARE.bring(&mut piece, 0)?;
+            replicas.iter_mut().try_for_each(|hop| hop.write_all(&piece))?;
+            replicas.iter_mut().try_for_each(|hop| hop.read_exact(&mut [0]))?;
+            log.write_all(&piece[..BLOCK_BYTES])?;
+            log.read_exact(&mut [0])
+        })
+    })?;
+    started.wait()?;
     Ok(pumped)
 }
 

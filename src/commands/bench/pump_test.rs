@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::pump::{Feed, PIECE, Rounds, ranges};
+use super::pump::{Feed, Journal, PIECE, Rounds, fan, ranges};
 
 #[test]
 fn a_chain_takes_whole_blocks_and_above_a_piece_whole_pieces() {
@@ -21,6 +21,36 @@ fn cached_ranges_arrive_and_a_stop_ends_them() {
     let pumped = pumped.expect("all arrive");
     assert_eq!((pumped.bytes, pumped.times.len()), (what.all_bytes(), 6));
     assert!(ranges(&file, what, &|_, _| 0, &AtomicBool::new(true)).is_err());
+}
+
+#[test]
+fn a_journal_has_its_blocks_and_begins_anew_behind_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("journal");
+    // Three places, and a block that makes none; then a piece for which there is no room.
+    for (room, piece, places) in [(7 * 4096, 8192, 3), (4096, 8192, 1)] {
+        let journal = Journal::create(&path, room, piece).expect("room");
+        let size = places * piece;
+        assert_eq!(std::fs::read(&path).expect("it is there"), vec![0; size as usize]);
+        let mut bytes = distrifs_engine::io::Buf::alloc(piece as usize);
+        for round in 1..=places + 1 {
+            bytes.fill(round as u8);
+            journal.append(&bytes).expect("written and synced");
+        }
+        let all = std::fs::read(&path).expect("it is there");
+        let firsts: Vec<u64> = all.chunks(piece as usize).map(|place| u64::from(place[0])).collect();
+        let expected: Vec<u64> = std::iter::once(places + 1).chain(2..=places).collect();
+        assert_eq!((all.len() as u64, firsts), (size, expected));
+    }
+}
+
+#[test]
+fn a_fan_takes_small_pieces_only() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = || panic!("no hop is started");
+    let what = Rounds { streams: 1, rounds: 1, bytes: PIECE as u64 + 1 };
+    let refused = fan(&program, folder.path(), 1, what, &AtomicBool::new(false)).err().expect("too large");
+    assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `bench small`: many small files, each durable, against the bare chain of as small pieces.
+//! `bench small`: many small files, each durable, against the bare chain and the bare fan of as small pieces.
 
 use clap::Args;
 
@@ -7,7 +7,7 @@ use super::cost::Span;
 use super::figures::{Bare, By, Figures, KEYS, report};
 use super::lanes::Lanes;
 use super::load::{Pace, run};
-use super::pump::Rounds;
+use super::pump::{PIECE, Rounds};
 use super::target::Target;
 use super::workload::Workload;
 use crate::context::Context;
@@ -20,14 +20,18 @@ use crate::progress::TransferBar;
 const CLIENTS: u64 = 16;
 /// Files, if nobody says otherwise.
 const OPS: u64 = 2_000;
-/// Rounds of the bare chain in all.
+/// Rounds of the bare chain in all, and of the bare fan.
 const BARE_ROUNDS_MAX: u64 = 2_000;
 
 /// Puts, and gets, of many small files.
 #[derive(Debug, Args)]
 #[command(
     after_help = format!("All files are new and in one directory. \"Log syncs\" are durable writes of the master's log, \
-    \"syncs\" those of the datanodes as well.\n\n{KEYS}\n\n\
+    \"syncs\" those of the datanodes as well.\n\n\
+    The bare chain of --ceiling creates a file on each of its hops for each piece, one hop after the other. The bare fan, for files of \
+    up to 1 MiB, is the fewest steps to a file on as many disks and in a log: all hops are sent it at once and write it, \
+    each over the blocks of a file that has them, and sync it; when all have answered, one more hop does the same with a \
+    block of 4 KiB. Each client's puts are synced by themselves there: many at once may share their syncs and be faster.\n\n{KEYS}\n\n\
     Example:\n  distrifs bench small --clients 32 --duration 10 --get --ceiling")
 )]
 pub(crate) struct Small {
@@ -64,8 +68,13 @@ impl Small {
         lanes.finish();
         if load.ceiling {
             let chain = bare(target, &pace, copies, self.size, By::Ops).await?;
-            let device = ceiling::device(target).await?;
-            all[0].ceiling = [chain, device].iter().map(|bare| Bare::beside(&all[0], bare)).collect();
+            let mut ceilings = vec![chain];
+            if self.size <= PIECE as u64 {
+                let what = bare_rounds(&pace, self.size);
+                ceilings.push(ceiling::fan(target, copies, what).await?);
+            }
+            ceilings.push(ceiling::device(target).await?);
+            all[0].ceiling = ceilings.iter().map(|bare| Bare::beside(&all[0], bare)).collect();
         }
         report(output, &all)
     }
@@ -88,6 +97,10 @@ pub(super) async fn bare(
     size: u64,
     by: By,
 ) -> Result<super::figures::BareSample, CommandError> {
+    ceiling::chain(target, copies, bare_rounds(pace, size), None, by).await
+}
+
+fn bare_rounds(pace: &Pace, size: u64) -> Rounds {
     let rounds = (BARE_ROUNDS_MAX / pace.clients).min((1 << 28) / size.max(1) / pace.clients).max(1);
-    ceiling::chain(target, copies, Rounds { streams: pace.clients, rounds, bytes: size }, None, by).await
+    Rounds { streams: pace.clients, rounds, bytes: size }
 }
