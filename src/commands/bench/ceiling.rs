@@ -154,6 +154,8 @@ async fn in_folder<T: Send + 'static>(
             tempfile::Builder::new().prefix("distrifs-ceiling-").tempdir_in(&parent).map_err(failed)?;
         let done = work(folder.path(), stop).map_err(failed)?;
         folder.close().map_err(failed)?;
+        // What comes next finds the room again: a file system gives it back once the removal is logged.
+        File::open(&parent).and_then(|parent| parent.sync_all()).map_err(failed)?;
         Ok(done)
     };
     target.blocking.run(run).await

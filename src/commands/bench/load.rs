@@ -42,7 +42,7 @@ impl Pace {
 
     /// How many operations there will be, where that is known. An open loop does all that were meant to begin,
     /// however long that takes.
-    fn ops(&self) -> Option<u64> {
+    pub(super) fn ops(&self) -> Option<u64> {
         match (self.limit, self.rate) {
             (Limit::Ops(ops), _) => Some(ops),
             (Limit::Time(time), Some(rate)) => Some(((time.as_secs_f64() * rate) as u64).max(1)),

@@ -117,7 +117,7 @@ impl Kind {
             (load.datanodes(), bytes.saturating_mul(files).saturating_mul(copies * 3))
         };
         match self {
-            Self::Put(put) => stored(&put.load, put.size, put.load.clients(1)),
+            Self::Put(put) => (put.load.datanodes(), put.needs()),
             Self::Get(get) => stored(&get.load, get.size, get.load.clients(1)),
             Self::Read(read) => stored(&read.load, read.ranges.size, 1),
             Self::Small(small) => stored(&small.load, small.size, 1),

@@ -90,6 +90,14 @@ impl Rounds {
         Self { bytes: self.bytes.max(1).next_multiple_of(unit as u64), ..self }
     }
 
+    /// What one hop of a chain has on its disk in the end.
+    pub(crate) fn hop_bytes(self) -> u64 {
+        let unit =
+            if self.bytes <= PIECE as u64 { BLOCK_BYTES as u64 } else { PIECES_PER_FILE * PIECE as u64 };
+        let round = self.bytes.max(1).div_ceil(unit).saturating_mul(unit);
+        self.streams.saturating_mul(self.rounds).saturating_mul(round)
+    }
+
     /// The user's, of all streams.
     pub(crate) fn all_bytes(self) -> u64 {
         self.streams * self.rounds * self.bytes

@@ -10,6 +10,12 @@ fn a_chain_takes_whole_blocks_and_above_a_piece_whole_pieces() {
     assert_eq!([0, 1, 4096, 4097].map(whole), [4096, 4096, 4096, 8192]);
     assert_eq!([PIECE as u64, PIECE as u64 + 1].map(whole), [PIECE as u64, 2 * PIECE as u64]);
     assert_eq!(Rounds { streams: 2, rounds: 3, bytes: 5 }.all_bytes(), 30);
+    // Of large rounds the files are as large as chunks.
+    let held = |bytes| Rounds { streams: 2, rounds: 3, bytes }.hop_bytes() / 6;
+    assert_eq!(
+        [5, PIECE as u64 + 1, 64 << 20, (64 << 20) + 1].map(held),
+        [4096, 64 << 20, 64 << 20, 128 << 20]
+    );
 }
 
 #[test]
