@@ -13,6 +13,7 @@ use distrifs_proto::grpc::v1;
 use distrifs_proto::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX, FILE_CHUNKS_MAX, FRAME_PAYLOAD_BYTES_MAX};
 use distrifs_proto::types::{Crc32c, FileId};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -32,8 +33,9 @@ use crate::whole::{SMALL_FILE_BYTES_MAX, put_whole};
 
 /// Chunks on their way at once.
 const CHUNKS_IN_FLIGHT_MAX: usize = 4;
-/// What the chunks of a stream may take in memory; one chunk is always allowed.
-const STREAM_BYTES_MAX: u64 = 128 << 20;
+/// What the chunks of a stream may take in memory, by whole frames: one of the default size and the beginning of the
+/// next. One chunk is always allowed.
+const STREAM_BYTES_MAX: u64 = 96 << 20;
 
 /// By how much the room for the beginning of a stream grows.
 const FIRST_READ_BYTES: usize = 64 << 10;
@@ -164,23 +166,14 @@ impl Feed {
         }
     }
 
-    /// How many chunks may be held or sent at once.
-    fn in_flight_max(&self, chunk_size: u64) -> usize {
-        match self {
-            Self::File { .. } => CHUNKS_IN_FLIGHT_MAX,
-            Self::Stream { .. } => {
-                let fit = usize::try_from(STREAM_BYTES_MAX / chunk_size).unwrap_or(usize::MAX);
-                fit.clamp(1, CHUNKS_IN_FLIGHT_MAX)
-            }
-        }
-    }
-
-    /// The chunk of this index, `None` behind the last. Asked for in order.
+    /// The chunk of this index, `None` behind the last. Asked for in order. That of a stream takes its frames' room, for
+    /// which it waits frame by frame, until it is dropped.
     async fn chunk(
         &mut self,
         context: &Context,
         index: u64,
         size: u64,
+        room: &Arc<Semaphore>,
     ) -> Result<Option<ChunkSource>, SourceError> {
         match self {
             Self::File { file, length, .. } => {
@@ -190,11 +183,16 @@ impl Feed {
                 Ok((left > 0).then(|| ChunkSource::of_file(file.clone(), start, left.min(size), buffers)))
             }
             Self::Stream { stream, .. } => {
-                let mut frames = Vec::new();
+                let (mut taken, mut frames) = (None::<OwnedSemaphorePermit>, Vec::new());
                 let mut left = size;
                 while left > 0 {
                     let want = left.min(FRAME_PAYLOAD_BYTES_MAX as u64) as usize;
+                    let more = room.clone().acquire_owned().await.expect("never closed");
                     let Some(frame) = read_frame(stream, &context.buffers, want).await? else { break };
+                    match &mut taken {
+                        Some(taken) => taken.merge(more),
+                        None => taken = Some(more),
+                    }
                     let len = frame.len();
                     left -= len as u64;
                     frames.push(frame);
@@ -202,7 +200,7 @@ impl Feed {
                         break;
                     }
                 }
-                Ok((!frames.is_empty()).then_some(ChunkSource::Memory(frames)))
+                Ok((!frames.is_empty()).then_some(ChunkSource::Memory { frames, _room: taken }))
             }
         }
     }
@@ -221,6 +219,11 @@ impl Feed {
         }
         Ok(())
     }
+}
+
+/// Frames of a stream that may be in memory at once: what is sent must be there to be sent again.
+fn stream_frames_max(chunk_size: u64) -> usize {
+    STREAM_BYTES_MAX.max(chunk_size).div_ceil(FRAME_PAYLOAD_BYTES_MAX as u64) as usize
 }
 
 /// Writes all chunks; in file order.
@@ -245,7 +248,7 @@ async fn write_all(
         }
         _ => None,
     };
-    let in_flight_max = feed.in_flight_max(size);
+    let room = Arc::new(Semaphore::new(stream_frames_max(size)));
     let meter = Arc::new(Meter::default());
     // Dropped on an error, which ends the writers.
     let mut writers = Writers { tasks: JoinSet::new(), written: BTreeMap::new() };
@@ -254,7 +257,7 @@ async fn write_all(
         if !more && writers.tasks.is_empty() {
             break;
         }
-        if !more || writers.tasks.len() >= in_flight_max {
+        if !more || writers.tasks.len() >= CHUNKS_IN_FLIGHT_MAX {
             tokio::select! {
                 outcome = writers.next() => outcome.map_err(|text| task_failed(file, text))??,
                 () = meter.changed() => {}
@@ -264,7 +267,7 @@ async fn write_all(
         }
         let chunk = {
             // A slow stream must not hide what becomes of the chunks before.
-            let mut reading = pin!(feed.chunk(context, index, size));
+            let mut reading = pin!(feed.chunk(context, index, size, &room));
             loop {
                 tokio::select! {
                     chunk = &mut reading => break chunk,
@@ -369,5 +372,52 @@ pub(crate) fn check_recorded(
             Err(ClientError::Mismatch { path: path.to_owned(), sent, recorded })
         }
         _ => Ok(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::config::ClientConfig;
+
+    const FRAME: u64 = FRAME_PAYLOAD_BYTES_MAX as u64;
+
+    #[test]
+    fn a_stream_may_hold_one_chunk_and_the_beginning_of_the_next() {
+        for (chunk, frames) in [(4096, 96), (64 << 20, 96), (96 << 20, 96), (100 << 20, 100)] {
+            assert_eq!(stream_frames_max(chunk), frames, "{chunk}");
+        }
+        assert_eq!(stream_frames_max((100 << 20) + 4096), 101, "the last frame of a chunk takes a whole one");
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_read_no_further_than_there_is_room_until_a_chunk_has_gone() {
+        let context = Context::new(ClientConfig::new(Vec::new(), "tester"));
+        let (room, size) = (Arc::new(Semaphore::new(5)), 3 * FRAME);
+        let source = PutSource::Stream(Box::new(tokio::io::repeat(7).take(2 * size + 1)));
+        let mut feed = Feed::new(source, "/a").await.unwrap();
+        let first = feed.chunk(&context, 0, size, &room).await.unwrap().unwrap();
+        assert_eq!((first.length(), room.available_permits()), (size, 2));
+        {
+            let mut second = pin!(feed.chunk(&context, 1, size, &room));
+            while room.available_permits() > 0 {
+                tokio::select! {
+                    biased;
+                    _ = &mut second => panic!("there is no room for all of it"),
+                    () = yield_now() => {}
+                }
+            }
+            drop(first);
+            let second = second.await.unwrap().unwrap();
+            assert_eq!((second.length(), room.available_permits()), (size, 2));
+        }
+        // Of what is shorter no more is taken than it has, and behind the end nothing.
+        let last = feed.chunk(&context, 2, size, &room).await.unwrap().unwrap();
+        assert_eq!((last.length(), room.available_permits()), (1, 4));
+        assert!(feed.chunk(&context, 3, size, &room).await.unwrap().is_none());
+        drop(last);
+        assert_eq!(room.available_permits(), 5);
     }
 }

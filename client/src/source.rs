@@ -12,6 +12,7 @@ use distrifs_proto::frame::{Header, Op, Placement, block_crc, seal};
 use distrifs_proto::limits::FRAME_PAYLOAD_BYTES_MAX;
 use distrifs_proto::types::Crc32c;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use crate::buffer::{Buffers, FrameBuffer};
@@ -95,8 +96,8 @@ pub(crate) async fn read_frame(
 pub(crate) enum ChunkSource {
     /// A part of a file.
     File(FileChunk),
-    /// All of it; never empty.
-    Memory(Vec<Frame>),
+    /// All of it; never empty. Those of a stream go before the room that they take.
+    Memory { frames: Vec<Frame>, _room: Option<OwnedSemaphorePermit> },
 }
 
 /// A part of a file, read at most one frame ahead.
@@ -121,14 +122,14 @@ impl ChunkSource {
     pub(crate) fn of_bytes(bytes: &[u8], buffers: &Buffers) -> Self {
         let mut buffer = buffers.take();
         buffer.payload_mut(bytes.len()).copy_from_slice(bytes);
-        Self::Memory(vec![Frame::new(buffer, bytes.len())])
+        Self::Memory { frames: vec![Frame::new(buffer, bytes.len())], _room: None }
     }
 
     /// Bytes of the chunk.
     pub(crate) fn length(&self) -> u64 {
         match self {
             Self::File(chunk) => chunk.length,
-            Self::Memory(frames) => frames.iter().map(|frame| frame.len() as u64).sum(),
+            Self::Memory { frames, .. } => frames.iter().map(|frame| frame.len() as u64).sum(),
         }
     }
 
@@ -136,7 +137,9 @@ impl ChunkSource {
     pub(crate) async fn frame(&mut self, offset: u64) -> Result<&mut Frame, SourceError> {
         match self {
             Self::File(chunk) => chunk.frame(offset).await,
-            Self::Memory(frames) => Ok(&mut frames[(offset / FRAME_PAYLOAD_BYTES_MAX as u64) as usize]),
+            Self::Memory { frames, .. } => {
+                Ok(&mut frames[(offset / FRAME_PAYLOAD_BYTES_MAX as u64) as usize])
+            }
         }
     }
 }

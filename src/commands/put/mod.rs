@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use distrifs_client::{Client, FileKind, FileStatus, PutOptions, PutSource};
 use distrifs_proto::ErrorCode;
+use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
 
 use super::explain::{self, explain_help};
 use crate::context::Context;
@@ -22,6 +23,9 @@ use crate::remote_path::RemotePath;
 
 /// Permission bits of new files.
 const FILE_MODE: u32 = 0o644;
+
+/// What a pipe that is put should take, as much as anybody may have by default.
+const PIPE_BYTES: usize = 1 << 20;
 
 /// Store a file, a tree or standard input.
 #[derive(Debug, Args)]
@@ -116,8 +120,7 @@ impl Put {
             .try_clone_to_owned()
             .map_err(|e| CommandError::local(Path::new("-"), "read standard input", e))?;
         let bar = TransferBar::new(context.options.quiet, "-");
-        let source = PutSource::Stream(Box::new(tokio::fs::File::from_std(File::from(stdin))));
-        self.store(client, source, self.remote.as_str(), bar, output).await
+        self.store(client, stream_of(File::from(stdin)), self.remote.as_str(), bar, output).await
     }
 
     fn options(&self, mode: u32) -> PutOptions {
@@ -172,7 +175,16 @@ fn open(path: &Path, metadata: &Metadata) -> Result<PutSource, CommandError> {
         let len = file.metadata().map_err(|e| CommandError::local(path, "read it", e))?.len();
         return Ok(PutSource::File(file, len));
     }
-    Ok(PutSource::Stream(Box::new(tokio::fs::File::from_std(file))))
+    Ok(stream_of(file))
+}
+
+/// All that comes. A pipe takes as much as one frame has where it may: each turn of reading has its price.
+fn stream_of(file: File) -> PutSource {
+    if fcntl_getpipe_size(&file).is_ok_and(|size| size < PIPE_BYTES) {
+        // Who may not have so much reads in smaller pieces.
+        let _ = fcntl_setpipe_size(&file, PIPE_BYTES);
+    }
+    PutSource::Stream(Box::new(tokio::fs::File::from_std(file)))
 }
 
 #[cfg(test)]
@@ -196,6 +208,25 @@ mod tests {
             assert_eq!(local_name(Path::new(path)).expect(path), name, "{path}");
         }
         assert!(local_name(Path::new(OsStr::from_bytes(b"a/\xff"))).is_err());
+    }
+
+    #[test]
+    fn a_pipe_that_is_put_grows_and_never_shrinks() {
+        let (read, _write) = rustix::pipe::pipe().unwrap();
+        let pipe = File::from(read);
+        let put = || drop(stream_of(pipe.try_clone().unwrap()));
+        let size = || fcntl_getpipe_size(&pipe).unwrap();
+        let may_grow = fcntl_setpipe_size(&pipe, PIPE_BYTES).is_ok();
+        fcntl_setpipe_size(&pipe, 4096).unwrap();
+        put();
+        assert_eq!(size() >= PIPE_BYTES, may_grow);
+        // Who may have more, has it still.
+        if fcntl_setpipe_size(&pipe, 2 * PIPE_BYTES).is_ok() {
+            put();
+            assert_eq!(size(), 2 * PIPE_BYTES);
+        }
+        // What is no pipe stays as it is.
+        drop(stream_of(tempfile::tempfile().unwrap()));
     }
 
     #[test]
