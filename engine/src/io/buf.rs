@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
@@ -25,15 +26,16 @@ const HUGE_PAGE_BYTES: usize = 2 << 20;
 pub struct Buf {
     start: NonNull<u8>,
     len: usize,
+    /// The only handle of its memory.
     home: Home,
 }
 
 enum Home {
-    Pool(Arc<Core>),
-    Heap(Layout),
+    Pool(Place),
+    Heap(Memory),
 }
 
-// SAFETY: a `Buf` is the only owner of its bytes; `Core` is `Send + Sync`.
+// SAFETY: a `Buf` is the only owner of its bytes; its home is only counted and freed, from any thread.
 unsafe impl Send for Buf {}
 // SAFETY: through `&Buf` the bytes can only be read.
 unsafe impl Sync for Buf {}
@@ -46,13 +48,18 @@ impl Buf {
         // SAFETY: the layout's size is at least 1.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
-        Self { start, len, home: Home::Heap(layout) }
+        Self { start, len, home: Home::Heap(Memory { start, layout }) }
     }
 
-    /// Makes the buffer readable from several places; it goes home when the last of them is dropped.
+    /// Makes the buffer readable from several places; it goes home when the last of them is dropped. Costs a pooled
+    /// buffer no allocation.
     #[must_use]
     pub fn share(self) -> Shared {
-        Shared(Arc::new(self))
+        let home = match self.home {
+            Home::Pool(place) => SharedHome::Pool(place),
+            Home::Heap(memory) => SharedHome::Heap(Arc::new(memory)),
+        };
+        Shared { start: self.start, len: self.len, home }
     }
 }
 
@@ -73,16 +80,6 @@ impl DerefMut for Buf {
     }
 }
 
-impl Drop for Buf {
-    fn drop(&mut self) {
-        match &self.home {
-            Home::Pool(core) => core.put_back(Slot(self.start)),
-            // SAFETY: allocated in `alloc` with this layout, and nobody else owns it.
-            Home::Heap(layout) => unsafe { dealloc(self.start.as_ptr(), *layout) },
-        }
-    }
-}
-
 impl fmt::Debug for Buf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let home = match self.home {
@@ -94,20 +91,67 @@ impl fmt::Debug for Buf {
 }
 
 /// A buffer that is read from several places at once, such as the disk and the next replica.
-#[derive(Clone, Debug)]
-pub struct Shared(Arc<Buf>);
+#[derive(Clone)]
+pub struct Shared {
+    start: NonNull<u8>,
+    len: usize,
+    /// One of the handles of its memory.
+    home: SharedHome,
+}
+
+#[derive(Clone)]
+#[expect(dead_code, reason = "held until the last share is gone")]
+enum SharedHome {
+    Pool(Place),
+    Heap(Arc<Memory>),
+}
+
+// SAFETY: the bytes can only be read; their home is only counted and freed, by whoever is the last, on any thread.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
 
 impl Deref for Shared {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.0
+        // SAFETY: `start` is valid for `len` initialised bytes for as long as `home` lives; the one `Buf` that could
+        // write them has become this share, and those that were cloned from it only read.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let home = match self.home {
+            SharedHome::Pool(_) => "pool",
+            SharedHome::Heap(_) => "heap",
+        };
+        f.debug_struct("Shared").field("len", &self.len).field("home", &home).finish()
     }
 }
 
 impl From<Buf> for Shared {
     fn from(buf: Buf) -> Self {
         buf.share()
+    }
+}
+
+/// Memory from the heap.
+struct Memory {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: a `Memory` is the only owner of what it frees, which any thread may do; it gives no access to the bytes.
+unsafe impl Send for Memory {}
+// SAFETY: as above; `&Memory` has nothing to offer.
+unsafe impl Sync for Memory {}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `Buf::alloc` with this layout, and nobody else owns it.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
     }
 }
 
@@ -118,16 +162,36 @@ pub struct BufPool(Arc<Core>);
 struct Core {
     region: Region,
     buf_len: usize,
-    count: usize,
-    /// As many permits as `free` has slots, save between the two steps of taking and putting back.
+    /// Of each buffer, how many handles there are.
+    handles: Box<[AtomicUsize]>,
+    /// As many permits as `free` has buffers, save between the two steps of taking and putting back.
     permits: Semaphore,
-    free: Mutex<Vec<Slot>>,
+    free: Mutex<Vec<usize>>,
 }
 
-struct Slot(NonNull<u8>);
+/// A handle of a buffer of a pool: with the last of them it goes back.
+struct Place {
+    core: Arc<Core>,
+    index: usize,
+}
 
-// SAFETY: a slot is the exclusive right to its bytes of the region; moving it moves that right.
-unsafe impl Send for Slot {}
+impl Clone for Place {
+    fn clone(&self) -> Self {
+        // Whoever has a handle may pass it on by itself: nothing is to be seen that came before.
+        self.core.handles[self.index].fetch_add(1, Ordering::Relaxed);
+        Self { core: Arc::clone(&self.core), index: self.index }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // What was read through this handle was read before the buffer has its next user.
+        if self.core.handles[self.index].fetch_sub(1, Ordering::Release) == 1 {
+            fence(Ordering::Acquire);
+            self.core.put_back(self.index);
+        }
+    }
+}
 
 impl BufPool {
     /// A pool of `count` buffers of `len` bytes each; `len` is a multiple of [`BUF_ALIGN`].
@@ -137,15 +201,13 @@ impl BufPool {
             let text = format!("a pool of {count} buffers of {len} bytes is not possible");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         };
-        let region = Region::map(bytes)?;
-        // The last slot is handed out first: start with the lowest addresses.
-        let free = (0..count).rev().map(|index| region.slot(index * len)).collect();
         Ok(Self(Arc::new(Core {
-            region,
+            region: Region::map(bytes)?,
             buf_len: len,
-            count,
+            handles: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             permits: Semaphore::new(count),
-            free: Mutex::new(free),
+            // The last one is handed out first: start with the lowest addresses.
+            free: Mutex::new((0..count).rev().collect()),
         })))
     }
 
@@ -171,7 +233,7 @@ impl BufPool {
     /// How many buffers there are.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.0.count
+        self.0.handles.len()
     }
 
     /// How long each buffer is.
@@ -181,23 +243,28 @@ impl BufPool {
     }
 
     fn take(&self) -> Buf {
-        let slot = self.0.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let slot = slot.expect("a permit stands for a free slot");
-        Buf { start: slot.0, len: self.0.buf_len, home: Home::Pool(Arc::clone(&self.0)) }
+        let core = &self.0;
+        let index = core.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let index = index.expect("a permit stands for a free buffer");
+        // Relaxed: the lock has told us of whoever put it back.
+        let before = core.handles[index].swap(1, Ordering::Relaxed);
+        debug_assert_eq!(before, 0, "a free buffer has no handle");
+        let start = core.region.at(index * core.buf_len);
+        Buf { start, len: core.buf_len, home: Home::Pool(Place { core: Arc::clone(core), index }) }
     }
 }
 
 impl fmt::Debug for BufPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BufPool").field("capacity", &self.0.count).field("free", &self.free()).finish()
+        f.debug_struct("BufPool").field("capacity", &self.capacity()).field("free", &self.free()).finish()
     }
 }
 
 impl Core {
-    fn put_back(&self, slot: Slot) {
+    fn put_back(&self, index: usize) {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        debug_assert!(self.region.holds(&slot) && free.len() < self.count);
-        free.push(slot);
+        debug_assert!(free.len() < self.handles.len());
+        free.push(index);
         drop(free);
         self.permits.add_permits(1);
     }
@@ -211,7 +278,7 @@ struct Region {
     len: usize,
 }
 
-// SAFETY: the region is plain memory; who may touch which bytes is ruled by the slots.
+// SAFETY: the region is plain memory; who may touch which bytes is ruled by the handles of its buffers.
 unsafe impl Send for Region {}
 // SAFETY: as above; `&Region` gives out addresses only.
 unsafe impl Sync for Region {}
@@ -239,16 +306,10 @@ impl Region {
         Ok(Self { mapped, mapped_len, start, len: bytes })
     }
 
-    fn slot(&self, offset: usize) -> Slot {
+    fn at(&self, offset: usize) -> NonNull<u8> {
         debug_assert!(offset < self.len);
         // SAFETY: `offset` lies in the region.
-        Slot(unsafe { self.start.add(offset) })
-    }
-
-    fn holds(&self, slot: &Slot) -> bool {
-        let at = slot.0.as_ptr() as usize;
-        let start = self.start.as_ptr() as usize;
-        at >= start && at < start + self.len
+        unsafe { self.start.add(offset) }
     }
 }
 
@@ -262,6 +323,8 @@ impl Drop for Region {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::{BUF_ALIGN, Buf, BufPool};
 
     #[test]
@@ -289,6 +352,50 @@ mod tests {
         drop(second);
         assert_eq!(pool.free(), 1);
         assert!(pool.try_get().is_some());
+    }
+
+    #[test]
+    fn shares_on_many_threads_keep_their_bytes_and_let_the_last_one_return_the_buffer() {
+        const ROUNDS: usize = 500;
+        let pool = BufPool::new(2, BUF_ALIGN).unwrap();
+        std::thread::scope(|scope| {
+            for fill in 1..=2 {
+                let pool = pool.clone();
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let mut buf = loop {
+                            match pool.try_get() {
+                                Some(buf) => break buf,
+                                None => std::thread::yield_now(),
+                            }
+                        };
+                        let value = fill + 2 * (round % 100) as u8;
+                        buf.fill(value);
+                        let shared = buf.share();
+                        std::thread::scope(|readers| {
+                            for _ in 0..2 {
+                                let share = shared.clone();
+                                readers.spawn(move || assert!(share.clone().iter().all(|b| *b == value)));
+                            }
+                            drop(shared);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(pool.free(), 2);
+        assert!(pool.0.handles.iter().all(|handles| handles.load(Ordering::Relaxed) == 0));
+    }
+
+    #[test]
+    fn a_share_of_the_heap_outlives_the_others() {
+        let mut buf = Buf::alloc(10);
+        buf.fill(3);
+        let shared = buf.share();
+        let second = shared.clone();
+        let reader = std::thread::spawn(move || second.iter().all(|byte| *byte == 3));
+        drop(shared);
+        assert!(reader.join().unwrap());
     }
 
     #[test]
