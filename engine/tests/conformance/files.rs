@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use distrifs_engine::io::{Buf, DirEntry, FileBytes, Io, Open, block_on};
+use distrifs_engine::io::{Buf, BufPool, DirEntry, FileBytes, Io, Open, block_on};
 
 use crate::stage::{Stage, pattern, real_bodies, shared};
 
@@ -358,6 +358,48 @@ pub(crate) async fn a_dropped_write_still_happens(stage: Stage) {
     }
     let (read, buf) = file.read_at(Buf::alloc(5), 0..5, 0).await;
     assert_eq!((read.unwrap(), &buf[..]), (5, &b"bytes"[..]));
+}
+
+/// Some callers go before their write has begun, some while it runs, some when it is done; others wait.
+pub(crate) async fn writes_whose_callers_go_leave_the_others_alone(stage: Stage) {
+    const PIECE: usize = 4096;
+    const ROUNDS: u64 = 24;
+    let pool = BufPool::new(8, PIECE).unwrap();
+    let path = stage.path("file");
+    let file = Rc::new(stage.io.open(&path, Open { read: true, ..Open::CREATE }).await.unwrap());
+    let whole = Rc::new(Cell::new(0));
+    for round in 0..ROUNDS {
+        for place in 0..4 {
+            let (io, file, whole) = (stage.io.clone(), Rc::clone(&file), Rc::clone(&whole));
+            let mut buf = pool.get().await;
+            let index = round * 4 + place;
+            buf.fill(index as u8);
+            stage.io.spawn(async move {
+                let write = file.write_at(buf.share(), 0..PIECE, index * PIECE as u64);
+                if place == 0 {
+                    write.await.unwrap();
+                    return whole.set(whole.get() + 1);
+                }
+                let mut write = pin!(write);
+                for _ in 1..place {
+                    if write.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                        return;
+                    }
+                    io.sleep(Duration::from_micros(200 * round)).await;
+                }
+                let _begun = write.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            });
+        }
+    }
+    while whole.get() < ROUNDS || pool.free() < pool.capacity() {
+        stage.io.sleep(Duration::from_millis(1)).await;
+    }
+    // A buffer is back when its write is done.
+    for index in 0..ROUNDS * 4 {
+        let (read, buf) = file.read_at(Buf::alloc(PIECE), 0..PIECE, index * PIECE as u64).await;
+        assert_eq!(read.unwrap(), PIECE);
+        assert!(buf.iter().all(|byte| *byte == index as u8), "piece {index}");
+    }
 }
 
 #[test]

@@ -65,6 +65,7 @@ on_bodies! {
         a_pipe_is_opened_without_a_writer,
         free_space_is_within_the_total,
         a_dropped_write_still_happens,
+        writes_whose_callers_go_leave_the_others_alone,
     }
     sockets {
         exact_receive_over_many_sends,

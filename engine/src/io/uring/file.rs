@@ -1,7 +1,7 @@
 //! Files of the io_uring body.
 //!
-//! All but reads run in a task of their own: an operation whose future is dropped is not cancelled half way
-//! but runs to its end, and owns what it needs for that.
+//! All but reads run in a task, of their own or kept for writes: an operation whose future is dropped is not cancelled
+//! half way but runs to its end, and owns what it needs for that.
 
 use std::fs;
 use std::future::Future;
@@ -22,6 +22,7 @@ use crate::io::page_cache;
 use crate::io::small_files::{FileBytes, PathError};
 use crate::io::syscall::{self, FILE_MODE, OPEN_PLAINLY};
 
+use super::lanes::Lanes;
 use super::lent::Lent;
 use super::{Uring, descriptor};
 
@@ -30,7 +31,12 @@ impl Uring {
         let path = path.to_owned();
         let file = on_ring(&self.files, async move { options(how).open(path).await }).await?;
         let direct = syscall::opened(descriptor(&file), how)?;
-        Ok(UringFile { file: Rc::new(file), direct, operations: self.files.clone() })
+        Ok(UringFile {
+            file: Rc::new(file),
+            direct,
+            operations: self.files.clone(),
+            lanes: self.lanes.clone(),
+        })
     }
 
     pub(in crate::io) async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -91,6 +97,7 @@ pub(in crate::io) struct UringFile {
     file: Rc<File>,
     direct: bool,
     operations: Operations,
+    lanes: Lanes,
 }
 
 impl UringFile {
@@ -116,8 +123,7 @@ impl UringFile {
         offset: u64,
     ) -> io::Result<usize> {
         let lent = Lent::new(buf, range, self.operations.begin().await);
-        let file = Rc::clone(&self.file);
-        monoio::spawn(async move { file.write_at(lent, offset).await.0 }).await
+        self.lanes.write(Rc::clone(&self.file), lent, offset).await
     }
 
     pub(in crate::io) async fn fdatasync(&self) -> io::Result<()> {

@@ -3,6 +3,7 @@
 //! ring itself would hand each of their steps to a thread.
 
 mod file;
+mod lanes;
 mod lent;
 mod net;
 
@@ -18,6 +19,7 @@ use monoio::{IoUringDriver, RuntimeBuilder};
 use super::drain::Operations;
 use super::handle::{Io, Kind};
 use super::tasks::Tasks;
+use lanes::Lanes;
 
 pub(super) use file::{UringFile, UringFileSystem};
 pub(super) use net::{UringListener, UringRecv, UringSend, UringStream};
@@ -42,6 +44,7 @@ pub(super) fn block_on<F: Future>(main: impl FnOnce(Io) -> F) -> io::Result<F::O
     let body = Uring {
         started: Instant::now(),
         files: Operations::new(FILE_OPERATIONS_MAX),
+        lanes: Lanes::default(),
         sockets: Operations::new(SOCKET_OPERATIONS_MAX),
         tasks: Tasks::default(),
     };
@@ -49,6 +52,8 @@ pub(super) fn block_on<F: Future>(main: impl FnOnce(Io) -> F) -> io::Result<F::O
         let io = Io(Kind::Uring(body.clone()));
         let result = body.tasks.run(async move { main(io).await }).await;
         body.files.drain().await;
+        // A task that waits when the runtime goes would be leaked.
+        body.lanes.close().await;
         body.sockets.drain().await;
         result
     });
@@ -61,6 +66,7 @@ pub(super) fn block_on<F: Future>(main: impl FnOnce(Io) -> F) -> io::Result<F::O
 pub(super) struct Uring {
     started: Instant,
     files: Operations,
+    lanes: Lanes,
     sockets: Operations,
     tasks: Tasks,
 }
