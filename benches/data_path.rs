@@ -81,8 +81,8 @@ const GENERATION: GenerationStamp = GenerationStamp(1);
 async fn write_chunk(store: &ChunkStore, chunk: ChunkId, piece: &Shared, crcs: &[Crc32c]) {
     let mut writer = store.create(CLUSTER, chunk, GENERATION, CHUNK as u64).await.expect("create");
     for _ in 0..CHUNK / FRAME_PAYLOAD_BYTES_MAX {
-        let writing = writer.append(piece.clone(), 0..piece.len(), crcs.iter().copied());
-        writing.expect("append").await;
+        let write = writer.append(piece.clone(), 0..piece.len(), crcs.iter().copied());
+        write.expect("append").expect("a large chunk is a file").run().await;
     }
     writer.commit().await.expect("commit");
 }

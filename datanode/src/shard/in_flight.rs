@@ -29,13 +29,23 @@ impl InFlight {
         &self,
         work: impl Future<Output = ()> + 'static,
     ) -> impl Future<Output = ()> + 'static {
-        let state = self.0.clone();
-        state.count.set(state.count.get() + 1);
+        let this = self.clone();
+        this.begun();
         async move {
             work.await;
-            state.count.set(state.count.get() - 1);
-            state.one_less.notify_one();
+            this.ended();
         }
+    }
+
+    /// One more has begun, which must never be cancelled; it counts until [`ended`](Self::ended) is called for it.
+    pub(crate) fn begun(&self) {
+        self.0.count.set(self.0.count.get() + 1);
+    }
+
+    /// One has ended.
+    pub(crate) fn ended(&self) {
+        self.0.count.set(self.0.count.get() - 1);
+        self.0.one_less.notify_one();
     }
 
     /// How many there are.

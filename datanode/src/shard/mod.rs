@@ -8,6 +8,7 @@
 mod buffers;
 mod check;
 mod connection;
+mod disk_writes;
 mod first_reads;
 mod in_flight;
 mod intake;

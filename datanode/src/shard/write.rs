@@ -1,7 +1,7 @@
 //! Drives one chunk through this hop: receive, check, store and forward from the same buffer, commit, answer.
 //!
-//! What to take and what to answer is [`Pipeline`]'s to decide. Three tasks stand around it: disk writes, the
-//! forwarder that owns the sending half to the next hop, and the commit. None of them is ever cancelled; on a
+//! What to take and what to answer is [`Pipeline`]'s to decide. Tasks stand around it: those of the disk writes,
+//! the forwarder that owns the sending half to the next hop, and the commit. None of them is ever cancelled; on a
 //! failure they run out by themselves and the chunk's name goes when the last write is done.
 
 use std::cell::Cell;
@@ -21,7 +21,7 @@ use distrifs_proto::limits::BLOCK_BYTES;
 use tokio::sync::{mpsc, oneshot};
 
 use super::buffers::WriteBuffers;
-use super::in_flight::InFlight;
+use super::disk_writes::DiskWrites;
 use super::intake::Intake;
 use super::peer::{Answer, LinkParts, PeerLink};
 use super::trail::Trail;
@@ -78,7 +78,7 @@ struct Write<'a> {
     buffers: WriteBuffers,
     writer: Option<ChunkWriter>,
     disk: usize,
-    in_flight: InFlight,
+    disk_writes: DiskWrites,
     downstream: Option<Downstream>,
     commit: Option<oneshot::Receiver<Committed>>,
     /// When the last frame was taken.
@@ -183,7 +183,7 @@ impl<'a> Write<'a> {
                 return Err(body);
             }
         };
-        let in_flight = InFlight::default();
+        let disk_writes = DiskWrites::new(trail.clone());
         let (writer, commit) = (Some(writer), None);
         Ok(Self {
             shard,
@@ -193,7 +193,7 @@ impl<'a> Write<'a> {
             buffers,
             writer,
             disk,
-            in_flight,
+            disk_writes,
             downstream,
             commit,
             all_taken: shard.io.now(),
@@ -378,11 +378,8 @@ impl<'a> Write<'a> {
         let writer = self.writer.as_mut().expect("a chunk that is not committed yet");
         if blocks > 0 {
             match writer.append(frame.clone(), place.payload.clone(), crcs) {
-                Ok(writing) => {
-                    let trail = self.trail.clone();
-                    let writing = async move { trail.stage(Stage::WriteDisk, writing).await };
-                    self.in_flight.spawn(&self.shard.io, writing);
-                }
+                Ok(Some(write)) => self.disk_writes.begin(&self.shard.io, write),
+                Ok(None) => {}
                 Err(error) => {
                     let (code, text) = (error.code(), error.to_string());
                     return Err(Outcome::Refused(ErrorBody { code, node: node.id, text }));
@@ -412,7 +409,7 @@ impl<'a> Write<'a> {
         self.all_taken = self.shard.io.now();
         let mut writer = self.writer.take().expect("a chunk is committed once");
         let (tell, told) = oneshot::channel();
-        let (shard, disk, in_flight) = (self.shard.clone(), self.disk, self.in_flight.clone());
+        let (shard, disk, in_flight) = (self.shard.clone(), self.disk, self.disk_writes.in_flight());
         let trail = self.trail.clone();
         self.shard.io.spawn(async move {
             in_flight.drained().await;
@@ -462,7 +459,7 @@ impl<'a> Write<'a> {
     /// Gives back what the write held.
     async fn finish(mut self, acknowledged: bool) {
         if let Some(writer) = self.writer.take() {
-            let in_flight = self.in_flight.clone();
+            let in_flight = self.disk_writes.in_flight();
             self.shard.io.spawn(async move {
                 in_flight.drained().await;
                 writer.abort().await;

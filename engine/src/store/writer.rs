@@ -10,7 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use distrifs_proto::limits::BLOCK_BYTES;
@@ -29,7 +29,7 @@ pub struct ChunkWriter {
     generation: GenerationStamp,
     reserve: u64,
     bytes: Bytes,
-    tmp_data: PathBuf,
+    tmp_data: Rc<Path>,
     length: u64,
     blocks: Vec<Crc32c>,
     /// The first failure of a write in flight.
@@ -60,8 +60,25 @@ enum Names {
     Committed,
 }
 
-/// The disk's part of one appended piece, to be awaited before the commit. Writes may run at once.
-pub type WriteInFlight = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+/// The disk's part of one appended piece, to be [run](Self::run) to its end before the commit. Several may run at once.
+pub struct WriteInFlight {
+    data: Rc<File>,
+    path: Rc<Path>,
+    buffer: Shared,
+    range: Range<usize>,
+    offset: u64,
+    /// The first failure of all of the chunk.
+    failed: Rc<RefCell<Option<StoreError>>>,
+}
+
+impl WriteInFlight {
+    /// Writes it; a failure is told by [`ChunkWriter::commit`].
+    pub async fn run(self) {
+        if let Err(error) = self.data.write_at(self.buffer, self.range, self.offset).await {
+            self.failed.borrow_mut().get_or_insert_with(|| StoreError::io("write", &self.path, error));
+        }
+    }
+}
 
 impl ChunkWriter {
     pub(super) async fn create(
@@ -71,7 +88,7 @@ impl ChunkWriter {
         generation: GenerationStamp,
         reserve: u64,
     ) -> Result<Self, StoreError> {
-        let tmp_data = layout::tmp_data_path(&store.root, chunk);
+        let tmp_data: Rc<Path> = layout::tmp_data_path(&store.root, chunk).into();
         let journal = store.journal.clone().filter(|_| reserve <= JOURNALED_BYTES_MAX);
         let (bytes, names) = match journal {
             Some(journal) => (Bytes::Journal(journal, Vec::with_capacity(reserve as usize)), Names::None),
@@ -90,7 +107,7 @@ impl ChunkWriter {
             bytes,
             tmp_data,
             length: 0,
-            blocks: Vec::new(),
+            blocks: Vec::with_capacity(reserve.div_ceil(BLOCK_BYTES as u64) as usize),
             failed: Rc::default(),
             names: Cell::new(names),
             synced: None,
@@ -124,8 +141,8 @@ impl ChunkWriter {
     }
 
     /// Appends `payload` of the buffer, whose blocks have these checksums. Only the last piece of a chunk may end
-    /// within a block; the buffer then holds zeros up to the block's end. The bytes are on their way to the disk
-    /// when the returned future is polled; failures are told by [`commit`](Self::commit).
+    /// within a block; the buffer then holds zeros up to the block's end. What is returned takes the bytes to the
+    /// disk; nothing is returned of a chunk that the journal commits.
     ///
     /// # Errors
     /// [`StoreError::TooLong`] beyond what was reserved; nothing was appended.
@@ -138,7 +155,7 @@ impl ChunkWriter {
         buffer: Shared,
         payload: Range<usize>,
         crcs: impl ExactSizeIterator<Item = Crc32c>,
-    ) -> Result<WriteInFlight, StoreError> {
+    ) -> Result<Option<WriteInFlight>, StoreError> {
         let offset = self.length;
         assert!(offset.is_multiple_of(BLOCK_BYTES as u64), "a piece behind the end of the chunk");
         assert!(payload.start.is_multiple_of(BLOCK_BYTES), "a piece at an unaligned place");
@@ -155,15 +172,11 @@ impl ChunkWriter {
             Bytes::File(data) => data.clone(),
             Bytes::Journal(_, bytes) => {
                 bytes.extend_from_slice(&buffer[payload]);
-                return Ok(Box::pin(std::future::ready(())));
+                return Ok(None);
             }
         };
         let (path, failed) = (self.tmp_data.clone(), self.failed.clone());
-        Ok(Box::pin(async move {
-            if let Err(error) = data.write_at(buffer, padded, offset).await {
-                failed.borrow_mut().get_or_insert(StoreError::io("write", &path, error));
-            }
-        }))
+        Ok(Some(WriteInFlight { data, path, buffer, range: padded, offset, failed }))
     }
 
     /// Whether a write has failed already; the chunk cannot be committed any more.
@@ -202,7 +215,7 @@ impl ChunkWriter {
             return Err(error);
         }
         assert!(self.length > 0, "a chunk has at least one byte");
-        let blocks = self.blocks.clone();
+        let blocks = std::mem::take(&mut self.blocks);
         let sidecar = Sidecar::new(self.cluster, self.chunk, self.generation, self.length, blocks);
         let tmp_meta = layout::tmp_meta_path(&self.store.root, self.chunk);
         let meta = sidecar.encode();

@@ -481,7 +481,7 @@ fn what_is_newer_stays_and_a_mark_does() {
         let mut buffer = distrifs_engine::io::Buf::alloc(4096);
         buffer[..100].copy_from_slice(&bytes[..100]);
         let crcs: Vec<_> = distrifs_proto::types::block_crcs(&bytes[..100]).collect();
-        writer.append(buffer.share(), 0..100, crcs.into_iter()).unwrap().await;
+        writer.append(buffer.share(), 0..100, crcs.into_iter()).unwrap().expect("a file").run().await;
         writer.commit().await.unwrap();
     });
     for (path, bytes) in newer.files() {

@@ -53,10 +53,10 @@ async fn write(store: &ChunkStore, chunk: u64) -> Result<ReplicaInfo, StoreError
         let mut buffer = Buf::alloc(PIECE);
         buffer[..piece.len()].copy_from_slice(piece);
         let crcs: Vec<_> = block_crcs(piece).collect();
-        in_flight.push(writer.append(buffer.share(), 0..piece.len(), crcs.into_iter())?);
+        in_flight.extend(writer.append(buffer.share(), 0..piece.len(), crcs.into_iter())?);
     }
-    for writing in in_flight {
-        writing.await;
+    for write in in_flight {
+        write.run().await;
     }
     writer.commit().await
 }
