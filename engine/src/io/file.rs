@@ -7,6 +7,7 @@ use std::ops::Range;
 use rustix::io::Errno;
 
 use super::buf::{BUF_ALIGN, Buf, Shared};
+use super::window::Window;
 use super::{posix, sim, uring};
 
 /// How to open a file. Always close-on-exec, never through a symbolic link, and without waiting for the other end of
@@ -133,6 +134,22 @@ impl File {
                 (!waits).then_some(Err(error))
             }
         }
+    }
+
+    /// Bytes of the file behind room for a head, to be sent from where the page cache has them. `None` where that would
+    /// have to wait, or cannot be done: not all of the range is cached, or it reaches past the end of the file, or head
+    /// and range are not of whole pages, save the end of the range.
+    #[must_use]
+    pub fn window(&self, head: usize, range: &Range<u64>) -> Option<Window> {
+        if self.is_direct() {
+            return None;
+        }
+        let window = match &self.kind {
+            Kind::Uring(file) => file.window(head, range),
+            Kind::Posix(file) => file.window(head, range),
+            Kind::Sim(file) => file.window(head, range),
+        };
+        window.ok()
     }
 
     /// Writes `range` of the buffer at `offset`: all of it, or an error and an unknown part.

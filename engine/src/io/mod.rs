@@ -29,6 +29,7 @@ mod socket;
 mod syscall;
 mod tasks;
 mod uring;
+mod window;
 
 pub use body::{Body, IoMode, IoModeUnknown, block_on, block_on_inline};
 pub use buf::{BUF_ALIGN, Buf, BufPool, Shared};
@@ -41,3 +42,4 @@ pub use net::{
 pub use probe::probe_uring;
 pub use sim::{Faults, SimOperation, SimWorld};
 pub use small_files::{FileBytes, PathError};
+pub use window::Window;

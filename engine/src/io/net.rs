@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::buf::{Buf, Shared};
+use super::window::Window;
 use super::{posix, sim, uring};
 
 /// Connections that wait to be accepted.
@@ -199,6 +200,31 @@ impl SendHalf {
                 SendKind::Uring(stream) => stream.send_once(buf.clone(), at..range.end).await,
                 SendKind::Posix(stream) => stream.send_once(buf.clone(), at..range.end).await,
                 SendKind::Sim(stream) => stream.send_once(buf.clone(), at..range.end).await,
+            };
+            match result {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => at += sent,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands `range` of the window to the network: all of it, or an error and an unknown part. The file's bytes are in
+    /// the page cache, as a rule; those that had to leave it meanwhile are read again, and hold up all tasks for so long.
+    ///
+    /// # Errors
+    /// Also where they can no longer be read ([`Window::is_unreadable`]).
+    pub async fn send_window(&mut self, mut window: Window, range: Range<usize>) -> io::Result<()> {
+        assert!(range.start <= range.end && range.end <= window.len(), "a range of the window");
+        let mut at = range.start;
+        while at < range.end {
+            let result;
+            (result, window) = match &mut self.kind {
+                SendKind::Uring(stream) => stream.send_window_once(window, at..range.end).await,
+                SendKind::Posix(stream) => stream.send_window_once(window, at..range.end).await,
+                SendKind::Sim(stream) => stream.send_window_once(window, at..range.end).await,
             };
             match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

@@ -7,7 +7,7 @@ use distrifs_proto::limits::{BLOCK_BYTES, CHUNK_BYTES_MAX};
 use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, block_crcs};
 
 use super::{Sidecar, SidecarHeader, StoreError, layout};
-use crate::io::{Buf, File, Io, Open};
+use crate::io::{Buf, File, Io, Open, Window};
 
 /// An open chunk: its data file and its sidecar, which was checked.
 pub struct ChunkReader {
@@ -113,6 +113,13 @@ impl ChunkReader {
     pub fn try_read(&self, buffer: &mut [u8], bytes: &Range<u64>) -> Option<Result<(), StoreError>> {
         let read = self.data.try_read_at(buffer, bytes.start)?;
         Some(read.map_err(|error| self.read_error(error)))
+    }
+
+    /// `bytes` behind room for a head, to be sent from the page cache without reading them; `None` where that cannot be
+    /// done at once. **Unchecked**, as what [`read`](Self::read) brings: send them with [`crcs`](Self::crcs).
+    #[must_use]
+    pub fn window(&self, head: usize, bytes: &Range<u64>) -> Option<Window> {
+        self.data.window(head, bytes)
     }
 
     fn read_error(&self, error: std::io::Error) -> StoreError {

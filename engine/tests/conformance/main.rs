@@ -78,6 +78,11 @@ on_bodies! {
         large_transfers_both_ways_at_once,
         many_connections_at_once,
         a_port_is_free_again,
+        a_window_arrives_behind_its_head,
+        a_window_waits_for_a_slow_reader_and_disturbs_no_receive,
+        a_window_to_a_peer_that_goes_away_is_an_error,
+        a_window_of_a_file_that_was_cut_is_an_error,
+        there_is_no_window_on_what_is_not_there,
     }
     tasks {
         sleepers_wake_in_order,

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use distrifs_engine::io::{Body, Buf, Io, Open, Stream, block_on};
+use distrifs_engine::io::{Body, Buf, File, Io, Open, Stream, Window, block_on};
 use tokio::sync::mpsc;
 
 use crate::stage::{Stage, pattern, real_bodies, shared};
@@ -189,6 +189,151 @@ pub(crate) async fn a_port_is_free_again(stage: Stage) {
     drop(listener);
     while stage.io.listen(at).await.is_err() {
         stage.io.sleep(std::time::Duration::from_millis(1)).await;
+    }
+}
+
+const HEAD: usize = 4096;
+
+/// A file with these bytes, as the page cache has them.
+async fn cached(stage: &Stage, len: usize) -> File {
+    let file = stage.io.open(&stage.path("file"), Open { read: true, ..Open::CREATE }).await.unwrap();
+    file.write_at(pattern(len, 9).share(), 0..len, 0).await.unwrap();
+    file
+}
+
+/// In the simulation bytes are in the page cache by chance; elsewhere they are, or it cannot be told.
+async fn window(stage: &Stage, file: &File, range: std::ops::Range<u64>) -> Option<Window> {
+    let tries = if stage.io.body_name() == "simulated" { 200 } else { 1 };
+    let window = (0..tries).find_map(|_| file.window(HEAD, &range));
+    if window.is_none() {
+        println!("skipped: no window here");
+        assert!(stage.io.body_name() != "simulated");
+    }
+    window
+}
+
+pub(crate) async fn a_window_arrives_behind_its_head(stage: Stage) {
+    const LEN: usize = 100_000;
+    let file = cached(&stage, LEN).await;
+    let (client, server) = pair(&stage.io).await;
+    let ((_recv, mut send), (mut recv, _send)) = (client.into_split(), server.into_split());
+    for (from, to) in [(0, LEN), (0, 1), (4096, 8192), (65_536, 65_537), (8192, LEN)] {
+        let Some(mut window) = window(&stage, &file, from as u64..to as u64).await else { return };
+        assert_eq!((window.len(), window.head_mut().len()), (HEAD + to - from, HEAD));
+        assert!(window.head_mut().iter().all(|byte| *byte == 0));
+        window.head_mut()[HEAD - 5..].copy_from_slice(b"head:");
+        let sent = HEAD - 5..window.len();
+        let wanted = sent.len();
+        send.send_window(window, sent).await.unwrap();
+        let (received, buf) = recv.recv_exact(Buf::alloc(wanted), 0..wanted).await;
+        assert_eq!((received.unwrap(), &buf[..5]), (wanted, &b"head:"[..]));
+        assert!(buf[5..] == pattern(LEN, 9)[from..to]);
+    }
+}
+
+/// More than both sockets hold, again and again, to one that takes its time; the other direction has a receive that
+/// waits for bytes all the while.
+pub(crate) async fn a_window_waits_for_a_slow_reader_and_disturbs_no_receive(stage: Stage) {
+    const LEN: usize = 1 << 20;
+    const ROUNDS: usize = 24;
+    let file = cached(&stage, LEN).await;
+    let Some(first) = window(&stage, &file, 0..LEN as u64).await else { return };
+    let (client, server) = pair(&stage.io).await;
+    let ((mut back, mut send), (mut recv, mut answer)) = (client.into_split(), server.into_split());
+    let (done, mut finished) = mpsc::channel(2);
+    let received = done.clone();
+    stage.io.spawn(async move {
+        let (got, buf) = back.recv_exact(Buf::alloc(3), 0..3).await;
+        assert_eq!((got.unwrap(), &buf[..]), (3, &b"end"[..]));
+        received.send(()).await.unwrap();
+    });
+    let io = stage.io.clone();
+    stage.io.spawn(async move {
+        let mut buf = Buf::alloc(LEN);
+        for round in 0..ROUNDS {
+            io.sleep(std::time::Duration::from_millis(if round < 3 { 30 } else { 1 })).await;
+            let result;
+            (result, buf) = recv.recv_exact(buf, 0..LEN).await;
+            assert_eq!(result.unwrap(), LEN);
+            assert!(buf[..] == pattern(LEN, 9)[..], "round {round}");
+        }
+        answer.send_all(shared(b"end"), 0..3).await.unwrap();
+        done.send(()).await.unwrap();
+    });
+    send.send_window(first, HEAD..HEAD + LEN).await.unwrap();
+    for _ in 1..ROUNDS {
+        let next = window(&stage, &file, 0..LEN as u64).await.unwrap();
+        send.send_window(next, HEAD..HEAD + LEN).await.unwrap();
+    }
+    finished.recv().await.unwrap();
+    finished.recv().await.unwrap();
+}
+
+pub(crate) async fn a_window_to_a_peer_that_goes_away_is_an_error(stage: Stage) {
+    const LEN: usize = 1 << 20;
+    let file = cached(&stage, LEN).await;
+    let (client, server) = pair(&stage.io).await;
+    let (_recv, mut send) = client.into_split();
+    let io = stage.io.clone();
+    stage.io.spawn(async move {
+        let (mut recv, send) = server.into_split();
+        let (received, _) = recv.recv_exact(Buf::alloc(10_000), 0..10_000).await;
+        assert_eq!(received.unwrap(), 10_000);
+        io.sleep(std::time::Duration::from_millis(20)).await;
+        drop((recv, send));
+    });
+    // More than what is between them can hold.
+    for _ in 0..64 {
+        let Some(window) = window(&stage, &file, 0..LEN as u64).await else { return };
+        if let Err(error) = send.send_window(window, HEAD..HEAD + LEN).await {
+            assert!(!Window::is_unreadable(&error), "{error}");
+            return;
+        }
+    }
+    panic!("64 MiB were sent to nobody");
+}
+
+/// What the kernel can no longer read of the file is an error of the send, and not the end of the process.
+pub(crate) async fn a_window_of_a_file_that_was_cut_is_an_error(stage: Stage) {
+    const LEN: usize = 64 << 10;
+    let file = cached(&stage, LEN).await;
+    let Some(window) = window(&stage, &file, 0..LEN as u64).await else { return };
+    file.set_len(8192).await.unwrap();
+    let (client, server) = pair(&stage.io).await;
+    let ((_recv, mut send), (mut recv, _send)) = (client.into_split(), server.into_split());
+    let sent = send.send_window(window, HEAD..HEAD + LEN).await;
+    drop((send, _recv));
+    if stage.io.body_name() == "simulated" {
+        return sent.unwrap();
+    }
+    assert!(Window::is_unreadable(&sent.unwrap_err()));
+    // A part of what was there may have come, and nothing else.
+    let (received, buf) = recv.recv_exact(Buf::alloc(LEN), 0..LEN).await;
+    match received {
+        Ok(n) => assert_eq!(n, 0),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::UnexpectedEof),
+    }
+    assert!(buf[8192..].iter().all(|byte| *byte == 0));
+}
+
+pub(crate) async fn there_is_no_window_on_what_is_not_there(stage: Stage) {
+    const LEN: u64 = 10_000;
+    let file = cached(&stage, LEN as usize).await;
+    for _ in 0..50 {
+        for range in [0..LEN + 1, 4096..1 << 20, LEN..LEN, 0..0] {
+            assert!(file.window(HEAD, &range).is_none(), "{range:?}");
+        }
+    }
+    let direct = stage.io.open(&stage.path("file"), Open::READ_DIRECT).await.unwrap();
+    if direct.is_direct() {
+        assert!(direct.window(HEAD, &(0..4096)).is_none());
+    }
+    let write_only = stage.io.open(&stage.path("other"), Open::CREATE).await.unwrap();
+    write_only.write_at(shared(b"x"), 0..1, 0).await.unwrap();
+    assert!((0..50).all(|_| write_only.window(HEAD, &(0..1)).is_none()));
+    if stage.io.body_name() != "simulated" {
+        // Head and range begin at pages.
+        assert!(file.window(HEAD, &(1..4096)).is_none() && file.window(HEAD - 1, &(0..4096)).is_none());
     }
 }
 

@@ -16,6 +16,7 @@ use crate::io::file::{DirEntry, Open, Space};
 use crate::io::page_cache;
 use crate::io::small_files::{FileBytes, PathError};
 use crate::io::syscall;
+use crate::io::window::Window;
 
 use super::{Place, Posix};
 
@@ -95,6 +96,11 @@ impl PosixFile {
 
     pub(in crate::io) fn try_read_once(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         syscall::try_read(&*self.file, buf, offset)
+    }
+
+    /// Quick system calls that read memory.
+    pub(in crate::io) fn window(&self, head: usize, range: &Range<u64>) -> io::Result<Window> {
+        Window::map(&*self.file, head, range)
     }
 
     pub(in crate::io) async fn write_once(

@@ -6,11 +6,13 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::io::buf::{Buf, Shared};
 use crate::io::net::SOCKET_BUFFER_BYTES;
 use crate::io::socket;
+use crate::io::window::Window;
 
 use super::Posix;
 
@@ -105,6 +107,17 @@ impl PosixSend {
             }
             self.0.writable().await?;
         }
+    }
+
+    pub(in crate::io) async fn send_window_once(
+        &self,
+        window: Window,
+        range: Range<usize>,
+    ) -> (io::Result<usize>, Window) {
+        tokio::task::coop::consume_budget().await;
+        let send = || window.send_to(&*self.0, range.clone());
+        let sent = self.0.async_io(Interest::WRITABLE, send).await;
+        (sent, window)
     }
 
     pub(in crate::io) fn shutdown(&self) -> io::Result<()> {

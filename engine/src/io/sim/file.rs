@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::io::buf::{Buf, Shared};
 use crate::io::file::{DirEntry, Open, Space};
+use crate::io::window::Window;
 
 use super::Sim;
 use super::disk::{FileSystemHandle, Handle};
@@ -112,6 +113,16 @@ impl SimFile {
             return Err(Errno::AGAIN.into());
         }
         world.read(&self.handle, buf, 0..buf.len(), offset)
+    }
+
+    /// A copy of the bytes, as far as they are there.
+    pub(in crate::io) fn window(&self, head: usize, range: &Range<u64>) -> io::Result<Window> {
+        let bytes = range.end.saturating_sub(range.start) as usize;
+        let mut buf = Buf::alloc(head + bytes);
+        match self.try_read_once(&mut buf[head..], range.start)? {
+            read if read == bytes && bytes > 0 => Ok(Window::copied(buf, head)),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     pub(in crate::io) async fn write_once(

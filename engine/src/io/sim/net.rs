@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::io::buf::{Buf, Shared};
 use crate::io::net::LISTEN_BACKLOG;
+use crate::io::window::Window;
 
 use super::Sim;
 
@@ -253,12 +254,28 @@ pub(in crate::io) struct SimSend {
 
 impl SimSend {
     pub(in crate::io) async fn send_once(&self, buf: Shared, range: Range<usize>) -> io::Result<usize> {
+        self.send_bytes(&buf[range]).await
+    }
+
+    pub(in crate::io) async fn send_window_once(
+        &self,
+        window: Window,
+        range: Range<usize>,
+    ) -> (io::Result<usize>, Window) {
+        let sent = match window.bytes() {
+            Some(bytes) => self.send_bytes(&bytes[range]).await,
+            None => Err(io::ErrorKind::Unsupported.into()),
+        };
+        (sent, window)
+    }
+
+    async fn send_bytes(&self, bytes: &[u8]) -> io::Result<usize> {
         let pipe = &self.ends.outgoing;
         loop {
             let mut changed = pin!(pipe.changed.notified());
             changed.as_mut().enable();
             self.body.network_step().await?;
-            let most = self.body.transfer_len(range.len());
+            let most = self.body.transfer_len(bytes.len());
             {
                 let mut state = pipe.lock();
                 if state.reset {
@@ -269,7 +286,7 @@ impl SimSend {
                 }
                 let len = most.min(PIPE_BYTES_MAX - state.bytes.len());
                 if len > 0 {
-                    state.bytes.extend(&buf[range.start..range.start + len]);
+                    state.bytes.extend(&bytes[..len]);
                     pipe.changed.notify_waiters();
                     return Ok(len);
                 }

@@ -21,6 +21,7 @@ use crate::io::file::{DirEntry, Open, Space};
 use crate::io::page_cache;
 use crate::io::small_files::{FileBytes, PathError};
 use crate::io::syscall::{self, FILE_MODE, OPEN_PLAINLY};
+use crate::io::window::Window;
 
 use super::lanes::Lanes;
 use super::lent::Lent;
@@ -114,6 +115,11 @@ impl UringFile {
 
     pub(in crate::io) fn try_read_once(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         syscall::try_read(descriptor(&*self.file), buf, offset)
+    }
+
+    /// Quick system calls that read memory.
+    pub(in crate::io) fn window(&self, head: usize, range: &Range<u64>) -> io::Result<Window> {
+        Window::map(descriptor(&*self.file), head, range)
     }
 
     pub(in crate::io) async fn write_once(

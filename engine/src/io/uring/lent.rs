@@ -7,6 +7,7 @@ use monoio::buf::{IoBuf, IoBufMut};
 
 use crate::io::buf::{Buf, Shared};
 use crate::io::drain::Underway;
+use crate::io::window::Window;
 
 /// Lives as long as the kernel may touch the buffer: an operation that is dropped leaves it to the driver,
 /// which keeps it until the completion. So `_underway` counts what the kernel has, not what callers await.
@@ -19,6 +20,13 @@ pub(super) struct Lent<B> {
 impl<B: std::ops::Deref<Target = [u8]>> Lent<B> {
     pub(super) fn new(buf: B, range: Range<usize>, underway: Underway) -> Self {
         assert!(range.start <= range.end && range.end <= buf.len(), "a range of the buffer");
+        Self { buf, range, _underway: underway }
+    }
+}
+
+impl Lent<Window> {
+    pub(super) fn window(buf: Window, range: Range<usize>, underway: Underway) -> Self {
+        assert!(range.start <= range.end && range.end <= buf.len(), "a range of the window");
         Self { buf, range, _underway: underway }
     }
 }
@@ -41,6 +49,18 @@ unsafe impl IoBufMut for Lent<Buf> {
 unsafe impl IoBuf for Lent<Shared> {
     fn read_ptr(&self) -> *const u8 {
         self.buf[self.range.clone()].as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.range.len()
+    }
+}
+
+// SAFETY: the addresses of a `Window` do not move with it and are mapped until it is dropped; `window` checked the range.
+// Where a page of it cannot be read the kernel, which alone reads it, answers with an error.
+unsafe impl IoBuf for Lent<Window> {
+    fn read_ptr(&self) -> *const u8 {
+        self.buf.start().wrapping_add(self.range.start)
     }
 
     fn bytes_init(&self) -> usize {

@@ -14,6 +14,7 @@ use crate::io::buf::{Buf, Shared};
 use crate::io::drain::Operations;
 use crate::io::net::SOCKET_BUFFER_BYTES;
 use crate::io::socket;
+use crate::io::window::Window;
 
 use super::lent::Lent;
 use super::{Uring, descriptor};
@@ -138,6 +139,16 @@ impl UringSend {
     pub(in crate::io) async fn send_once(&mut self, buf: Shared, range: Range<usize>) -> io::Result<usize> {
         let lent = Lent::new(buf, range, self.operations.begin().await);
         self.half.write(lent).await.0
+    }
+
+    pub(in crate::io) async fn send_window_once(
+        &mut self,
+        window: Window,
+        range: Range<usize>,
+    ) -> (io::Result<usize>, Window) {
+        let lent = Lent::window(window, range, self.operations.begin().await);
+        let (result, lent) = self.half.write(lent).await;
+        (result, lent.buf)
     }
 
     /// monoio also does this when the half is dropped.
