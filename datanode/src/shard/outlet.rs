@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::Rc;
 
-use distrifs_engine::io::{Io, SendHalf, Shared};
+use distrifs_engine::io::{Io, SendHalf, Shared, Window};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::buffers::SMALL_READS_MAX;
@@ -32,6 +32,11 @@ impl Outlet {
     /// Sends whole frames.
     pub(crate) async fn send(&self, frames: Shared, range: std::ops::Range<usize>) -> io::Result<()> {
         self.send.lock().await.send_all(frames, range).await
+    }
+
+    /// Sends a whole frame whose payload is in the page cache.
+    pub(crate) async fn send_window(&self, frame: Window, range: std::ops::Range<usize>) -> io::Result<()> {
+        self.send.lock().await.send_window(frame, range).await
     }
 
     /// Whether [`begin`](Self::begin) would have to wait.

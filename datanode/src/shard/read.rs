@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use distrifs_engine::io::{Buf, Window};
 use distrifs_engine::store::{ChunkReader, StoreError};
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{self, ErrorBody, Header, Op, PAYLOAD_START};
@@ -12,6 +13,7 @@ use distrifs_proto::limits::FRAME_PAYLOAD_BYTES_MAX;
 use distrifs_proto::types::{ChunkId, GenerationStamp, NodeId};
 
 use super::Shard;
+use super::buffers::SMALL_PAYLOAD_BYTES;
 use super::outlet::Outlet;
 use super::trail::Trail;
 use super::wire::control;
@@ -27,6 +29,31 @@ enum ReadEnd {
     Refused(ErrorBody),
     /// The reader is gone.
     Gone(io::Error),
+}
+
+/// Where the payload of a frame is.
+enum Payload {
+    /// In its buffer.
+    Read(Buf),
+    /// In the page cache, from where it is sent. Its buffer is not used, and keeps its place among the reads.
+    Cached(Window, Buf),
+}
+
+impl Payload {
+    /// What is before the payload.
+    fn head_mut(&mut self) -> &mut [u8] {
+        match self {
+            Self::Read(buffer) => &mut buffer[..PAYLOAD_START],
+            Self::Cached(window, _) => window.head_mut(),
+        }
+    }
+
+    async fn send(self, outlet: &Outlet, range: Range<usize>) -> io::Result<()> {
+        match self {
+            Self::Read(buffer) => outlet.send(buffer.share(), range).await,
+            Self::Cached(window, _place) => outlet.send_window(window, range).await,
+        }
+    }
 }
 
 /// Answers one `Read`, with a refusal if need be. While a piece is on its way to the reader, the next is read.
@@ -88,7 +115,7 @@ async fn stream(shard: &Rc<Shard>, request: Header, outlet: &Outlet, trail: &Tra
     let covered = covered(shard.node.id, &request, &reader).map_err(ReadEnd::Refused)?;
     let device = past_cache(shard, &request, &reader, &covered).await;
     let mut at = covered.start;
-    let mut ready = None;
+    let mut ready: Option<(Payload, Range<usize>)> = None;
     loop {
         let piece = at..covered.end.min(at + FRAME_PAYLOAD_BYTES_MAX as u64);
         let reading = async {
@@ -97,29 +124,72 @@ async fn stream(shard: &Rc<Shard>, request: Header, outlet: &Outlet, trail: &Tra
             }
             let length = (piece.end - piece.start) as usize;
             let buffer = trail.stage(Stage::ReadQueue, shard.buffers.for_read(length)).await;
-            let from = device.as_ref().filter(|_| !reader.is_cached(&piece)).unwrap_or(&reader);
-            Some(trail.stage(Stage::ReadDisk, from.read(buffer, PAYLOAD_START, &piece)).await)
+            Some(trail.stage(Stage::ReadDisk, fetch(&reader, device.as_deref(), buffer, &piece)).await)
         };
         let sending = async {
             match ready.take() {
-                Some((buffer, range)) => trail.stage(Stage::ReadSend, outlet.send(buffer, range)).await,
+                Some((payload, range)) => trail.stage(Stage::ReadSend, payload.send(outlet, range)).await,
                 None => Ok(()),
             }
         };
         let (sent, read) = tokio::join!(sending, reading);
-        sent.map_err(ReadEnd::Gone)?;
-        let Some((read, mut buffer)) = read else { return Ok(()) };
+        if let Err(error) = sent {
+            if Window::is_unreadable(&error) {
+                let before = covered.start.max(at.saturating_sub(FRAME_PAYLOAD_BYTES_MAX as u64))..at;
+                judge_unreadable(shard, request.chunk, (&reader, disk), &before).await;
+            }
+            return Err(ReadEnd::Gone(error));
+        }
+        let Some((read, mut payload)) = read else { return Ok(()) };
         if let Err(error) = read {
-            shard.readers.borrow_mut().remove(request.chunk);
-            shard.judge(disk, &error);
+            judge_failed(shard, request.chunk, disk, &error);
             return Err(refuse(error.code(), error.to_string()));
         }
         let header = answer(&request, &reader, &piece, piece.end == covered.end);
-        let sealed = async { frame::seal_with(&mut buffer, &header, reader.crcs(&piece).iter().copied()) };
+        let sealed =
+            async { frame::seal_with(payload.head_mut(), &header, reader.crcs(&piece).iter().copied()) };
         let range = trail.stage(Stage::ReadSeal, sealed).await;
         Counters::add(&shard.node.counters.bytes_sent, u64::from(header.length));
-        ready = Some((buffer.share(), range));
+        ready = Some((payload, range));
         at = piece.end;
+    }
+}
+
+/// Gets hold of a piece: in the page cache where it is worth a mapping, else through it or, if it is not there, from the
+/// device.
+async fn fetch(
+    reader: &ChunkReader,
+    device: Option<&ChunkReader>,
+    buffer: Buf,
+    piece: &Range<u64>,
+) -> (Result<(), StoreError>, Payload) {
+    if piece.end - piece.start > SMALL_PAYLOAD_BYTES as u64
+        && let Some(window) = reader.window(PAYLOAD_START, piece)
+    {
+        return (Ok(()), Payload::Cached(window, buffer));
+    }
+    let from = device.filter(|_| !reader.is_cached(piece)).unwrap_or(reader);
+    let (read, buffer) = from.read(buffer, PAYLOAD_START, piece).await;
+    (read, Payload::Read(buffer))
+}
+
+fn judge_failed(shard: &Shard, chunk: ChunkId, disk: usize, error: &StoreError) {
+    shard.readers.borrow_mut().remove(chunk);
+    shard.judge(disk, error);
+}
+
+/// Judges a disk that did not give back what left the page cache on its way to the reader. The send does not say why,
+/// an ordinary read does.
+async fn judge_unreadable(
+    shard: &Shard,
+    chunk: ChunkId,
+    (reader, disk): (&ChunkReader, usize),
+    bytes: &Range<u64>,
+) {
+    let buffer = shard.buffers.for_read((bytes.end - bytes.start) as usize).await;
+    if let (Err(error), _) = reader.read(buffer, PAYLOAD_START, bytes).await {
+        tracing::warn!(%chunk, %error, "could not be read while it was sent");
+        judge_failed(shard, chunk, disk, &error);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use distrifs_engine::io::{Body, Open, block_on};
+use distrifs_proto::frame::{Header, Op};
 use distrifs_proto::types::ChunkId;
 
 use crate::fake_master::FakeMaster;
@@ -38,6 +39,48 @@ async fn a_large_read_fills_the_page_cache_only_when_it_comes_again() {
             assert_eq!(peer.read(ChunkId(5), 0, content.len()).await.unwrap(), content, "{io}");
             assert_eq!(is_cached(&path).await, cached_after || !can_tell, "{io}");
         }
+        node.stop().await;
+    }
+}
+
+/// R6: bytes that cannot be had any more while they are on their way end the connection and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_that_is_cut_while_it_is_sent_ends_that_connection_only() {
+    // More than what two sockets hold.
+    const LEN: usize = 32 << 20;
+    for io in bodies() {
+        let dir = tempfile::tempdir().unwrap();
+        let master = FakeMaster::start(1).await;
+        let node = start(io, dir.path(), &master).await;
+        let content = bytes(LEN);
+        let mut peer = Peer::connect(&hop(&node)).await;
+        for chunk in [5, 6] {
+            assert!(matches!(peer.write(&request(chunk, &content, &[])).await, Answer::Acked(_)));
+            // Past the page cache, then into it.
+            for _ in 0..2 {
+                assert!(peer.read(ChunkId(chunk), 0, LEN).await.unwrap() == content);
+            }
+        }
+        let mut slow = Peer::connect(&hop(&node)).await;
+        let whole = Header { chunk: ChunkId(5), length: LEN as u32, ..Header::new(Op::Read, 1) };
+        slow.ask_all(&[whole]).await;
+        let (first, _) = slow.raw_answer().await.expect("the first piece");
+        assert_eq!(first.op, Op::ReadData);
+        let data =
+            std::fs::File::options().write(true).open(dir.path().join("chunks/00/chunk-0000000000000005"));
+        data.unwrap().set_len(1 << 20).unwrap();
+        let mut pieces = 1;
+        let refused = loop {
+            match slow.raw_answer().await {
+                Some((header, _)) if header.op == Op::ReadData => pieces += 1,
+                // Found by the piece that was to be sent next.
+                Some((header, _)) => break header.op == Op::Error,
+                None => break true,
+            }
+        };
+        assert!(refused && pieces < LEN >> 20, "{io}: {pieces} pieces");
+        assert!(peer.read(ChunkId(5), 0, LEN).await.is_err());
+        assert!(peer.read(ChunkId(6), 0, LEN).await.unwrap() == content, "{io}");
         node.stop().await;
     }
 }
