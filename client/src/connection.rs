@@ -17,8 +17,11 @@ use tokio::time::timeout;
 
 use crate::status::Node;
 
-/// Asked of the kernel for each direction; it gave 3.6 instead of 2.6 GB/s on loopback.
-const SOCKET_BUFFER_BYTES: usize = 1 << 20;
+/// Asked of the kernel for what is sent; it gave 3.6 instead of 2.6 GB/s on loopback.
+const SEND_BUFFER_BYTES: usize = 1 << 20;
+/// The same for what arrives: a whole frame while the one before is checked, so that a reader is woken less often. With
+/// the half of it a reader takes a seventh more of the CPU, with the double no less.
+const RECV_BUFFER_BYTES: usize = 2 << 20;
 /// A host that is off sends nothing back; another one is tried sooner than it takes to be sure.
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 /// Far beyond any patience with a transfer: a node that takes nothing because one behind it stands still must get
@@ -60,8 +63,8 @@ impl Connection {
                 let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
                 socket.set_nonblocking(true)?;
                 socket.set_tcp_nodelay(true)?;
-                socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
-                socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+                socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+                socket.set_recv_buffer_size(RECV_BUFFER_BYTES)?;
                 // On a half-open link sends succeed; this bounds for how long.
                 socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
                 match TcpSocket::from_std_stream(socket.into()).connect(address).await {
