@@ -71,7 +71,7 @@ pub(super) fn fallocate(file: impl AsFd, len: u64) -> io::Result<()> {
     }
 }
 
-pub(super) fn create_files(files: Vec<FileBytes>) -> Result<(), PathError> {
+pub(super) fn create_files(files: &[FileBytes]) -> Result<(), PathError> {
     for at in 0..files.len() {
         if let Err((source, is_ours)) = create_file(&files[at]) {
             // The first goes last: its name keeps others out.

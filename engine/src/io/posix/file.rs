@@ -33,7 +33,7 @@ impl Posix {
     }
 
     pub(in crate::io) async fn create_files(&self, files: Vec<FileBytes>) -> Result<(), PathError> {
-        run(&self.files, move || syscall::create_files(files)).await
+        run(&self.files, move || syscall::create_files(&files)).await
     }
 
     pub(in crate::io) async fn rename_all(&self, renames: Vec<(PathBuf, PathBuf)>) -> Result<(), PathError> {

@@ -46,7 +46,7 @@ impl Uring {
     }
 
     pub(in crate::io) async fn create_files(&self, files: Vec<FileBytes>) -> Result<(), PathError> {
-        beside_ring(&self.files, move || syscall::create_files(files)).await
+        beside_ring(&self.files, move || syscall::create_files(&files)).await
     }
 
     pub(in crate::io) async fn rename_all(&self, renames: Vec<(PathBuf, PathBuf)>) -> Result<(), PathError> {
