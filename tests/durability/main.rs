@@ -1,6 +1,7 @@
 //! What was acknowledged survives the death of every process at the same instant.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use distrifs_testkit::{Cluster, ClusterOptions, random_bytes, run, wait_until};
 
@@ -61,6 +62,7 @@ fn a_kill_in_the_middle_of_many_puts_takes_none_that_was_acknowledged() {
 
     let mut cluster = Cluster::start(BINARY);
     let acknowledged: Mutex<Vec<(String, Vec<u8>)>> = Mutex::new(Vec::new());
+    let killed = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
             let puts: Vec<_> = (0..PUTS_EACH)
@@ -74,18 +76,21 @@ fn a_kill_in_the_middle_of_many_puts_takes_none_that_was_acknowledged() {
                     (path, bytes, command)
                 })
                 .collect();
-            let acknowledged = &acknowledged;
+            let (acknowledged, killed) = (&acknowledged, &killed);
             scope.spawn(move || {
                 for (path, bytes, mut command) in puts {
-                    if run(&mut command, &bytes).status != 0 {
+                    if run(&mut command, &bytes).status == 0 {
+                        acknowledged.lock().expect("no writer panicked").push((path, bytes));
+                    } else if killed.load(Ordering::Relaxed) {
                         return;
                     }
-                    acknowledged.lock().expect("no writer panicked").push((path, bytes));
+                    // Else a busy machine took longer than this impatient command waits.
                 }
             });
         }
         let count = || acknowledged.lock().expect("no writer panicked").len();
         wait_until("some puts are acknowledged", || count() >= ACKNOWLEDGED_BEFORE_THE_KILL);
+        killed.store(true, Ordering::Relaxed);
         cluster.kill_all();
     });
     let acknowledged = acknowledged.into_inner().expect("no writer panicked");
