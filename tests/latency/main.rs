@@ -13,6 +13,8 @@ const DELAY_MS: u64 = 200;
 const CHARGED_US_MIN: u64 = DELAY_MS * 1000 * 98 / 100;
 /// Puts until the slow datanode is the one in the middle.
 const PUTS_MAX: usize = 60;
+/// Operations in a row in which a busy machine may hold up something for longer than that.
+const BUSY_MAX: usize = 10;
 /// Of one frame, so that it passes each stage once.
 const BYTES: usize = 100_000;
 
@@ -37,8 +39,8 @@ fn delay(stage: &str) -> [String; 2] {
     ["--delay".to_owned(), format!("{stage}={DELAY_MS}")]
 }
 
-fn source(cluster: &Cluster) -> PathBuf {
-    cluster.scratch_file("source", &random_bytes(BYTES, 7))
+fn source(cluster: &Cluster, bytes: usize) -> PathBuf {
+    cluster.scratch_file("source", &random_bytes(bytes, 7))
 }
 
 /// One operation, explained.
@@ -49,7 +51,11 @@ fn explained(cluster: &Cluster, arguments: &[&str]) -> Value {
 }
 
 fn put(cluster: &Cluster) -> Value {
-    let source = source(cluster);
+    put_of(cluster, BYTES)
+}
+
+fn put_of(cluster: &Cluster, bytes: usize) -> Value {
+    let source = source(cluster, bytes);
     explained(cluster, &["put", "-f", source.to_str().expect("text"), "/file"])
 }
 
@@ -58,14 +64,29 @@ fn get(cluster: &Cluster) -> Value {
     explained(cluster, &["get", "-f", "/file", target.to_str().expect("text")])
 }
 
-/// That the stage is named, with all its delay, and that the time is accounted for.
-fn assert_named(explained: &Value, who: &str, stage: &str) {
-    let largest = &explained["largest"];
-    assert_eq!((&largest["who"], &largest["stage"]), (&who.into(), &stage.into()), "{explained:#}");
-    assert!(largest["charged_us"].as_u64() >= Some(CHARGED_US_MIN), "{stage}: {explained:#}");
-    let (wall, accounted) = (explained["wall_us"].as_u64(), explained["accounted_us"].as_u64());
-    assert!(accounted.unwrap_or(0) * 100 >= wall.expect("a number") * 95, "{stage}: {explained:#}");
-    assert_eq!(explained["missing"], Value::Array(Vec::new()), "{stage}");
+/// That the stage is named, with all its delay, and that the time is accounted for, each time. Where a busy machine held up
+/// something else for longer, that is what is to be named: then the operation is done again.
+fn assert_named(mut explain: impl FnMut() -> Value, who: &str, stage: &str, at: Option<(&str, u64)>) {
+    let is_it = |row: &Value| {
+        let placed = at.is_none_or(|(node, hop)| row["node"] == node && row["hop"] == hop);
+        row["who"] == who && row["stage"] == stage && placed
+    };
+    for _ in 0..BUSY_MAX {
+        let explained = explain();
+        let rows = explained["stages"].as_array().expect("a list");
+        let charged =
+            rows.iter().filter(|row| is_it(row)).filter_map(|row| row["charged_us"].as_u64()).sum::<u64>();
+        assert!(charged >= CHARGED_US_MIN, "{stage}: {explained:#}");
+        let (wall, accounted) = (explained["wall_us"].as_u64(), explained["accounted_us"].as_u64());
+        assert!(accounted.unwrap_or(0) * 100 >= wall.expect("a number") * 95, "{stage}: {explained:#}");
+        assert_eq!(explained["missing"], Value::Array(Vec::new()), "{stage}");
+        let largest = &explained["largest"];
+        if is_it(largest) {
+            return;
+        }
+        assert!(largest["charged_us"].as_u64() > Some(charged), "{stage}: {explained:#}");
+    }
+    panic!("{stage}: something else took longer than {DELAY_MS} ms, {BUSY_MAX} times in a row");
 }
 
 /// Whether this node stands second in the pipeline.
@@ -86,11 +107,25 @@ fn a_slow_stage_of_a_write_is_named_with_its_node() {
         cluster.restart_datanode_with(1, &[&option, &value, "--rack", "apart"]);
         cluster.wait_for(3);
         let node = cluster.datanode(1).field("id").to_owned();
-        let found = (0..PUTS_MAX).map(|_| put(&cluster)).find(|it| is_in_the_middle(it, &node));
-        let explained = found.unwrap_or_else(|| panic!("{stage}: node {node} was never in the middle"));
-        assert_named(&explained, "datanode", stage);
-        assert_eq!(explained["largest"]["node"], node, "{stage}: {explained:#}");
-        assert_eq!(explained["largest"]["hop"], 2, "{stage}: {explained:#}");
+        let in_the_middle = || {
+            let found = (0..PUTS_MAX).map(|_| put(&cluster)).find(|it| is_in_the_middle(it, &node));
+            found.unwrap_or_else(|| panic!("{stage}: node {node} was never in the middle"))
+        };
+        assert_named(in_the_middle, "datanode", stage, Some((&node, 2)));
+    }
+}
+
+/// A small file goes to each node from the client: the slow one is named among them.
+#[test]
+fn a_slow_node_of_a_small_put_is_named() {
+    let mut cluster = Cluster::start(BINARY);
+    for stage in ["write.receive", "write.sync", "write.answer"] {
+        cluster.kill_datanode(1);
+        let [option, value] = delay(stage);
+        cluster.restart_datanode_with(1, &[&option, &value]);
+        cluster.wait_for(3);
+        let node = cluster.datanode(1).field("id").to_owned();
+        assert_named(|| put_of(&cluster, 4096), "datanode", stage, Some((&node, 1)));
     }
 }
 
@@ -106,9 +141,8 @@ fn a_slow_stage_of_a_read_is_named_with_its_node() {
         let [option, value] = delay(stage);
         cluster.restart_datanode_with(0, &[&option, &value]);
         cluster.wait_for(1);
-        let explained = get(&cluster);
-        assert_named(&explained, "datanode", stage);
-        assert_eq!(explained["largest"]["node"], cluster.datanode(0).field("id"), "{explained:#}");
+        let node = cluster.datanode(0).field("id").to_owned();
+        assert_named(|| get(&cluster), "datanode", stage, Some((&node, 1)));
     }
 }
 
@@ -122,11 +156,11 @@ fn a_slow_stage_of_the_master_is_named() {
     for stage in CHANGE_STAGES {
         let [option, value] = delay(stage);
         cluster.restart_master_with(&[&option, &value]);
-        assert_named(&put(&cluster), "master", stage);
+        assert_named(|| put(&cluster), "master", stage, None);
     }
     let [option, value] = delay("read");
     cluster.restart_master_with(&[&option, &value]);
-    assert_named(&get(&cluster), "master", "read");
+    assert_named(|| get(&cluster), "master", "read", None);
 }
 
 /// After a put and a get every stage was passed, and the files are there for whoever wants them.
