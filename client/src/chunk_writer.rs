@@ -46,7 +46,7 @@ pub(crate) struct OpenFile {
     pub(crate) path: String,
     origin: Origin,
     pub(crate) replication: u32,
-    pub(crate) trace_id: u64,
+    trace_id: u64,
     /// Nodes seen to fail during this put, and how: no later chunk should wait for them again.
     excluded: Mutex<Vec<(NodeId, ErrorCode)>>,
 }
@@ -98,6 +98,19 @@ impl OpenFile {
             }
         };
         Plan::check(plan, epoch, self.replication).map_err(|what| self.malformed(what))
+    }
+
+    /// What the headers of a chunk's frames have in common, and the flags of the opening one.
+    pub(crate) fn data_header(&self, context: &Context, plan: &Plan, request_id: u64) -> (Header, u16) {
+        let (trace_id, traced) = context.trace(self.trace_id);
+        let header = Header {
+            trace_id,
+            chunk: plan.chunk,
+            generation: plan.generation,
+            epoch: plan.epoch,
+            ..Header::new(Op::WriteData, request_id)
+        };
+        (header, traced)
     }
 
     /// A message of the master that makes no sense.
@@ -207,14 +220,7 @@ async fn stream(
     let mut connection = connected.map_err(|error| fresh(0).on_lost(&error.to_string()))?;
     let request_id = connection.next_request_id();
     let length = source.length();
-    let (trace_id, traced) = context.trace(file.trace_id);
-    let header = Header {
-        trace_id,
-        chunk: plan.chunk,
-        generation: plan.generation,
-        epoch: plan.epoch,
-        ..Header::new(Op::WriteData, request_id)
-    };
+    let (header, traced) = file.data_header(context, plan, request_id);
     let hops = plan.hops[1..].iter().map(|hop| Hop { node: hop.id, address: hop.address.clone() }).collect();
     let open = WriteOpen { reserve: length, hops }.encode();
     let opening = connection.opening(Header { op: Op::WriteOpen, flags: traced, ..header }, &open);

@@ -50,14 +50,7 @@ async fn send_to(
     let fresh = |request| WriterState::new(request, plan.chunk, vec![node.id], silence, Instant::now());
     let mut connection = connected.map_err(|error| fresh(0).on_lost(&error.to_string()))?;
     let request_id = connection.next_request_id();
-    let (trace_id, traced) = context.trace(file.trace_id);
-    let header = Header {
-        trace_id,
-        chunk: plan.chunk,
-        generation: plan.generation,
-        epoch: plan.epoch,
-        ..Header::new(Op::WriteData, request_id)
-    };
+    let (header, traced) = file.data_header(context, plan, request_id);
     let length = frame.len();
     let open = WriteOpen { reserve: length as u64, hops: Vec::new() }.encode();
     // One send, and one arrival at the node.
