@@ -182,11 +182,7 @@ impl Control {
                     Ok(())
                 }
                 event = next_event(&mut self.events, session.changes_from) => match event {
-                    Some(event) => {
-                        let changes = self.changes(event);
-                        session.changes_from = Instant::now() + CHANGES_PAUSE;
-                        session.tell(Say::Changes(changes)).await
-                    }
+                    Some(event) => self.tell_changes(session, event).await,
                     None => Err(Over::Lost("the shards have ended".into())),
                 },
             };
@@ -205,10 +201,12 @@ impl Control {
         Ok(())
     }
 
-    async fn obey(&mut self, session: &Session, message: v1::ToDatanode) -> Result<(), Over> {
+    async fn obey(&mut self, session: &mut Session, message: v1::ToDatanode) -> Result<(), Over> {
         self.check_epoch(&message)?;
         self.witness(&message)?;
         let Some(Hear::Orders(orders)) = message.body else { return Ok(()) };
+        // An order may be about a chunk that was committed this moment: it is not to be taken for missing.
+        self.tell_waiting(session).await?;
         for (orders, fate) in [(orders.delete, Fate::Deleted), (orders.quarantine, Fate::Quarantined)] {
             for order in orders {
                 self.remove(ChunkId(order.chunk_id), GenerationStamp(order.generation), fate);
@@ -315,8 +313,24 @@ impl Control {
         Ok(())
     }
 
-    /// What was told so far, in two numbers.
-    async fn report_digest(&self, session: &Session) -> Result<(), Over> {
+    /// Tells what waits for the end of the pause: what comes next builds on it.
+    async fn tell_waiting(&mut self, session: &mut Session) -> Result<(), Over> {
+        while let Ok(event) = self.events.try_recv() {
+            self.tell_changes(session, event).await?;
+        }
+        Ok(())
+    }
+
+    /// This event and all that wait behind it.
+    async fn tell_changes(&mut self, session: &mut Session, first: ShardEvent) -> Result<(), Over> {
+        let changes = self.changes(first);
+        session.changes_from = Instant::now() + CHANGES_PAUSE;
+        session.tell(Say::Changes(changes)).await
+    }
+
+    /// What was told, in two numbers. The master may know of a commit from the client already.
+    async fn report_digest(&mut self, session: &mut Session) -> Result<(), Over> {
+        self.tell_waiting(session).await?;
         let InventoryDigest { count, sum } = self.inventory.digest();
         let digest = Some(v1::InventoryDigest { count, sum });
         session.tell(Say::BlockReport(v1::BlockReport { digest, ..v1::BlockReport::default() })).await

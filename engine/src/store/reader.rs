@@ -40,7 +40,16 @@ impl ChunkReader {
             }
             Err(error) => return Err(StoreError::io("open", &data_path, error)),
         };
-        let sidecar = read_sidecar(io, root, cluster, chunk).await?;
+        let sidecar = match read_sidecar(io, root, cluster, chunk).await {
+            Ok(sidecar) => sidecar,
+            // Removed meanwhile, the data first?
+            Err(error) => match io.open(&data_path, Open::READ).await {
+                Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(StoreError::NoSuchChunk { chunk });
+                }
+                _ => return Err(error),
+            },
+        };
         let found = data.len().await.map_err(|e| StoreError::io("stat", &data_path, e))?;
         let expected = sidecar.header().length;
         if found != expected {
