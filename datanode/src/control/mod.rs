@@ -151,8 +151,11 @@ impl Control {
     fn note(&mut self, event: ShardEvent, changes: &mut v1::ReplicaChanges) {
         match event {
             ShardEvent::Committed { replica, disk } => {
+                // Of a disk that lost bytes nothing counts as sound, not even what it took last.
+                let corrupt = !self.node.disks[disk].is_healthy();
                 self.inventory.add(replica, disk);
-                changes.added.push(Held { replica, disk, corrupt: false }.message());
+                self.inventory.mark(replica.chunk, disk, corrupt);
+                changes.added.push(Held { replica, disk, corrupt }.message());
             }
             ShardEvent::Removed { chunk } => {
                 let forgotten = self.forget(chunk);

@@ -315,10 +315,11 @@ impl Control {
 
     /// Tells what waits for the end of the pause: what comes next builds on it.
     async fn tell_waiting(&mut self, session: &mut Session) -> Result<(), Over> {
-        while let Ok(event) = self.events.try_recv() {
-            self.tell_changes(session, event).await?;
+        // Once: all that waits is told together, and what comes meanwhile must not hold up what follows.
+        match self.events.try_recv() {
+            Ok(event) => self.tell_changes(session, event).await,
+            Err(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// This event and all that wait behind it.

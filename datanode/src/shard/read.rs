@@ -135,6 +135,8 @@ async fn stream(shard: &Rc<Shard>, request: Header, outlet: &Outlet, trail: &Tra
         let (sent, read) = tokio::join!(sending, reading);
         if let Err(error) = sent {
             if Window::is_unreadable(&error) {
+                // Its buffer first: those who hold one and wait for another would wait for each other.
+                drop(read);
                 let before = covered.start.max(at.saturating_sub(FRAME_PAYLOAD_BYTES_MAX as u64))..at;
                 judge_unreadable(shard, request.chunk, (&reader, disk), &before).await;
             }

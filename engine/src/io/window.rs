@@ -53,7 +53,7 @@ impl Window {
         if !cached || syscall::try_read(file, &mut [0], range.end - 1)? == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let mapping = Mapping::reserve(len)?;
+        let mut mapping = Mapping::reserve(len)?;
         mapping.fill(file, head..len, range.start)?;
         Ok(Self { place: Place::Mapped(mapping), head, len })
     }
@@ -139,13 +139,17 @@ impl Mapping {
     }
 
     /// Puts the file's bytes from `offset` on into this range, which begins at a page, with every page at hand.
-    fn fill(&self, file: impl AsFd, range: Range<usize>, offset: u64) -> io::Result<()> {
+    fn fill(&mut self, file: impl AsFd, range: Range<usize>, offset: u64) -> io::Result<()> {
         assert!(range.start <= range.end && range.end <= self.len, "a range of the mapping");
         // SAFETY: the range lies in our mapping, and begins at a page as that does.
         let at = unsafe { self.start.as_ptr().cast::<u8>().add(range.start) }.cast::<c_void>();
         let flags = MapFlags::SHARED | MapFlags::FIXED;
         // SAFETY: what is replaced is a part of our mapping, of which nobody has a reference yet.
-        unsafe { mmap(at, range.len(), ProtFlags::READ, flags, file, offset)? };
+        if let Err(error) = unsafe { mmap(at, range.len(), ProtFlags::READ, flags, file, offset) } {
+            // What was to be replaced may be gone, and be another's by now: those addresses are given up.
+            self.len = range.start;
+            return Err(error.into());
+        }
         // Before anything is sent, so that a page that cannot be read is noticed while there is another way.
         // SAFETY: the range is mapped; this advice changes no content.
         Ok(unsafe { madvise(at, range.len(), Advice::LinuxPopulateRead) }?)
@@ -154,7 +158,10 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: mapped in `reserve` with this length; whoever sends it holds the window.
+        if self.len == 0 {
+            return;
+        }
+        // SAFETY: mapped in `reserve` with at least this length, all of it still ours; whoever sends it holds the window.
         let unmapped = unsafe { munmap(self.start.as_ptr(), self.len) };
         debug_assert!(unmapped.is_ok());
     }
