@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use distrifs_proto::frame::{FRAME_BUFFER_BYTES, PAYLOAD_START};
 
 /// Buffers kept for later; those that come back beyond it are freed. Those in use are bounded by their users: the
-/// most, 96 and a few with chunks of the default size, by a `put` of a stream. Fresh ones would be paged in for every chunk again.
+/// most, 96 and a few with chunks of the default size, by a `put` of a stream. Fresh ones would be paged in for every
+/// chunk again.
 const IDLE_MAX: usize = 104;
 
 /// Where frame buffers come from and go back to.

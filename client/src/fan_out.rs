@@ -56,8 +56,7 @@ async fn send_to(
     // One send, and one arrival at the node.
     let mut bytes = connection.opening(Header { op: Op::WriteOpen, flags: traced, ..header }, &open);
     frame.append_to(&mut bytes, &Header { flags: Header::LAST, length: length as u32, ..header });
-    let hops = || vec![node.clone()];
-    let request = tracer.and_then(|tracer| tracer.requested(plan.chunk, 0, hops()));
+    let request = tracer.and_then(|tracer| tracer.requested(plan.chunk, 0, vec![node.clone()]));
 
     let mut pipeline = Pipeline::new(&mut connection, fresh(request_id));
     timed(tracer, ClientStage::Send, request, pipeline.send(&bytes)).await?;
