@@ -20,8 +20,8 @@ const TIMES_MIN: usize = 20;
 const FIRST_DELAY: Duration = Duration::from_millis(200);
 /// No read is hedged sooner.
 const DELAY_MIN: Duration = Duration::from_millis(2);
-/// The 95th of 100 is worked out again after so many times.
-const REFRESH_EVERY: usize = 16;
+/// The 95th of 100 is worked out again when this part of the times is new.
+const REFRESH_PART: usize = 4;
 /// Each read earns this part of a hedge.
 const READS_PER_HEDGE: u32 = 20;
 /// Hedges that can be saved up; the first is free.
@@ -101,7 +101,7 @@ impl Hedge {
         }
         class.times.push_back(took);
         class.since_refresh += 1;
-        if class.times.len() >= TIMES_MIN && class.since_refresh >= REFRESH_EVERY {
+        if class.times.len() >= TIMES_MIN && class.since_refresh * REFRESH_PART >= class.times.len() {
             class.since_refresh = 0;
             let mut times: Vec<Duration> = class.times.iter().copied().collect();
             let at = times.len() * 95 / 100;
@@ -134,15 +134,15 @@ mod tests {
         let hedge = Hedge::default();
         assert_eq!(hedge.begin(100), FIRST_DELAY, "nothing is known");
         for at in 0..100 {
-            hedge.answered(100, ms(if at % 20 == 19 { 500 } else { 10 }));
+            hedge.answered(100, ms(if at % 10 == 9 { 500 } else { 10 }));
         }
-        assert_eq!(hedge.begin(SMALL_BYTES_MAX), ms(500), "the slowest twentieth is not in");
-        for _ in 0..200 {
+        assert_eq!(hedge.begin(SMALL_BYTES_MAX), ms(500), "more than the slowest twentieth");
+        for _ in 0..400 {
             hedge.answered(100, ms(10));
         }
         assert_eq!(hedge.begin(100), ms(10));
         assert_eq!(hedge.begin(SMALL_BYTES_MAX + 1), FIRST_DELAY, "the other class has no times");
-        for _ in 0..300 {
+        for _ in 0..400 {
             hedge.answered(100, ms(0));
         }
         assert_eq!(hedge.begin(100), DELAY_MIN);

@@ -3,11 +3,11 @@
 //! Answers may come in any order; each is one frame. A read whose answer is not what was asked for, or is not sound, is
 //! missed, and the others go on; what fits no read at all ends the link.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use distrifs_proto::frame::{HEADER_BYTES, Header, Op, PAYLOAD_START, Placement, verify};
 use distrifs_proto::limits::{BLOCK_BYTES, FRAME_CONTROL_BYTES_MAX};
+use slab::Slab;
 
 /// Bytes that a read over a link may want.
 pub(crate) const LINK_READ_BYTES_MAX: usize = 64 << 10;
@@ -57,25 +57,45 @@ pub(crate) struct LinkAnswer {
     place: Placement,
 }
 
+/// Low bits of a request's number that say where its read is kept; those above say how many requests went before it.
+const PLACE_BITS: u32 = 16;
+/// Reads that may be under way on a link.
+pub(crate) const LINK_READS_MAX: usize = 1 << PLACE_BITS;
+
 /// The reads under way, each with what belongs to it.
 #[derive(Debug)]
 pub(crate) struct LinkState<T> {
-    last_request: u64,
-    under_way: HashMap<u64, (LinkRead, T)>,
+    /// Requests so far.
+    requests: u64,
+    under_way: Slab<UnderWay<T>>,
+}
+
+#[derive(Debug)]
+struct UnderWay<T> {
+    request: u64,
+    read: LinkRead,
+    owner: T,
 }
 
 impl<T> Default for LinkState<T> {
     fn default() -> Self {
-        Self { last_request: 0, under_way: HashMap::new() }
+        Self { requests: 0, under_way: Slab::new() }
     }
 }
 
+fn place_of(request: u64) -> usize {
+    request as usize % LINK_READS_MAX
+}
+
 impl<T> LinkState<T> {
-    /// A read begins: the bytes of its request.
+    /// A read begins, as one of at most [`LINK_READS_MAX`]: the bytes of its request.
     pub(crate) fn begin(&mut self, read: LinkRead, owner: T) -> [u8; HEADER_BYTES] {
-        self.last_request += 1;
-        let header = Header { request_id: self.last_request, ..read.header };
-        self.under_way.insert(self.last_request, (read, owner));
+        self.requests += 1;
+        let place = self.under_way.vacant_entry();
+        let request = self.requests << PLACE_BITS | place.key() as u64;
+        debug_assert_eq!(place_of(request), place.key());
+        let header = Header { request_id: request, ..read.header };
+        place.insert(UnderWay { request, read, owner });
         header.encode()
     }
 
@@ -86,7 +106,7 @@ impl<T> LinkState<T> {
 
     /// All that were under way; they will not be answered.
     pub(crate) fn end(&mut self) -> impl Iterator<Item = T> + use<T> {
-        std::mem::take(&mut self.under_way).into_values().map(|(_, owner)| owner)
+        std::mem::take(&mut self.under_way).into_iter().map(|(_, read)| read.owner)
     }
 
     /// Takes the first frame of these bytes.
@@ -94,21 +114,19 @@ impl<T> LinkState<T> {
         let Some(head) = bytes.first_chunk() else { return Arrived::Part };
         let Ok(header) = Header::decode(head) else { return Arrived::Violation };
         let payload = header.payload_bytes();
-        if payload > PAYLOAD_BYTES_MAX || !self.under_way.contains_key(&header.request_id) {
+        let asked = self.under_way.get(place_of(header.request_id));
+        if payload > PAYLOAD_BYTES_MAX || asked.is_none_or(|read| read.request != header.request_id) {
             return Arrived::Violation;
         }
         let place = Placement::at(0, payload);
         if bytes.len() < place.payload.end {
             return Arrived::Part;
         }
-        let Some((read, owner)) = self.under_way.remove(&header.request_id) else {
-            return Arrived::Violation;
-        };
         // A stream of several frames, or a request: what follows cannot be told apart.
         if header.op != Op::Error && (header.op != Op::ReadData || !header.is_last()) {
-            self.under_way.insert(header.request_id, (read, owner));
             return Arrived::Violation;
         }
+        let UnderWay { read, owner, .. } = self.under_way.remove(place_of(header.request_id));
         Arrived::Answer(owner, LinkAnswer { read, header, place })
     }
 }
@@ -153,8 +171,13 @@ mod tests {
         LinkRead { header, cut: 10..20 }
     }
 
-    fn answer(request: u64, read: &LinkRead) -> Vec<u8> {
-        let header = Header { request_id: request, flags: Header::LAST, ..read.header.answer(Op::ReadData) };
+    /// The number of the request that was the `nth` of those begun by [`begun`].
+    fn request(nth: u64) -> u64 {
+        nth << PLACE_BITS | (nth - 1)
+    }
+
+    fn answer(nth: u64, read: &LinkRead) -> Vec<u8> {
+        let header = Header { request_id: request(nth), flags: Header::LAST, ..read.header.answer(Op::ReadData) };
         sealed(Header { offset: read.header.offset, length: read.header.length, ..header })
     }
 
@@ -188,8 +211,8 @@ mod tests {
     fn begun(count: u64) -> LinkState<u64> {
         let mut state = LinkState::default();
         for number in 1..=count {
-            let request = state.begin(read(number * 4096), number * 100);
-            assert_eq!(Header::decode(&request).map(|header| header.request_id), Ok(number));
+            let asked = state.begin(read(number * 4096), number * 100);
+            assert_eq!(Header::decode(&asked).map(|header| header.request_id), Ok(request(number)));
         }
         state
     }
@@ -200,7 +223,7 @@ mod tests {
         let mut damaged = answer(1, &read(4096));
         *damaged.last_mut().expect("a payload") ^= 1;
         let error = ErrorBody { code: ErrorCode::Busy, node: NodeId(3), text: "later".into() };
-        let refused = control_frame(Header::new(Op::Error, 2), &error.encode());
+        let refused = control_frame(Header::new(Op::Error, request(2)), &error.encode());
         let bytes = [answer(3, &read(3 * 4096)), damaged, refused, answer(4, &read(4 * 4096))].concat();
         let (got, goes_on) = outcomes(&mut state, &bytes);
         assert_eq!(got, [(300, Some(3)), (100, None), (200, None), (400, Some(4))]);
@@ -221,7 +244,8 @@ mod tests {
 
     #[test]
     fn an_answer_to_another_question_is_missed() {
-        let good = Header { request_id: 1, flags: Header::LAST, ..read(4096).header.answer(Op::ReadData) };
+        let good =
+            Header { request_id: request(1), flags: Header::LAST, ..read(4096).header.answer(Op::ReadData) };
         let good = Header { offset: 4096, length: 4096, ..good };
         let others = [
             Header { chunk: ChunkId(8), ..good },
@@ -238,9 +262,11 @@ mod tests {
 
     #[test]
     fn what_fits_no_read_ends_the_link_and_leaves_the_reads_to_be_told() {
-        let good = Header { request_id: 1, flags: Header::LAST, length: 4096, ..read(4096).header };
+        let good = Header { request_id: request(1), flags: Header::LAST, length: 4096, ..read(4096).header };
         let violations = [
-            sealed(Header { op: Op::ReadData, request_id: 9, ..good }),
+            sealed(Header { op: Op::ReadData, request_id: request(9), ..good }),
+            // Its place, but of a request that was answered long ago.
+            sealed(Header { op: Op::ReadData, request_id: place_of(request(1)) as u64, ..good }),
             sealed(Header { op: Op::ReadData, flags: 0, ..good }),
             sealed(Header { op: Op::ReadData, length: (PAYLOAD_BYTES_MAX + 1) as u32, ..good }),
             Header { op: Op::Pong, length: 0, ..good }.encode().to_vec(),

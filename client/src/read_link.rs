@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 use tokio::task::yield_now;
 
 use crate::connection::Connection;
-use crate::link_state::{Arrived, LINK_FRAME_BYTES_MAX, LinkRead, LinkState, Missed};
+use crate::link_state::{Arrived, LINK_FRAME_BYTES_MAX, LINK_READS_MAX, LinkRead, LinkState, Missed};
 use crate::status::Node;
 
 /// Blocks that are asked for at once; whoever wants more waits. Each read wants at least one.
@@ -24,6 +24,7 @@ const BLOCKS_MAX: usize = 512;
 const RECEIVE_BYTES: usize = 256 << 10;
 
 const _: () = assert!(LINK_FRAME_BYTES_MAX <= RECEIVE_BYTES);
+const _: () = assert!(BLOCKS_MAX <= LINK_READS_MAX);
 
 type Answer = Result<Vec<u8>, Missed>;
 
@@ -37,6 +38,17 @@ struct Reader {
 /// The blocks that a read asks for.
 fn blocks_of(read: &LinkRead) -> usize {
     (read.header.length as usize).div_ceil(BLOCK_BYTES)
+}
+
+/// What may be expected of a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Reads are under way.
+    Busy,
+    /// None is, and nothing has been heard for so long.
+    Idle(Duration),
+    /// It was closed for this reason.
+    Closed(Missed),
 }
 
 /// The link. Its task ends when it is closed.
@@ -162,10 +174,14 @@ impl ReadLink {
         self.table().closed
     }
 
-    /// For how long it has been of no use to anybody; `None` while it is.
-    pub(crate) fn idle(&self, now: Instant) -> Option<Duration> {
+    /// Whether it may be read over: why it was closed, or for how long it has been of no use to anybody.
+    pub(crate) fn standing(&self, now: Instant) -> Standing {
         let table = self.table();
-        table.reads.is_idle().then(|| now.saturating_duration_since(table.heard))
+        match table.closed {
+            Some(why) => Standing::Closed(why),
+            None if table.reads.is_idle() => Standing::Idle(now.saturating_duration_since(table.heard)),
+            None => Standing::Busy,
+        }
     }
 
     /// Why a read that is not answered was missed.
@@ -297,8 +313,8 @@ impl ReadLink {
             }
             violated
         };
+        self.room.add_permits(answers.iter().map(|(reader, ..)| reader.blocks).sum());
         for (reader, answer, frame) in answers {
-            self.room.add_permits(reader.blocks);
             // He may be gone.
             let _ = reader.tell.send(answer.check(&bytes[frame]));
         }

@@ -1,13 +1,13 @@
 //! The links of a client, one for each node that it reads from.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use distrifs_proto::types::NodeId;
 
 use crate::link_state::Missed;
-use crate::read_link::ReadLink;
+use crate::read_link::{ReadLink, Standing};
 use crate::status::Node;
 
 /// Links at once; reads of further nodes go over connections of their own.
@@ -36,7 +36,7 @@ enum Entry {
 /// The links.
 #[derive(Debug, Default)]
 pub(crate) struct ReadLinks {
-    entries: Mutex<HashMap<NodeId, Entry>>,
+    entries: Mutex<BTreeMap<NodeId, Entry>>,
 }
 
 impl ReadLinks {
@@ -44,17 +44,15 @@ impl ReadLinks {
     pub(crate) fn way(&self, node: &Node, patience: Duration, now: Instant) -> Way {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         match entries.get(&node.id) {
-            Some(Entry::Link(link)) if link.node().address == node.address => match link.closed() {
-                Some(Missed::Ended) => {}
-                Some(why) => {
+            Some(Entry::Link(link)) if link.node().address == node.address => match link.standing(now) {
+                Standing::Closed(Missed::Ended) => {}
+                Standing::Closed(why) => {
                     let rest = if why == Missed::Silent { SILENT_REST } else { FAULT_REST };
                     entries.insert(node.id, Entry::Rests(why, now + rest));
                     return Way::Alone(Some(why));
                 }
-                None if link.idle(now).is_none_or(|idle| idle < IDLE_AGE_MAX) => {
-                    return Way::Link(link.clone());
-                }
-                None => link.close(Missed::Fault),
+                Standing::Idle(since) if since >= IDLE_AGE_MAX => link.close(Missed::Fault),
+                Standing::Idle(_) | Standing::Busy => return Way::Link(link.clone()),
             },
             Some(Entry::Link(link)) => link.close(Missed::Fault),
             Some(Entry::Rests(why, until)) if now < *until => return Way::Alone(Some(*why)),

@@ -10,7 +10,7 @@ use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{Header, Op};
 use distrifs_proto::limits::BLOCK_BYTES;
 use distrifs_proto::types::Epoch;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use crate::chunk_reader::{ChunkRange, ReadFile, patience, read_chunk};
 use crate::context::Context;
@@ -47,19 +47,20 @@ impl SmallRead<'_> {
             return self.alone(false).await;
         };
         let patience = patience(&self.context.config, self.chunk.replicas.len() > 1);
-        let link = match self.context.links.way(node, patience, Instant::now()) {
+        let now = Instant::now();
+        let link = match self.context.links.way(node, patience, now) {
             Way::Link(link) => link,
             Way::Alone(why) => return self.alone(why == Some(Missed::Silent)).await,
         };
-        self.over(&link, node).await
+        self.over(&link, node, now).await
     }
 
-    async fn over(&self, link: &ReadLink, node: &Node) -> Result<Vec<u8>> {
+    async fn over(&self, link: &ReadLink, node: &Node, now: Instant) -> Result<Vec<u8>> {
         let context = self.context;
         let others = self.chunk.replicas.len() > 1;
         let patience = patience(&context.config, others);
         let (read, bytes) = self.link_read();
-        let room = match timeout(patience, link.room(&read)).await {
+        let room = match timeout_at((now + patience).into(), link.room(&read)).await {
             Ok(Ok(room)) => room,
             Ok(Err(missed)) => return self.alone(missed == Missed::Silent).await,
             Err(_) => return self.late(link, node, patience).await,
@@ -72,7 +73,7 @@ impl SmallRead<'_> {
             Ok(bytes_read)
         };
         let mut answer = pin!(link.read(read, room));
-        let missed = match timeout(delay, &mut answer).await {
+        let missed = match timeout_at((began + delay).into(), &mut answer).await {
             Ok(Ok(bytes)) => return answered(bytes),
             Ok(Err(missed)) => missed,
             Err(_) if others && context.hedge.allows(context.started.elapsed()) => {
@@ -84,7 +85,7 @@ impl SmallRead<'_> {
                     read = &mut other => read,
                 };
             }
-            Err(_) => match timeout(patience.saturating_sub(delay), &mut answer).await {
+            Err(_) => match timeout_at((began + patience).into(), &mut answer).await {
                 Ok(Ok(bytes)) => return answered(bytes),
                 Ok(Err(missed)) => missed,
                 Err(_) => return self.late(link, node, patience).await,

@@ -104,15 +104,16 @@ impl Lanes {
         Ok(files)
     }
 
-    /// Reads a range of an open file, and compares it with what was put.
-    pub(super) async fn compare_range(
+    /// Reads a range of an open file; with `compare` it is held against what was put, else its checksums are all.
+    pub(super) async fn read_range(
         self,
         file: &OpenFile,
         from: u64,
         length: u64,
+        compare: bool,
     ) -> Result<(), CommandError> {
         let bytes = file.read_at(from, length).await?;
-        if bytes.len() as u64 == length && self.content.has(&bytes, from) {
+        if bytes.len() as u64 == length && (!compare || self.content.has(&bytes, from)) {
             return Ok(());
         }
         let path = &file.status().path;

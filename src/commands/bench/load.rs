@@ -75,8 +75,9 @@ impl Sample {
     /// One more operation, which ended now.
     pub(super) fn add(&mut self, began: Instant) {
         self.ops += 1;
-        self.seconds += began.elapsed().as_secs_f64();
-        record(&mut self.times, began);
+        let took = began.elapsed();
+        self.seconds += took.as_secs_f64();
+        record(&mut self.times, took);
     }
 
     /// Another part of the same load: its time comes behind, or is the same with `beside`.
@@ -110,9 +111,9 @@ pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("constant bounds")
 }
 
-/// Keeps the time since `began`.
-pub(super) fn record(times: &mut Histogram<u64>, began: Instant) {
-    times.saturating_record(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+/// Keeps a time.
+pub(super) fn record(times: &mut Histogram<u64>, took: Duration) {
+    times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
 }
 
 /// Runs operations of one kind. The first failure ends it.
@@ -149,8 +150,8 @@ where
             let (mut ops, mut last) = (0, turns.began);
             while let Some((number, began)) = turns.next().await {
                 let kind = operation(lane, number).await?;
-                record(&mut times[kind], began);
                 (ops, last) = (ops + 1, Instant::now());
+                record(&mut times[kind], last - began);
             }
             Ok::<_, CommandError>((times, rate(ops, last - turns.began)))
         });
@@ -208,14 +209,15 @@ impl Turns {
 
     /// The next number, and from when on its time counts.
     async fn next(&self) -> Option<(u64, Instant)> {
-        if self.until.is_some_and(|until| Instant::now() >= until) {
+        let now = Instant::now();
+        if self.until.is_some_and(|until| now >= until) {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if self.ops.is_some_and(|ops| number >= ops) {
             return None;
         }
-        let Some((due, rate)) = &self.due else { return Some((number, Instant::now())) };
+        let Some((due, rate)) = &self.due else { return Some((number, now)) };
         due.acquire().await.ok()?.forget();
         Some((number, self.began + intended(number, *rate)))
     }

@@ -132,7 +132,7 @@ struct Large {
 async fn execute(large: Large, small: Lanes, lane: u64, operation: Operation) -> Result<usize, CommandError> {
     let name = |number: u64| format!("small-{lane}-{number}");
     match operation {
-        Operation::Read(from) => large.lanes.compare_range(&large.file, from, large.range).await,
+        Operation::Read(from) => large.lanes.read_range(&large.file, from, large.range, true).await,
         Operation::Put(number) => small.put(lane, name(number)).await,
         Operation::Stat(number) => small.stat(lane, name(number)).await,
         Operation::Remove(number) => small.remove(lane, name(number)).await,
