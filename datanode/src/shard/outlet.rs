@@ -1,10 +1,13 @@
 //! What leaves on a connection: the answers of several reads share it, and each goes out whole.
 
+use std::cell::RefCell;
 use std::io;
+use std::ops::Range;
 use std::rc::Rc;
 
-use distrifs_engine::io::{Io, SendHalf, Shared, Window};
+use distrifs_engine::io::{Buf, Io, SendHalf, Shared, Window};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::yield_now;
 
 use super::buffers::SMALL_READS_MAX;
 use super::in_flight::InFlight;
@@ -14,11 +17,24 @@ const READS_MAX: usize = 32;
 /// Of the buffers that the reads of all connections leave free, one may take this part, but always one: many whose peers
 /// do not read leave some to others.
 const SHARE_OF_FREE: usize = 4;
+/// Frames up to this are copied to go out with others: a send of its own costs more.
+const GATHERED_BYTES_MAX: usize = 16 << 10;
+
+/// What became of a frame that was to be gathered.
+enum Gathered {
+    /// The others come behind it, and it is to be sent with them.
+    First,
+    /// It goes out with another.
+    Behind,
+    NoRoom(Buf, Range<usize>),
+}
 
 /// The sending half of a connection. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Outlet {
     send: Rc<Mutex<SendHalf>>,
+    /// Frames that are about to go out, behind each other in the buffer of the first.
+    gathered: Rc<RefCell<Option<(Buf, Range<usize>)>>>,
     reads: InFlight,
     /// Those of all connections of the shard.
     all_reads: InFlight,
@@ -26,16 +42,51 @@ pub(crate) struct Outlet {
 
 impl Outlet {
     pub(crate) fn new(send: SendHalf, all_reads: InFlight) -> Self {
-        Self { send: Rc::new(Mutex::new(send)), reads: InFlight::default(), all_reads }
+        let (send, gathered) = (Rc::new(Mutex::new(send)), Rc::default());
+        Self { send, gathered, reads: InFlight::default(), all_reads }
+    }
+
+    /// Sends a whole frame, a small one with others that are ready by the time it can go: whoever was ready first sends
+    /// for all, and for the others this is done when he has their bytes.
+    pub(crate) async fn send_gathered(&self, frame: Buf, range: Range<usize>) -> io::Result<()> {
+        if range.len() > GATHERED_BYTES_MAX {
+            return self.send(frame.share(), range).await;
+        }
+        match self.gather(frame, range) {
+            Gathered::First => self.send_those_gathered().await,
+            Gathered::Behind => Ok(()),
+            Gathered::NoRoom(frame, range) => self.send(frame.share(), range).await,
+        }
+    }
+
+    fn gather(&self, frame: Buf, range: Range<usize>) -> Gathered {
+        let mut gathered = self.gathered.borrow_mut();
+        let Some((buffer, there)) = &mut *gathered else {
+            *gathered = Some((frame, range));
+            return Gathered::First;
+        };
+        let after = there.end + range.len();
+        let Some(room) = buffer.get_mut(there.end..after) else { return Gathered::NoRoom(frame, range) };
+        room.copy_from_slice(&frame[range]);
+        there.end = after;
+        Gathered::Behind
+    }
+
+    async fn send_those_gathered(&self) -> io::Result<()> {
+        // Whose bytes the disk has delivered too is heard first.
+        yield_now().await;
+        let mut send = self.send.lock().await;
+        let Some((buffer, range)) = self.gathered.take() else { return Ok(()) };
+        send.send_all(buffer.share(), range).await
     }
 
     /// Sends whole frames.
-    pub(crate) async fn send(&self, frames: Shared, range: std::ops::Range<usize>) -> io::Result<()> {
+    pub(crate) async fn send(&self, frames: Shared, range: Range<usize>) -> io::Result<()> {
         self.send.lock().await.send_all(frames, range).await
     }
 
     /// Sends a whole frame whose payload is in the page cache.
-    pub(crate) async fn send_window(&self, frame: Window, range: std::ops::Range<usize>) -> io::Result<()> {
+    pub(crate) async fn send_window(&self, frame: Window, range: Range<usize>) -> io::Result<()> {
         self.send.lock().await.send_window(frame, range).await
     }
 

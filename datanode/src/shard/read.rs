@@ -48,8 +48,10 @@ impl Payload {
         }
     }
 
-    async fn send(self, outlet: &Outlet, range: Range<usize>) -> io::Result<()> {
+    /// Sends the frame, with others if it may be `gathered`.
+    async fn send(self, outlet: &Outlet, range: Range<usize>, gathered: bool) -> io::Result<()> {
         match self {
+            Self::Read(buffer) if gathered => outlet.send_gathered(buffer, range).await,
             Self::Read(buffer) => outlet.send(buffer.share(), range).await,
             Self::Cached(window, _place) => outlet.send_window(window, range).await,
         }
@@ -114,6 +116,8 @@ async fn stream(shard: &Rc<Shard>, request: Header, outlet: &Outlet, trail: &Tra
     let (reader, disk) = opened.map_err(|e| refuse(e.code(), e.to_string()))?;
     let covered = covered(shard.node.id, &request, &reader).map_err(ReadEnd::Refused)?;
     let device = past_cache(shard, &request, &reader, &covered).await;
+    // Whoever wants to see how it passes from stage to stage would miss the end of its send.
+    let gathered = !request.is_traced();
     let mut at = covered.start;
     let mut ready: Option<(Payload, Range<usize>)> = None;
     loop {
@@ -128,7 +132,9 @@ async fn stream(shard: &Rc<Shard>, request: Header, outlet: &Outlet, trail: &Tra
         };
         let sending = async {
             match ready.take() {
-                Some((payload, range)) => trail.stage(Stage::ReadSend, payload.send(outlet, range)).await,
+                Some((payload, range)) => {
+                    trail.stage(Stage::ReadSend, payload.send(outlet, range, gathered)).await
+                }
                 None => Ok(()),
             }
         };
