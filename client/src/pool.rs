@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use crate::connection::Connection;
 use crate::status::Node;
 
-/// Idle connections in all.
-const IDLE_MAX: usize = 32;
+/// Idle connections in all: those of forty small puts at a time, each of which has one to each of its three nodes. With
+/// fewer one would open what another has just closed.
+const IDLE_MAX: usize = 128;
 /// Older ones are closed: a peer that restarted or hung meanwhile would be blamed for the wrong reason.
 const IDLE_AGE_MAX: Duration = Duration::from_secs(5);
 
@@ -31,7 +32,8 @@ impl Pool {
 
     fn take(&self, node: &Node) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|(_, since)| since.elapsed() < IDLE_AGE_MAX);
+        let now = Instant::now();
+        idle.retain(|(_, since)| now.saturating_duration_since(*since) < IDLE_AGE_MAX);
         let at = idle.iter().rposition(|(connection, _)| connection.node == node.id)?;
         Some(idle.swap_remove(at).0)
     }

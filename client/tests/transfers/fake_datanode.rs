@@ -14,6 +14,7 @@ use distrifs_proto::limits::{BLOCK_BYTES, FRAME_PAYLOAD_BYTES_MAX};
 use distrifs_proto::types::{Crc32c, NodeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 
 /// How a datanode behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,6 +62,8 @@ pub(crate) struct State {
     /// Of these, how many past the page cache.
     pub(crate) direct_reads: usize,
     pub(crate) hops: HashSet<usize>,
+    /// Writes wait here for each other before they are acknowledged.
+    pub(crate) together: Option<Arc<Barrier>>,
 }
 
 #[derive(Clone)]
@@ -171,7 +174,14 @@ impl FakeDatanode {
             Manners::ForgetsHops => ack.nodes.truncate(1),
             _ => {}
         }
-        self.state.lock().unwrap().chunks.insert(open.chunk.0, bytes);
+        let together = {
+            let mut state = self.state.lock().unwrap();
+            state.chunks.insert(open.chunk.0, bytes);
+            state.together.clone()
+        };
+        if let Some(together) = together {
+            together.wait().await;
+        }
         send(stream, open.answer(Op::WriteAck), &ack.encode()).await
     }
 

@@ -2,13 +2,16 @@
 
 use std::io::Write;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use distrifs_client::{ClientError, NoProgress, PutOptions, PutSource};
 use distrifs_proto::ErrorCode;
+use futures_util::future::try_join_all;
 use tokio::io::{AsyncRead, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio::sync::Barrier;
 
 use crate::fake_datanode::Manners;
 use crate::{CHUNK, Cluster, Counter, bytes_of, file_of, stream_of};
@@ -44,6 +47,23 @@ async fn chunks_of_several_frames_are_stored_whole_and_connections_are_used_agai
     }
     let connections = cluster.nodes[0].state.lock().unwrap().connections;
     assert!(connections <= 8, "{connections} connections for 10 chunks, at most 4 at once");
+}
+
+#[tokio::test]
+async fn many_small_puts_at_once_open_their_connections_once() {
+    const AT_ONCE: usize = 40;
+    let cluster = Cluster::start(3).await;
+    for node in &cluster.nodes {
+        node.state.lock().unwrap().together = Some(Arc::new(Barrier::new(AT_ONCE)));
+    }
+    let bytes = bytes_of(1000);
+    for round in 0..3 {
+        let paths: Vec<String> = (0..AT_ONCE).map(|number| format!("/{round}-{number}")).collect();
+        try_join_all(paths.iter().map(|path| cluster.put(path, &bytes))).await.expect("the puts");
+        for node in &cluster.nodes {
+            assert_eq!(node.state.lock().unwrap().connections, AT_ONCE, "after round {round}");
+        }
+    }
 }
 
 #[tokio::test]
