@@ -214,7 +214,7 @@ async fn open(context: &Context, node: &Node, ask: Ask) -> Result<Opened, Fault>
     let patience = ask.patience;
     loop {
         let tracer = context.tracer.as_deref();
-        let connecting = context.pool.connect(node, patience);
+        let connecting = context.pool.connect(node, false, patience);
         let connected = timed(tracer, ClientStage::Connect, None, connecting).await;
         let mut connection = connected.map_err(|error| lost(error.to_string()))?;
         let request_id = connection.next_request_id();

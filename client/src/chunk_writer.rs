@@ -149,14 +149,17 @@ pub(crate) async fn write_chunk(
     let mut told = 0;
     let mut failed = None;
     loop {
+        // A kept connection that breaks is blamed on nobody, so that the same node may come again: then over a new one,
+        // which is blamed on it.
+        let anew = failed.is_some();
         let plan = match plan {
-            Some(plan) if failed.is_none() => plan,
+            Some(plan) if !anew => plan,
             _ => plan.insert(file.plan(context, failed.take()).await?),
         };
         let sent = if source.length() <= FAN_OUT_BYTES_MAX {
-            fan_out(context, file, plan, source).await
+            fan_out(context, file, plan, source, anew).await
         } else {
-            stream(context, file, plan, source, meter, &mut told).await
+            stream(context, file, plan, source, anew, meter, &mut told).await
         };
         let failure = match sent {
             Ok(crc32c) => {
@@ -207,6 +210,7 @@ async fn stream(
     file: &OpenFile,
     plan: &Plan,
     source: &mut ChunkSource,
+    anew: bool,
     meter: &Meter,
     told: &mut u64,
 ) -> Result<Crc32c, Stopped> {
@@ -214,7 +218,7 @@ async fn stream(
     // A hop that waits for the next one has the same patience and knows better whom to blame: it speaks first.
     let silence = patience(timeout, plan.hops.len().saturating_sub(1));
     let tracer = context.tracer.as_deref();
-    let connecting = context.pool.connect(&plan.hops[0], silence);
+    let connecting = context.pool.connect(&plan.hops[0], anew, silence);
     let connected = timed(tracer, ClientStage::Connect, None, connecting).await;
     let fresh = |request| WriterState::new(request, plan.chunk, plan.nodes(), silence, Instant::now());
     let mut connection = connected.map_err(|error| fresh(0).on_lost(&error.to_string()))?;
@@ -259,6 +263,7 @@ pub(crate) struct Pipeline<'a> {
 
 impl<'a> Pipeline<'a> {
     pub(crate) fn new(connection: &'a mut Connection, state: WriterState) -> Self {
+        let state = state.over_kept(connection.is_reused());
         let (read, write) = connection.stream.split();
         let answer = vec![0; PAYLOAD_START + FRAME_CONTROL_BYTES_MAX].into_boxed_slice();
         Self { read, write, receiver: Receiver::default(), answer, state }

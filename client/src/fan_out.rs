@@ -22,16 +22,18 @@ use crate::writer_state::{Failure, WriterState};
 pub(crate) const FAN_OUT_BYTES_MAX: u64 = 64 << 10;
 
 /// Sends the chunk, of at most [`FAN_OUT_BYTES_MAX`], to all its nodes and waits until each has committed it. Returns
-/// its checksum. The first failure ends it: the other nodes may have committed the chunk or not.
+/// its checksum. The first failure ends it: the other nodes may have committed the chunk or not. `anew` is as for
+/// [`Pool::connect`](crate::pool::Pool::connect).
 pub(crate) async fn fan_out(
     context: &Context,
     file: &OpenFile,
     plan: &Plan,
     source: &mut ChunkSource,
+    anew: bool,
 ) -> Result<Crc32c, Stopped> {
     let frame = timed(context.tracer.as_deref(), ClientStage::Source, None, source.frame(0)).await;
     let frame = frame.map_err(Stopped::Source)?;
-    try_join_all(plan.hops.iter().map(|node| send_to(context, file, plan, node, frame))).await?;
+    try_join_all(plan.hops.iter().map(|node| send_to(context, file, plan, node, frame, anew))).await?;
     Ok(frame.crc())
 }
 
@@ -42,10 +44,11 @@ async fn send_to(
     plan: &Plan,
     node: &Node,
     frame: &Frame,
+    anew: bool,
 ) -> Result<(), Failure> {
     let silence = patience(context.config.socket_timeout, 0);
     let tracer = context.tracer.as_deref();
-    let connecting = context.pool.connect(node, silence);
+    let connecting = context.pool.connect(node, anew, silence);
     let connected = timed(tracer, ClientStage::Connect, None, connecting).await;
     let fresh = |request| WriterState::new(request, plan.chunk, vec![node.id], silence, Instant::now());
     let mut connection = connected.map_err(|error| fresh(0).on_lost(&error.to_string()))?;

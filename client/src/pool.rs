@@ -20,9 +20,14 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// A connection to this node: an idle one that is still sound, or a new one.
-    pub(crate) async fn connect(&self, node: &Node, patience: Duration) -> io::Result<Connection> {
-        while let Some(connection) = self.take(node) {
+    /// A connection to this node: an idle one that is still sound, or a new one; `anew` leaves the idle ones alone.
+    pub(crate) async fn connect(
+        &self,
+        node: &Node,
+        anew: bool,
+        patience: Duration,
+    ) -> io::Result<Connection> {
+        while !anew && let Some(connection) = self.take(node) {
             if connection.is_quiet() {
                 return Ok(connection);
             }

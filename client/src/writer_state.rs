@@ -34,6 +34,8 @@ pub(crate) struct WriterState {
     moved: Instant,
     silence: Duration,
     sent: Option<Sent>,
+    /// The connection was kept from an earlier request, and this one is unanswered.
+    kept: bool,
 }
 
 /// The whole chunk, as it went out.
@@ -54,7 +56,12 @@ impl WriterState {
         now: Instant,
     ) -> Self {
         let heard = vec![now; hops.len()];
-        Self { request_id, chunk, hops, heard, moved: now, silence, sent: None }
+        Self { request_id, chunk, hops, heard, moved: now, silence, sent: None, kept: false }
+    }
+
+    /// The same over a connection that was kept from an earlier request, or was not.
+    pub(crate) fn over_kept(self, kept: bool) -> Self {
+        Self { kept, ..self }
     }
 
     /// When silence becomes a failure.
@@ -87,6 +94,7 @@ impl WriterState {
                 header.op, header.request_id, header.chunk, self.request_id, self.chunk
             )));
         }
+        self.kept = false;
         match header.op {
             Op::WriteProgress => {
                 let below = usize::try_from(header.offset).unwrap_or(usize::MAX);
@@ -145,10 +153,12 @@ impl WriterState {
         Failure { code: error.code, text: format!("node {}: {}", error.node, error.text), blame }
     }
 
-    /// The connection broke, or could not be made.
+    /// The connection broke, or could not be made. A kept one that breaks before anything came says nothing of the node:
+    /// that may have been started again meanwhile.
     pub(crate) fn on_lost(&self, why: &str) -> Failure {
         let first = self.hops[0];
-        Failure { code: ErrorCode::HopFailed, text: format!("node {first}: {why}"), blame: Some(first) }
+        let blame = (!self.kept).then_some(first);
+        Failure { code: ErrorCode::HopFailed, text: format!("node {first}: {why}"), blame }
     }
 
     /// The first hop sent what is no sound frame, or not one that belongs here.
@@ -296,6 +306,22 @@ mod tests {
         for frame in frames {
             let failure = state(now).on_answer(&frame, &[], now).expect_err("a violation");
             assert_eq!((failure.code, failure.blame), (ErrorCode::Protocol, Some(NodeId(1))), "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_is_the_fault_of_the_first_hop_unless_it_was_kept_and_is_unanswered() {
+        let now = Instant::now();
+        for (kept, answered, blame) in
+            [(false, false, Some(1)), (false, true, Some(1)), (true, false, None), (true, true, Some(1))]
+        {
+            let mut state = state(now).over_kept(kept);
+            if answered {
+                state.on_answer(&header(Op::WriteProgress), &[], now).expect("progress");
+            }
+            let failure = state.on_lost("gone");
+            let expected = (ErrorCode::HopFailed, blame.map(NodeId));
+            assert_eq!((failure.code, failure.blame), expected, "kept: {kept}, answered: {answered}");
         }
     }
 

@@ -48,6 +48,10 @@ pub(crate) enum Manners {
     HangsUp,
     /// Has no chunk.
     Empty,
+    /// Closes a connection without a word when a write comes on it that is not its first request.
+    LosesKept,
+    /// The same when any write comes.
+    LosesAll,
 }
 
 #[derive(Debug, Default)]
@@ -110,8 +114,14 @@ impl FakeDatanode {
         }
         let hello = Hello::decode(&buffer[place.payload]).unwrap();
         assert_eq!(hello.node.0, self.node.node_id);
+        let mut kept = false;
         loop {
             let (header, place) = receive(&mut stream, &mut buffer).await?;
+            match self.manners() {
+                Manners::LosesKept if kept && header.op == Op::WriteOpen => return None,
+                Manners::LosesAll if header.op == Op::WriteOpen => return None,
+                _ => kept = true,
+            }
             if self.manners() == Manners::Garbage {
                 stream.write_all(&[0x55; 4096]).await.ok()?;
                 stream.shutdown().await.ok()?;

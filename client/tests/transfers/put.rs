@@ -91,6 +91,32 @@ async fn a_chunk_whose_hop_fails_goes_to_other_nodes() {
     }
 }
 
+/// As when the datanode was started again between two puts.
+#[tokio::test]
+async fn a_kept_connection_that_breaks_is_blamed_on_nobody_and_a_new_one_on_its_node() {
+    const KEPT: usize = 2;
+    for length in [3000, CHUNK] {
+        for (manners, excluded) in
+            [(Manners::LosesKept, vec![vec![]]), (Manners::LosesAll, vec![vec![], vec![1]])]
+        {
+            // No retry is left for what else was kept.
+            let cluster = Cluster::start_with(4, |config| config.retries = excluded.len() as u32).await;
+            let together = Some(Arc::new(Barrier::new(KEPT)));
+            cluster.nodes[0].state.lock().unwrap().together = together;
+            let small = bytes_of(1000);
+            try_join_all(["/1", "/2"].map(|path| cluster.put(path, &small))).await.expect("the puts");
+            cluster.nodes[0].state.lock().unwrap().together = None;
+            cluster.nodes[0].behave(manners);
+            let bytes = bytes_of(length);
+            cluster.put("/a", &bytes).await.expect("at the latest the fourth node takes it");
+            assert!(cluster.stored("/a") == bytes);
+            let plans = cluster.master.state.lock().unwrap().plans.clone();
+            let left_out: Vec<_> = plans.into_iter().map(|(exclude, _)| exclude).collect();
+            assert_eq!(left_out, excluded, "{manners:?}, {length} bytes");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_put_that_finds_too_few_nodes_leaves_nothing() {
     let cluster = Cluster::start(3).await;
