@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{Header, Hop, Op, PAYLOAD_START, WriteOpen, patience, verify};
 use distrifs_proto::grpc::v1;
-use distrifs_proto::limits::FRAME_CONTROL_BYTES_MAX;
+use distrifs_proto::limits::{FRAME_CONTROL_BYTES_MAX, SMALL_CHUNK_BYTES_MAX};
 use distrifs_proto::types::{ChunkId, Crc32c, FileId, NodeId};
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::ReadHalf;
@@ -16,7 +16,7 @@ use tokio::time::{sleep, sleep_until};
 use crate::connection::{Connection, ReceiveError, Receiver};
 use crate::context::Context;
 use crate::error::{ClientError, Result};
-use crate::fan_out::{FAN_OUT_BYTES_MAX, fan_out};
+use crate::fan_out::fan_out;
 use crate::master_link::new_request_id;
 use crate::meter::Meter;
 use crate::plan::Plan;
@@ -156,7 +156,7 @@ pub(crate) async fn write_chunk(
             Some(plan) if !anew => plan,
             _ => plan.insert(file.plan(context, failed.take()).await?),
         };
-        let sent = if source.length() <= FAN_OUT_BYTES_MAX {
+        let sent = if source.length() <= SMALL_CHUNK_BYTES_MAX {
             fan_out(context, file, plan, source, anew).await
         } else {
             stream(context, file, plan, source, anew, meter, &mut told).await

@@ -18,12 +18,9 @@ use crate::status::Node;
 use crate::tracer::{ClientStage, timed};
 use crate::writer_state::{Failure, WriterState};
 
-/// Chunks up to this go from the client to each of their nodes.
-pub(crate) const FAN_OUT_BYTES_MAX: u64 = 64 << 10;
-
-/// Sends the chunk, of at most [`FAN_OUT_BYTES_MAX`], to all its nodes and waits until each has committed it. Returns
-/// its checksum. The first failure ends it: the other nodes may have committed the chunk or not. `anew` is as for
-/// [`Pool::connect`](crate::pool::Pool::connect).
+/// Sends the chunk, a [small](distrifs_proto::limits::SMALL_CHUNK_BYTES_MAX) one, to all its nodes and waits until each
+/// has committed it. Returns its checksum. The first failure ends it: the other nodes may have committed the chunk or
+/// not. `anew` is as for [`Pool::connect`](crate::pool::Pool::connect).
 pub(crate) async fn fan_out(
     context: &Context,
     file: &OpenFile,

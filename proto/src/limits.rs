@@ -19,6 +19,11 @@ pub const CHUNK_BYTES_MIN: u64 = 64 << 10;
 /// See [`CHUNK_BYTES_MIN`].
 pub const CHUNK_BYTES_MAX: u64 = 1 << 30;
 
+/// A chunk of up to this is small: the client sends it to each of its nodes itself, in one frame; a datanode takes it in
+/// a small buffer and makes it durable in its folder's journal. It may grow, but never shrink: the next start would take
+/// larger records in a journal for none, and their chunks would be lost.
+pub const SMALL_CHUNK_BYTES_MAX: u64 = 64 << 10;
+
 /// The default number of replicas, and the largest.
 pub const REPLICATION_DEFAULT: u32 = 3;
 /// See [`REPLICATION_DEFAULT`].
@@ -51,6 +56,7 @@ pub const ERROR_TEXT_BYTES_MAX: usize = 1024;
 
 const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX.is_multiple_of(BLOCK_BYTES));
 const _: () = assert!(FRAME_CONTROL_BYTES_MAX <= FRAME_PAYLOAD_BYTES_MAX);
+const _: () = assert!(SMALL_CHUNK_BYTES_MAX <= FRAME_PAYLOAD_BYTES_MAX as u64);
 const _: () = assert!(CHUNK_BYTES_MIN.is_multiple_of(BLOCK_BYTES as u64));
 const _: () = assert!(CHUNK_BYTES_MIN <= CHUNK_BYTES_DEFAULT && CHUNK_BYTES_DEFAULT <= CHUNK_BYTES_MAX);
 const _: () = assert!(REPLICATION_DEFAULT <= REPLICATION_MAX);

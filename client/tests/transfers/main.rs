@@ -22,13 +22,12 @@ use distrifs_client::{
     Client, ClientConfig, ClientError, FileStatus, GetTarget, NoProgress, Progress, PutOptions, PutSource,
 };
 use distrifs_proto::ErrorCode;
+use distrifs_proto::limits::SMALL_CHUNK_BYTES_MAX;
 use fake_datanode::FakeDatanode;
 use fake_master::FakeMaster;
 use tokio::io::AsyncWrite;
 
 const CHUNK: u64 = 128 << 10;
-/// Up to this a chunk goes to all nodes from the client.
-const FAN_OUT: usize = 64 << 10;
 
 /// A master, datanodes 1 to `n`, and a client.
 struct Cluster {
@@ -75,7 +74,7 @@ impl Cluster {
                 node.state.lock().unwrap().chunks.get(&chunk.chunk_id).cloned()
             };
             let first = of(0).expect("the first node has each chunk");
-            if first.len() <= FAN_OUT {
+            if first.len() as u64 <= SMALL_CHUNK_BYTES_MAX {
                 let everywhere = (1..chunk.replicas.len()).all(|at| of(at).as_ref() == Some(&first));
                 assert!(everywhere, "a small chunk goes to all nodes from the client");
             }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use distrifs_client::{ClientError, NoProgress, PutOptions, PutSource};
 use distrifs_proto::ErrorCode;
+use distrifs_proto::limits::SMALL_CHUNK_BYTES_MAX;
 use futures_util::future::try_join_all;
 use tokio::io::{AsyncRead, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio::sync::Barrier;
@@ -18,8 +19,9 @@ use crate::{CHUNK, Cluster, Counter, bytes_of, file_of, stream_of};
 
 #[tokio::test]
 async fn files_of_every_size_are_stored_whole() {
+    const SMALL: u64 = SMALL_CHUNK_BYTES_MAX;
     let cluster = Cluster::start(3).await;
-    for len in [0, 1, 4096, CHUNK - 1, CHUNK, CHUNK + 1, 10 * CHUNK + 17] {
+    for len in [0, 1, 4096, SMALL, SMALL + 1, CHUNK - 1, CHUNK, CHUNK + 1, 10 * CHUNK + 17] {
         let bytes = bytes_of(len);
         for (name, source) in [("file", file_of(&bytes)), ("stream", stream_of(&bytes))] {
             let path = format!("/{name}-{len}");

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use distrifs_engine::io::{Buf, BufPool, Io};
 use distrifs_proto::frame::{FRAME_BUFFER_BYTES, PAYLOAD_START};
+use distrifs_proto::limits::SMALL_CHUNK_BYTES_MAX;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Long writes at once, each with this many buffers of a whole frame.
@@ -23,8 +24,8 @@ pub(super) const SMALL_READS_MAX: usize = 256;
 /// One check at a time, and a piece for each of the copies at once, with one on its way.
 const CHECK_BUFFERS: usize = 1;
 const COPY_BUFFERS: usize = 4;
-/// The payload of a small buffer.
-pub(super) const SMALL_PAYLOAD_BYTES: usize = 64 << 10;
+/// The payload of a small buffer: a small chunk, whole, or as much of any chunk where it is read.
+pub(super) const SMALL_PAYLOAD_BYTES: usize = SMALL_CHUNK_BYTES_MAX as usize;
 const SMALL_BUFFER_BYTES: usize = PAYLOAD_START + SMALL_PAYLOAD_BYTES;
 /// How long a write waits for a place.
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(2);

@@ -13,10 +13,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 
-use distrifs_proto::limits::BLOCK_BYTES;
+use distrifs_proto::limits::{BLOCK_BYTES, SMALL_CHUNK_BYTES_MAX};
 use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, GenerationStamp};
 
-use super::journal::{JOURNALED_BYTES_MAX, Journal, Record};
+use super::journal::{Journal, Record};
 use super::{ChunkStore, ReplicaInfo, Sidecar, StoreError, layout};
 use crate::io::{Buf, File, FileBytes, Io, Open, Shared};
 
@@ -89,7 +89,7 @@ impl ChunkWriter {
         reserve: u64,
     ) -> Result<Self, StoreError> {
         let tmp_data: Rc<Path> = layout::tmp_data_path(&store.root, chunk).into();
-        let journal = store.journal.clone().filter(|_| reserve <= JOURNALED_BYTES_MAX);
+        let journal = store.journal.clone().filter(|_| reserve <= SMALL_CHUNK_BYTES_MAX);
         let (bytes, names) = match journal {
             Some(journal) => (Bytes::Journal(journal, Vec::with_capacity(reserve as usize)), Names::None),
             None => {

@@ -17,18 +17,16 @@
 //! sequence and the salt of the header: a header with a higher sequence voids all of them at once. The salt keeps a
 //! chunk whose bytes look like a record from being taken for one.
 
-use distrifs_proto::limits::BLOCK_BYTES;
+use distrifs_proto::limits::{BLOCK_BYTES, SMALL_CHUNK_BYTES_MAX};
 use distrifs_proto::types::{Crc32c, NodeId};
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::store::Sidecar;
 
-/// Chunks up to this size go through the journal.
-pub(in crate::store) const JOURNALED_BYTES_MAX: u64 = 64 << 10;
 /// The blocks of the largest record.
 pub(super) const RECORD_BLOCKS_MAX: u32 =
-    record_blocks(Sidecar::encoded_bytes(JOURNALED_BYTES_MAX), JOURNALED_BYTES_MAX as usize);
+    record_blocks(Sidecar::encoded_bytes(SMALL_CHUNK_BYTES_MAX), SMALL_CHUNK_BYTES_MAX as usize);
 
 /// No journal gets there by counting.
 const SEQUENCE_MAX: u64 = 1 << 62;
@@ -196,7 +194,7 @@ pub(super) fn decode_record(segment: &[u8], block: u32) -> Option<Record<'_>> {
     if layout.magic != RECORD_MAGIC
         || layout.block.get() != block
         || layout.sequence.get() > SEQUENCE_MAX
-        || data_bytes as u64 > JOURNALED_BYTES_MAX
+        || data_bytes as u64 > SMALL_CHUNK_BYTES_MAX
         || sidecar_bytes != Sidecar::encoded_bytes(data_bytes as u64)
     {
         return None;

@@ -38,7 +38,6 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Counters, StoreError, layout};
 
 pub use driver::JournalDriver;
-pub(super) use format::JOURNALED_BYTES_MAX;
 pub use recovery::Recovered;
 pub(super) use recovery::replay;
 
