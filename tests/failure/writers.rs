@@ -45,6 +45,10 @@ fn the_death_of_a_datanode_fails_no_put_of_a_small_file() {
     assert_eq!(tree_of(&back), tree_of(&tree));
 }
 
+fn has_quarantined(cluster: &Cluster, at: usize) -> bool {
+    cluster.datanode_folder(at).join("quarantine").read_dir().is_ok_and(|mut it| it.next().is_some())
+}
+
 /// The answer of the datanode is held up: the chunk is committed, and nobody makes a file of it.
 #[test]
 fn a_client_killed_between_the_chunk_of_a_small_file_and_the_file_leaves_nothing() {
@@ -62,9 +66,55 @@ fn a_client_killed_between_the_chunk_of_a_small_file_and_the_file_leaves_nothing
     let _ = client.wait();
     wait_until("its space comes back", || cluster.chunk_files().is_empty());
     let _ = cluster.run(&["stat", "/small"]).fails_with(3);
-    assert!(
-        !cluster.datanode_folder(0).join("quarantine").read_dir().is_ok_and(|mut it| it.next().is_some())
-    );
+    assert!(!has_quarantined(&cluster, 0));
+}
+
+/// A small chunk goes to each of its nodes from the client. Two of them have committed it when the third is lost, or is
+/// given up, and commits it when nobody wants it any more.
+#[test]
+fn what_was_committed_of_a_small_put_that_one_node_failed_is_deleted_and_not_quarantined() {
+    const STOPPED: usize = 0;
+    for late in [false, true] {
+        let environment = vec![
+            ("DISTRIFS_SOCKET_TIMEOUT", "2".to_owned()),
+            // Longer than a datanode may be silent and yet be live, as by default.
+            ("DISTRIFS_PENDING_TIMEOUT", "8".to_owned()),
+        ];
+        let options = ClusterOptions { environment, ..ClusterOptions::default() };
+        let mut cluster = Cluster::start_with(BINARY, &options);
+        // How many datanodes have committed anything.
+        let committed = |cluster: &Cluster| {
+            let nodes = cluster.run(&["nodes", "--json"]).ok().json();
+            nodes.iter().filter(|node| node["data_dirs"][0]["commit_us"] != 0).count()
+        };
+        let source = cluster.scratch_file("small", b"small");
+        cluster.datanode(STOPPED).stop();
+        let client = cluster.spawn(&["put", source.to_str().expect("text"), "/small"]);
+        wait_until("the others have committed it", || committed(&cluster) == 2);
+        if !late {
+            cluster.kill_datanode(STOPPED);
+        }
+        let output = client.wait_with_output().expect("its output");
+        assert_eq!(output.status.code(), Some(6), "{}", String::from_utf8_lossy(&output.stderr));
+        wait_until("their space comes back", || cluster.chunk_files().is_empty());
+        if late {
+            cluster.datanode(STOPPED).go_on();
+            wait_until("it is committed late", || committed(&cluster) == 3);
+        } else {
+            cluster.restart_datanode(STOPPED);
+        }
+        wait_until("all space has come back", || {
+            cluster.chunk_files().is_empty() && cluster.unfinished_files().is_empty()
+        });
+        let _ = cluster.run(&["stat", "/small"]).fails_with(3);
+        for node in cluster.run(&["nodes", "--json"]).ok().json() {
+            assert_eq!(
+                (&node["chunks_in_quarantine"], &node["scrub"]["found_corrupt"]),
+                (&0.into(), &0.into())
+            );
+        }
+        assert!(!(0..3).any(|at| has_quarantined(&cluster, at)));
+    }
 }
 
 #[test]
