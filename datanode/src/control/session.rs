@@ -24,8 +24,8 @@ use crate::shard::{Copy, Fate, Removal, SHARD_QUEUE_FOR_CONNECTIONS, ShardComman
 /// Messages to the master that wait for the network.
 const OUTBOUND_MAX: usize = 16;
 /// The pause between two incremental reports: what happens meanwhile is told together. What follows a longer silence is
-/// told at once. Under a load of small files each commit would cost a wake here and one at the master, on the cores that
-/// the next commit waits for.
+/// told at once, so that the master hears of a commit within this time. Under a load of small files each commit would
+/// cost a wake here and one at the master, on the cores that the next commit waits for.
 const CHANGES_PAUSE: Duration = Duration::from_millis(10);
 /// The shortest heartbeat interval a master may ask for.
 const HEARTBEAT_INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -305,8 +305,9 @@ impl Control {
         taken
     }
 
-    async fn report(&mut self, session: &Session) -> Result<(), Over> {
-        self.drain();
+    /// The whole list, behind what waits: of the ends of what the master ordered it says nothing.
+    async fn report(&mut self, session: &mut Session) -> Result<(), Over> {
+        self.tell_waiting(session).await?;
         for part in self.inventory.report() {
             session.tell(Say::BlockReport(part)).await?;
         }
@@ -472,4 +473,117 @@ fn cause(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::sync::Arc;
+
+    use distrifs_engine::store::{ReplicaInfo, Witness};
+    use tokio::sync::watch;
+    use tonic::body::Body;
+    use tonic::codec::{DecodeBuf, Decoder};
+
+    use super::super::Inventory;
+    use super::*;
+    use crate::node::Node;
+    use crate::pace::Quiet;
+    use crate::scrub::Scrub;
+    use crate::shard::Found;
+
+    /// Longer than any test takes.
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// Of a master that says nothing.
+    struct Silence;
+
+    impl Decoder for Silence {
+        type Item = v1::ToDatanode;
+        type Error = Status;
+
+        fn decode(&mut self, _: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+            Ok(None)
+        }
+    }
+
+    /// A control plane without shards, with one disk, in a session.
+    struct Scene {
+        control: Control,
+        session: Session,
+        shard: mpsc::Sender<ShardEvent>,
+        told: mpsc::Receiver<v1::FromDatanode>,
+    }
+
+    impl Scene {
+        fn set() -> Self {
+            let (shard, events) = mpsc::channel(OUTBOUND_MAX);
+            let (say, told) = mpsc::channel(OUTBOUND_MAX);
+            let control = Control {
+                node: Arc::new(Node::new(NodeId(1), None, Epoch(0), 1)),
+                folders: Vec::new(),
+                left_out: Vec::new(),
+                witness: Witness::default(),
+                inventory: Inventory::new(1),
+                shards: Vec::new(),
+                events,
+                masters: Vec::new(),
+                data_address: "127.0.0.1:1".parse().expect("an address"),
+                rack: String::new(),
+                io_body: "none",
+                incarnation: 0,
+                scrub: Scrub::new(LONG, Duration::ZERO),
+                quiet: Quiet::default(),
+                dropped: HashSet::new(),
+                lost_disks: vec![false],
+                started: std::time::Instant::now(),
+                socket_timeout: LONG,
+                stop: watch::channel(false).1,
+            };
+            let session = Session {
+                say,
+                hear: Streaming::new_empty(Silence, Body::empty()),
+                heartbeat: interval(LONG),
+                report: interval(LONG),
+                patience: LONG,
+                reported: true,
+                changes_from: Instant::now(),
+                watch: LeaderWatch::of_session(Vec::new(), LONG),
+            };
+            Self { control, session, shard, told }
+        }
+
+        fn happens(&self, event: ShardEvent) {
+            self.shard.try_send(event).expect("there is room");
+        }
+
+        /// What is told next.
+        fn next(&mut self) -> Say {
+            self.told.try_recv().ok().and_then(|message| message.body).expect("something is told")
+        }
+    }
+
+    fn replica(chunk: u64) -> ReplicaInfo {
+        ReplicaInfo {
+            chunk: ChunkId(chunk),
+            generation: GenerationStamp(1),
+            length: 100 + chunk,
+            crc: Crc32c(7),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_ordered_and_has_ended_is_told_before_the_list() {
+        let mut scene = Scene::set();
+        scene.control.inventory.add(replica(1), 0);
+        let (chunk, target) = (ChunkId(1), NodeId(2));
+        scene.happens(ShardEvent::Checked { chunk, disk: 0, found: Found::Sound(replica(1)), bytes: 101 });
+        scene.happens(ShardEvent::Copied { chunk, target, outcome: Ok(()) });
+        assert!(scene.control.report(&mut scene.session).await.is_ok());
+        let Say::Changes(changes) = scene.next() else { panic!("the ends first") };
+        assert_eq!(changes.verified.len(), 1);
+        assert_eq!(changes.replicated.len(), 1);
+        let Say::BlockReport(report) = scene.next() else { panic!("then the list") };
+        assert_eq!(report.replicas.len(), 1);
+    }
 }
