@@ -10,7 +10,7 @@ use super::buf::Buf;
 use super::file::{DirEntry, File, Open, Space};
 use super::file_system::FileSystem;
 use super::net::{Listener, Stream};
-use super::small_files::{FileBytes, PathError};
+use super::small_files::{FileBytes, PathError, is_gone};
 use super::{posix, sim, uring};
 
 /// The handle of this thread's body. Cheap to clone; it does not leave its thread.
@@ -100,7 +100,7 @@ impl Io {
     }
 
     /// Creates small files through the page cache, in this order: all of them or, after a failure, none. (What cannot be
-    /// removed again stays.)
+    /// removed again stays, and is told in the log.)
     pub async fn create_files(&self, files: Vec<FileBytes>) -> Result<(), PathError> {
         match &self.0 {
             Kind::Uring(body) => body.create_files(files).await,
@@ -109,7 +109,7 @@ impl Io {
                 for at in 0..files.len() {
                     if let Err((source, is_ours)) = self.create_file(&files[at]).await {
                         for made in files[..at + usize::from(is_ours)].iter().rev() {
-                            let _ = self.unlink(&made.path).await;
+                            is_gone(&made.path, self.unlink(&made.path).await);
                         }
                         return Err(PathError { path: files[at].path.clone(), source });
                     }

@@ -41,5 +41,6 @@ pub use net::{
 };
 pub use probe::probe_uring;
 pub use sim::{Faults, SimOperation, SimWorld};
+pub(crate) use small_files::is_gone;
 pub use small_files::{FileBytes, PathError};
 pub use window::Window;

@@ -2,7 +2,7 @@
 //! system calls in it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A small file that is created; an existing one is an error of the kind `AlreadyExists`.
 #[derive(Debug)]
@@ -29,5 +29,17 @@ pub struct PathError {
 impl From<io::Error> for PathError {
     fn from(source: io::Error) -> Self {
         Self { path: PathBuf::new(), source }
+    }
+}
+
+/// Whether a file that was given up is gone, its removal having come to this. One that stays is told in the log.
+pub(crate) fn is_gone(path: &Path, removed: io::Result<()>) -> bool {
+    match removed {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "what was given up stays behind");
+            false
+        }
     }
 }

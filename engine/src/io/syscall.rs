@@ -11,7 +11,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::file::{DirEntry, Open, Space};
 use super::file_system::is_relied_on;
-use super::small_files::{FileBytes, PathError};
+use super::small_files::{FileBytes, PathError, is_gone};
 
 /// The mode of new files.
 pub(super) const FILE_MODE: u32 = 0o644;
@@ -76,8 +76,7 @@ pub(super) fn create_files(files: &[FileBytes]) -> Result<(), PathError> {
         if let Err((source, is_ours)) = create_file(&files[at]) {
             // The first goes last: its name keeps others out.
             for made in files[..at + usize::from(is_ours)].iter().rev() {
-                // One that stays is found by whoever lists the directory.
-                let _ = fs::remove_file(&made.path);
+                is_gone(&made.path, fs::remove_file(&made.path));
             }
             return Err(PathError { path: files[at].path.clone(), source });
         }

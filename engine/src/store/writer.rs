@@ -10,7 +10,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use distrifs_proto::limits::{BLOCK_BYTES, SMALL_CHUNK_BYTES_MAX};
@@ -18,7 +18,7 @@ use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, GenerationStamp};
 
 use super::journal::{Journal, Record};
 use super::{ChunkStore, ReplicaInfo, Sidecar, StoreError, layout};
-use crate::io::{Buf, File, FileBytes, Io, Open, Shared};
+use crate::io::{Buf, File, FileBytes, Io, Open, Shared, is_gone};
 
 /// A chunk that is being written. Drop it without [`commit`](Self::commit) or [`abort`](Self::abort) only when
 /// the thread ends: its file in `tmp/` then stays until the next start.
@@ -288,7 +288,7 @@ impl ChunkWriter {
     }
 
     /// Gives the chunk up: none of its names stay. Best effort; what a failing disk keeps in `tmp/` goes at the
-    /// next start.
+    /// next start, and what it keeps in `chunks/` is whole or seen by nobody.
     pub async fn abort(self) {
         let names = self.names.get();
         if matches!(names, Names::Tmp | Names::Any) {
@@ -319,17 +319,13 @@ pub(super) async fn write_tmp(
 
 /// Removes what a writer has made of a chunk: its names in `tmp/`, and with `renamed` those in `chunks/`.
 pub(super) async fn give_up(io: &Io, root: &Path, chunk: ChunkId, renamed: bool) {
-    let mut paths = vec![layout::tmp_meta_path(root, chunk)];
-    if renamed {
-        paths.extend([layout::data_path(root, chunk), layout::meta_path(root, chunk)]);
+    let remove = async |path: PathBuf| is_gone(&path, io.unlink(&path).await);
+    remove(layout::tmp_meta_path(root, chunk)).await;
+    // Data first, and without it gone the sidecar stays: both are a whole replica, of which the master says what becomes,
+    // where data alone would be a damaged one. A sidecar alone nobody sees, and the next writer replaces it.
+    if renamed && remove(layout::data_path(root, chunk)).await {
+        remove(layout::meta_path(root, chunk)).await;
     }
     // The name in tmp/ goes last: it keeps other writers of this chunk out.
-    paths.push(layout::tmp_data_path(root, chunk));
-    for path in paths {
-        match io.unlink(&path).await {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(path = %path.display(), %error, "a given-up chunk stays behind"),
-        }
-    }
+    remove(layout::tmp_data_path(root, chunk)).await;
 }

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
-use distrifs_engine::io::{Body, Buf, Io, Open, SimOperation, SimWorld, block_on};
+use distrifs_engine::io::{Body, Buf, FileBytes, Io, Open, SimOperation, SimWorld, block_on};
 
 use crate::stage::{pattern, shared};
 
@@ -139,6 +139,18 @@ fn a_file_system_tells_of_the_write_backs_that_failed_since_it_was_opened() {
         assert_eq!(before.sync().await.unwrap_err().raw_os_error(), EIO);
         before.sync().await.unwrap();
     });
+}
+
+#[test]
+fn what_cannot_be_removed_again_stays_and_the_first_failure_is_told() {
+    let world = SimWorld::new(1);
+    world.faults().fail(SimOperation::Write, "third", 1);
+    world.faults().fail(SimOperation::Unlink, "second", 1);
+    let file = |name: &str| FileBytes { path: name.into(), unless: None, bytes: b"bytes".to_vec() };
+    let files = vec![file("/first"), file("/second"), file("/third")];
+    let error = run(&world, async |io| io.create_files(files).await.unwrap_err());
+    assert_eq!((error.path.as_path(), error.source.raw_os_error()), (Path::new("/third"), EIO));
+    assert_eq!(world.files_now().into_keys().collect::<Vec<_>>(), [Path::new("/second")]);
 }
 
 #[test]

@@ -191,6 +191,34 @@ fn a_failed_write_or_sync_commits_nothing_and_suspects_the_folder() {
     }
 }
 
+/// What is given up and cannot be removed is a whole replica or none: it does not look damaged.
+#[test]
+fn a_given_up_chunk_that_stays_behind_is_whole_or_out_of_the_way() {
+    let data = "chunks/00/chunk-0000000000000001";
+    // The sidecar's pattern strikes in tmp/, too.
+    for (stays, times) in [(data, 1), (".meta", 2), ("chunk-", u64::MAX)] {
+        let why = format!("{stays}, {times} times");
+        let world = formatted(1);
+        world.faults().fail(SimOperation::Sync, "chunks/00", 1);
+        world.faults().fail(SimOperation::Unlink, stays, times);
+        run(&world, async |io| {
+            let store = ChunkStore::attach(io.clone(), root(), None);
+            write(&store, 1).await.unwrap_err();
+            world.faults().clear();
+            match read(&store, 1).await {
+                Ok(bytes) => assert_eq!(bytes, content(1), "{why}"),
+                Err(StoreError::NoSuchChunk { .. }) => {
+                    write(&store, 1).await.unwrap();
+                }
+                Err(error) => panic!("{why}: {error}"),
+            }
+            store.clear_tmp().await.unwrap();
+            let found = store.inventory(CLUSTER).await.unwrap();
+            assert_eq!((found.replicas.len(), found.quarantined.len()), (1, 0), "{why}");
+        });
+    }
+}
+
 #[test]
 fn a_full_disk_refuses_leaves_nothing_and_recovers_by_deletion() {
     let world = formatted(1);
