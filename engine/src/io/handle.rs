@@ -107,11 +107,11 @@ impl Io {
             Kind::Posix(body) => body.create_files(files).await,
             Kind::Sim(_) => {
                 for at in 0..files.len() {
-                    if let Err((source, is_ours)) = self.create_file(&files[at]).await {
+                    if let Err((error, is_ours)) = self.create_file(&files[at]).await {
                         for made in files[..at + usize::from(is_ours)].iter().rev() {
                             is_gone(&made.path, self.unlink(&made.path).await);
                         }
-                        return Err(PathError { path: files[at].path.clone(), source });
+                        return Err(error);
                     }
                 }
                 Ok(())
@@ -120,18 +120,17 @@ impl Io {
     }
 
     /// With an error comes whether the file was made.
-    async fn create_file(&self, file: &FileBytes) -> Result<(), (io::Error, bool)> {
-        let created = self.open(&file.path, Open::CREATE).await.map_err(|error| (error, false))?;
+    async fn create_file(&self, file: &FileBytes) -> Result<(), (PathError, bool)> {
+        let created = self.open(&file.path, Open::CREATE).await;
+        let created = created.map_err(|error| (file.failed(error), false))?;
         if let Some(other) = &file.unless {
-            match self.open(other, Open::READ).await {
-                Ok(_) => return Err((io::ErrorKind::AlreadyExists.into(), true)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err((error, true)),
-            }
+            let looked = self.open(other, Open::READ).await.map(drop);
+            file.beside(other, looked).map_err(|error| (error, true))?;
         }
         let mut buffer = Buf::alloc(file.bytes.len());
         buffer.copy_from_slice(&file.bytes);
-        created.write_at(buffer.share(), 0..file.bytes.len(), 0).await.map_err(|error| (error, true))
+        let written = created.write_at(buffer.share(), 0..file.bytes.len(), 0).await;
+        written.map_err(|error| (file.failed(error), true))
     }
 
     /// Renames files from the first path of each pair to the second as [`rename`](Self::rename) does, in this order,

@@ -16,6 +16,21 @@ pub struct FileBytes {
     pub bytes: Vec<u8>,
 }
 
+impl FileBytes {
+    pub(super) fn failed(&self, source: io::Error) -> PathError {
+        PathError { path: self.path.clone(), source }
+    }
+
+    /// What it means for this file that `other`, which must not exist, was looked for with this result.
+    pub(super) fn beside(&self, other: &Path, looked: io::Result<()>) -> Result<(), PathError> {
+        match looked {
+            Ok(()) => Err(self.failed(io::ErrorKind::AlreadyExists.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(PathError { path: other.to_owned(), source }),
+        }
+    }
+}
+
 /// Which of several steps failed, and how.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {source}")]

@@ -73,26 +73,25 @@ pub(super) fn fallocate(file: impl AsFd, len: u64) -> io::Result<()> {
 
 pub(super) fn create_files(files: &[FileBytes]) -> Result<(), PathError> {
     for at in 0..files.len() {
-        if let Err((source, is_ours)) = create_file(&files[at]) {
+        if let Err((error, is_ours)) = create_file(&files[at]) {
             // The first goes last: its name keeps others out.
             for made in files[..at + usize::from(is_ours)].iter().rev() {
                 is_gone(&made.path, fs::remove_file(&made.path));
             }
-            return Err(PathError { path: files[at].path.clone(), source });
+            return Err(error);
         }
     }
     Ok(())
 }
 
 /// With an error comes whether the file was made.
-fn create_file(file: &FileBytes) -> Result<(), (io::Error, bool)> {
-    let (mut created, _) = open(&file.path, Open::CREATE).map_err(|error| (error, false))?;
-    let found = match file.unless.as_ref().map(fs::symlink_metadata) {
-        Some(Ok(_)) => Some(io::ErrorKind::AlreadyExists.into()),
-        Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Some(error),
-        _ => None,
-    };
-    found.map_or_else(|| created.write_all(&file.bytes), Err).map_err(|error| (error, true))
+fn create_file(file: &FileBytes) -> Result<(), (PathError, bool)> {
+    let (mut created, _) = open(&file.path, Open::CREATE).map_err(|error| (file.failed(error), false))?;
+    if let Some(other) = &file.unless {
+        let looked = fs::symlink_metadata(other).map(drop);
+        file.beside(other, looked).map_err(|error| (error, true))?;
+    }
+    created.write_all(&file.bytes).map_err(|error| (file.failed(error), true))
 }
 
 pub(super) fn rename_all(renames: Vec<(PathBuf, PathBuf)>) -> Result<(), PathError> {

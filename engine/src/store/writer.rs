@@ -308,12 +308,13 @@ pub(super) async fn write_tmp(
 ) -> Result<(), StoreError> {
     let (path, committed) = (layout::tmp_data_path(root, chunk), layout::data_path(root, chunk));
     let files = vec![
-        FileBytes { path: path.clone(), unless: Some(committed), bytes: data },
+        FileBytes { path: path.clone(), unless: Some(committed.clone()), bytes: data },
         FileBytes { path: layout::tmp_meta_path(root, chunk), unless: None, bytes: sidecar },
     ];
     io.create_files(files).await.map_err(|error| {
         let exists = error.path == path && error.source.kind() == std::io::ErrorKind::AlreadyExists;
-        if exists { StoreError::Exists { chunk } } else { StoreError::io("write", &error.path, error.source) }
+        let what = if error.path == committed { "open" } else { "write" };
+        if exists { StoreError::Exists { chunk } } else { StoreError::io(what, &error.path, error.source) }
     })
 }
 

@@ -199,6 +199,13 @@ pub(crate) async fn a_small_file_is_created_unless_it_or_another_exists(stage: S
     create().await.unwrap();
     assert_eq!(read_file(io, &path).await, b"new");
     io.unlink(&path).await.unwrap();
+    // Where nobody can tell whether the other exists, it is that which is named.
+    let unknown = stage.path("plain/other");
+    write_file(io, &stage.path("plain"), b"no directory").await;
+    let file = FileBytes { path: path.clone(), unless: Some(unknown.clone()), bytes: b"new".to_vec() };
+    let error = io.create_files(vec![file]).await.unwrap_err();
+    assert_eq!((error.path, error.source.kind()), (unknown, ErrorKind::NotADirectory));
+    assert_eq!(io.open(&path, Open::READ).await.err().unwrap().kind(), ErrorKind::NotFound);
     write_file(io, &path, b"there").await;
     assert_eq!(create().await.unwrap_err().source.kind(), ErrorKind::AlreadyExists);
     assert_eq!(read_file(io, &path).await, b"there");

@@ -272,6 +272,19 @@ fn a_failed_write_or_sync_acknowledges_nothing_and_suspects_the_folder() {
     }
 }
 
+#[test]
+fn a_small_chunk_of_which_nobody_can_tell_whether_it_exists_names_the_place_that_was_looked_at() {
+    let world = formatted(1);
+    run(&world, async |io| {
+        let store = &serve(&io).await.stores[0];
+        world.faults().fail(SimOperation::Open, "chunks/00/", 1);
+        let error = write(store, 1).await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("/data/chunks/00/chunk-0000000000000001: open: "), "{text}");
+        write(store, 1).await.unwrap();
+    });
+}
+
 /// The files are lost in the page cache, and only the sync of the file system tells.
 #[test]
 fn a_failed_checkpoint_keeps_the_records_for_the_next_start() {
