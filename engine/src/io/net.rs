@@ -194,21 +194,15 @@ impl SendHalf {
     /// Hands `range` of the buffer to the network: all of it, or an error and an unknown part.
     pub async fn send_all(&mut self, buf: Shared, range: Range<usize>) -> io::Result<()> {
         assert!(range.start <= range.end && range.end <= buf.len(), "a range of the buffer");
-        let mut at = range.start;
-        while at < range.end {
-            let result = match &mut self.kind {
-                SendKind::Uring(stream) => stream.send_once(buf.clone(), at..range.end).await,
-                SendKind::Posix(stream) => stream.send_once(buf.clone(), at..range.end).await,
-                SendKind::Sim(stream) => stream.send_once(buf.clone(), at..range.end).await,
+        let once = async |buf: Shared, rest| {
+            let sent = match &mut self.kind {
+                SendKind::Uring(stream) => stream.send_once(buf.clone(), rest).await,
+                SendKind::Posix(stream) => stream.send_once(buf.clone(), rest).await,
+                SendKind::Sim(stream) => stream.send_once(buf.clone(), rest).await,
             };
-            match result {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => at += sent,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+            (sent, buf)
+        };
+        in_parts(buf, range, once).await
     }
 
     /// Hands `range` of the window to the network: all of it, or an error and an unknown part. The file's bytes are in
@@ -216,24 +210,14 @@ impl SendHalf {
     ///
     /// # Errors
     /// Also where they can no longer be read ([`Window::is_unreadable`]).
-    pub async fn send_window(&mut self, mut window: Window, range: Range<usize>) -> io::Result<()> {
+    pub async fn send_window(&mut self, window: Window, range: Range<usize>) -> io::Result<()> {
         assert!(range.start <= range.end && range.end <= window.len(), "a range of the window");
-        let mut at = range.start;
-        while at < range.end {
-            let result;
-            (result, window) = match &mut self.kind {
-                SendKind::Uring(stream) => stream.send_window_once(window, at..range.end).await,
-                SendKind::Posix(stream) => stream.send_window_once(window, at..range.end).await,
-                SendKind::Sim(stream) => stream.send_window_once(window, at..range.end).await,
-            };
-            match result {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => at += sent,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        let once = async |window, rest| match &mut self.kind {
+            SendKind::Uring(stream) => stream.send_window_once(window, rest).await,
+            SendKind::Posix(stream) => stream.send_window_once(window, rest).await,
+            SendKind::Sim(stream) => stream.send_window_once(window, rest).await,
+        };
+        in_parts(window, range, once).await
     }
 
     /// Tells the peer that nothing more comes; what it sends can still be received.
@@ -244,4 +228,24 @@ impl SendHalf {
             SendKind::Sim(stream) => stream.shutdown(),
         }
     }
+}
+
+/// Sends all of `range`, as much at `once` as it takes.
+async fn in_parts<T>(
+    mut what: T,
+    range: Range<usize>,
+    mut once: impl AsyncFnMut(T, Range<usize>) -> (io::Result<usize>, T),
+) -> io::Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        let result;
+        (result, what) = once(what, at..range.end).await;
+        match result {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => at += sent,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
