@@ -66,6 +66,56 @@ async fn start_with_http(io: &str, root: &Path, master: &FakeMaster, http: Optio
     node
 }
 
+/// A node that holds chunks, under a master of its own.
+struct Holder {
+    node: Datanode,
+    /// The connection that wrote them.
+    peer: Peer,
+    /// What is in each of them.
+    content: Vec<u8>,
+    dir: tempfile::TempDir,
+    _master: FakeMaster,
+}
+
+impl Holder {
+    async fn start(io: &str, chunks: &[u64], length: usize) -> Self {
+        Self::start_with(io, chunks, length, |_| {}).await
+    }
+
+    async fn start_with(
+        io: &str,
+        chunks: &[u64],
+        length: usize,
+        configure: impl FnOnce(&mut DatanodeConfig),
+    ) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let master = FakeMaster::start(1).await;
+        let mut config = config(io, &[dir.path()], &master, None);
+        configure(&mut config);
+        let node = Datanode::start(config).await.unwrap();
+        master.wait_for_report(node.node_id()).await;
+        let content = bytes(length);
+        let mut peer = Peer::connect(&hop(&node)).await;
+        for &chunk in chunks {
+            assert!(matches!(peer.write(&request(chunk, &content, &[])).await, Answer::Acked(_)));
+        }
+        Self { node, peer, content, dir, _master: master }
+    }
+
+    /// One more connection.
+    async fn connect(&self) -> Peer {
+        Peer::connect(&hop(&self.node)).await
+    }
+
+    fn data_file(&self, chunk: u64) -> PathBuf {
+        self.dir.path().join(format!("chunks/00/chunk-{}", ChunkId(chunk)))
+    }
+
+    async fn stop(self) {
+        self.node.stop().await;
+    }
+}
+
 fn hop(node: &Datanode) -> Hop {
     Hop { node: node.node_id(), address: node.data_address().into() }
 }

@@ -6,9 +6,7 @@ use distrifs_engine::io::{Body, Open, block_on};
 use distrifs_proto::frame::{Header, Op};
 use distrifs_proto::types::ChunkId;
 
-use crate::fake_master::FakeMaster;
-use crate::wire::{Answer, Peer};
-use crate::{bodies, bytes, hop, request, start};
+use crate::{Holder, bodies};
 
 async fn is_cached(path: &Path) -> bool {
     let path = path.to_owned();
@@ -25,21 +23,17 @@ async fn is_cached(path: &Path) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_read_fills_the_page_cache_only_when_it_comes_again() {
     for io in bodies() {
-        let dir = tempfile::tempdir().unwrap();
-        let master = FakeMaster::start(1).await;
-        let node = start(io, dir.path(), &master).await;
-        let content = bytes((3 << 20) + 17);
+        let mut holder = Holder::start(io, &[5], (3 << 20) + 17).await;
+        let path = holder.data_file(5);
         // One connection is one shard.
-        let mut peer = Peer::connect(&hop(&node)).await;
-        assert!(matches!(peer.write(&request(5, &content, &[])).await, Answer::Acked(_)));
-        let path = dir.path().join("chunks/00/chunk-0000000000000005");
+        let (peer, content) = (&mut holder.peer, &holder.content);
         // In memory file systems, and before Linux 6.5, all seems to be there.
         let can_tell = !is_cached(&path).await;
         for cached_after in [false, true, true] {
-            assert_eq!(peer.read(ChunkId(5), 0, content.len()).await.unwrap(), content, "{io}");
+            assert_eq!(peer.read(ChunkId(5), 0, content.len()).await.unwrap(), *content, "{io}");
             assert_eq!(is_cached(&path).await, cached_after || !can_tell, "{io}");
         }
-        node.stop().await;
+        holder.stop().await;
     }
 }
 
@@ -49,26 +43,21 @@ async fn a_chunk_that_is_cut_while_it_is_sent_ends_that_connection_only() {
     // More than what two sockets hold.
     const LEN: usize = 32 << 20;
     for io in bodies() {
-        let dir = tempfile::tempdir().unwrap();
-        let master = FakeMaster::start(1).await;
-        let node = start(io, dir.path(), &master).await;
-        let content = bytes(LEN);
-        let mut peer = Peer::connect(&hop(&node)).await;
+        let mut holder = Holder::start(io, &[5, 6], LEN).await;
+        let mut slow = holder.connect().await;
+        let data = holder.data_file(5);
+        let (peer, content) = (&mut holder.peer, &holder.content);
         for chunk in [5, 6] {
-            assert!(matches!(peer.write(&request(chunk, &content, &[])).await, Answer::Acked(_)));
             // Past the page cache, then into it.
             for _ in 0..2 {
-                assert!(peer.read(ChunkId(chunk), 0, LEN).await.unwrap() == content);
+                assert!(peer.read(ChunkId(chunk), 0, LEN).await.unwrap() == *content);
             }
         }
-        let mut slow = Peer::connect(&hop(&node)).await;
         let whole = Header { chunk: ChunkId(5), length: LEN as u32, ..Header::new(Op::Read, 1) };
         slow.ask_all(&[whole]).await;
         let (first, _) = slow.raw_answer().await.expect("the first piece");
         assert_eq!(first.op, Op::ReadData);
-        let data =
-            std::fs::File::options().write(true).open(dir.path().join("chunks/00/chunk-0000000000000005"));
-        data.unwrap().set_len(1 << 20).unwrap();
+        std::fs::File::options().write(true).open(data).unwrap().set_len(1 << 20).unwrap();
         let mut pieces = 1;
         let refused = loop {
             match slow.raw_answer().await {
@@ -80,7 +69,7 @@ async fn a_chunk_that_is_cut_while_it_is_sent_ends_that_connection_only() {
         };
         assert!(refused && pieces < LEN >> 20, "{io}: {pieces} pieces");
         assert!(peer.read(ChunkId(5), 0, LEN).await.is_err());
-        assert!(peer.read(ChunkId(6), 0, LEN).await.unwrap() == content, "{io}");
-        node.stop().await;
+        assert!(peer.read(ChunkId(6), 0, LEN).await.unwrap() == *content, "{io}");
+        holder.stop().await;
     }
 }

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
+use distrifs_datanode::DatanodeConfig;
 use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::{self, ErrorBody, Header, LatencyReport, Op, PAYLOAD_START, Placement};
 use distrifs_proto::types::ChunkId;
 
-use crate::fake_master::FakeMaster;
 use crate::wire::{Answer, Peer};
-use crate::{PATIENCE, bodies, bytes, config, hop, request, start};
+use crate::{Holder, PATIENCE, bodies, request};
 
 const BLOCK: usize = 4096;
 const LEN: usize = 600_000;
@@ -47,12 +47,8 @@ async fn answers(peer: &mut Peer, frames: usize) -> HashMap<u64, Result<Vec<u8>,
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_that_come_together_are_all_answered_and_a_refused_one_spoils_no_other() {
     for io in bodies() {
-        let dir = tempfile::tempdir().unwrap();
-        let master = FakeMaster::start(1).await;
-        let node = start(io, dir.path(), &master).await;
-        let content = bytes(LEN);
-        let mut peer = Peer::connect(&hop(&node)).await;
-        assert!(matches!(peer.write(&request(5, &content, &[])).await, Answer::Acked(_)));
+        let mut holder = Holder::start(io, &[5], LEN).await;
+        let (peer, content) = (&mut holder.peer, &holder.content);
         // The first round opens the chunk, the second finds it open and its bytes in the page cache.
         for direct in [0, 0, Header::DIRECT] {
             let small = |n: u64| ask(n, 5, n as usize * 5_000 % (LEN - 9_000), n as usize * 97 % 9_000 + 1);
@@ -65,7 +61,7 @@ async fn reads_that_come_together_are_all_answered_and_a_refused_one_spoils_no_o
             asks[149] = ask(150, 5, LEN - 1, 1);
             asks.iter_mut().filter(|it| it.op == Op::Read).for_each(|it| it.flags = direct);
             peer.ask_all(&asks).await;
-            let all = answers(&mut peer, asks.len()).await;
+            let all = answers(peer, asks.len()).await;
             for ask in &asks {
                 let expected = match ask.request_id {
                     41 => Err(ErrorCode::NoSuchChunk),
@@ -84,9 +80,9 @@ async fn reads_that_come_together_are_all_answered_and_a_refused_one_spoils_no_o
             panic!("refused")
         };
         peer.ask_all(&[ask(1, 7, 4096, 1), ask(2, 7, 0, 10_000)]).await;
-        let all = answers(&mut peer, 2).await;
+        let all = answers(peer, 2).await;
         assert!(all[&1] == Ok(content[4096..8192].to_vec()) && all[&2] == Ok(content[..10_000].to_vec()));
-        node.stop().await;
+        holder.stop().await;
     }
 }
 
@@ -94,50 +90,41 @@ async fn reads_that_come_together_are_all_answered_and_a_refused_one_spoils_no_o
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stage_that_is_held_up_is_passed_by_each_read() {
     for io in bodies() {
-        let dir = tempfile::tempdir().unwrap();
-        let master = FakeMaster::start(1).await;
-        let mut config = config(io, &[dir.path()], &master, None);
-        config.delays = vec!["read.disk=30".parse().unwrap()];
-        let node = distrifs_datanode::Datanode::start(config).await.unwrap();
-        master.wait_for_report(node.node_id()).await;
-        let mut peer = Peer::connect(&hop(&node)).await;
-        assert!(matches!(peer.write(&request(5, &bytes(LEN), &[])).await, Answer::Acked(_)));
+        let delay = |config: &mut DatanodeConfig| config.delays = vec!["read.disk=30".parse().unwrap()];
+        let mut holder = Holder::start_with(io, &[5], LEN, delay).await;
+        let peer = &mut holder.peer;
         let asks: Vec<Header> = (1..=20).map(|n| ask(n, 5, 0, 4096)).collect();
         let began = std::time::Instant::now();
         peer.ask_all(&asks).await;
-        assert_eq!(answers(&mut peer, 20).await.len(), 20);
+        assert_eq!(answers(peer, 20).await.len(), 20);
         assert!(began.elapsed().as_millis() >= 30, "none passed it unseen");
         peer.ask_all(&[Header::new(Op::Latency, 99)]).await;
         let (header, body) = peer.raw_answer().await.unwrap();
         assert_eq!(header.op, Op::LatencyReport);
         let report = LatencyReport::decode(&body[PAYLOAD_START..]).unwrap();
         assert!(report.stages.iter().any(|stage| stage.name == "read.disk"));
-        node.stop().await;
+        holder.stop().await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_ask_and_do_not_read_keep_no_others_from_reading() {
     for io in bodies() {
-        let dir = tempfile::tempdir().unwrap();
-        let master = FakeMaster::start(1).await;
-        let node = start(io, dir.path(), &master).await;
-        let content = bytes(LEN);
-        let mut peer = Peer::connect(&hop(&node)).await;
-        assert!(matches!(peer.write(&request(5, &content, &[])).await, Answer::Acked(_)));
+        let holder = Holder::start(io, &[5], LEN).await;
+        let content = &holder.content;
         // Past the page cache, more than the sockets take.
         let asks: Vec<Header> =
             (1..=200).map(|n| Header { flags: Header::DIRECT, ..ask(n, 5, 0, 64 << 10) }).collect();
         let mut stalled = Vec::new();
         // Twelve on each of the two shards.
         for _ in 0..24 {
-            let mut peer = Peer::connect(&hop(&node)).await;
+            let mut peer = holder.connect().await;
             peer.ask_all(&asks).await;
             stalled.push(peer);
         }
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         for _ in 0..2 {
-            let mut peer = Peer::connect(&hop(&node)).await;
+            let mut peer = holder.connect().await;
             peer.ask_all(&asks[..40]).await;
             let all = tokio::time::timeout(PATIENCE, answers(&mut peer, 40)).await.expect("it is read");
             assert!(all.values().all(|got| *got == Ok(content[..64 << 10].to_vec())), "{io}");
@@ -146,6 +133,6 @@ async fn those_who_ask_and_do_not_read_keep_no_others_from_reading() {
         let all = answers(&mut stalled[0], asks.len()).await;
         assert!(all.values().all(|got| *got == Ok(content[..64 << 10].to_vec())), "{io}");
         drop(stalled);
-        node.stop().await;
+        holder.stop().await;
     }
 }
