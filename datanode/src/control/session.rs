@@ -557,6 +557,10 @@ mod tests {
             self.shard.try_send(event).expect("there is room");
         }
 
+        fn commit(&self, chunk: u64) {
+            self.happens(ShardEvent::Committed { replica: replica(chunk), disk: 0 });
+        }
+
         /// What is told next.
         fn next(&mut self) -> Say {
             self.told.try_recv().ok().and_then(|message| message.body).expect("something is told")
@@ -585,5 +589,43 @@ mod tests {
         assert_eq!(changes.replicated.len(), 1);
         let Say::BlockReport(report) = scene.next() else { panic!("then the list") };
         assert_eq!(report.replicas.len(), 1);
+    }
+
+    fn digest(chunk: u64, corrupt: bool) -> InventoryDigest {
+        let it = replica(chunk);
+        InventoryDigest::of(it.chunk, it.generation, it.length, it.crc, corrupt)
+    }
+
+    /// R4: else each small put that the writer told of first would cost a whole list.
+    #[tokio::test]
+    async fn while_commits_come_steadily_the_digest_is_of_all_that_were_acknowledged() {
+        let mut scene = Scene::set();
+        // What the master knows from the writers, who were answered, and what it was told here.
+        let (mut known, mut told) = (InventoryDigest::default(), InventoryDigest::default());
+        for round in 0..10 {
+            for chunk in 3 * round..3 * round + 3 {
+                scene.commit(chunk);
+                known = known.plus(digest(chunk, false));
+            }
+            assert!(scene.control.report_digest(&mut scene.session).await.is_ok());
+            let Say::Changes(changes) = scene.next() else { panic!("the commits first") };
+            for it in changes.added {
+                told = told.plus(digest(it.chunk_id, it.corrupt));
+            }
+            let Say::BlockReport(report) = scene.next() else { panic!("then the digest") };
+            let sum = report.digest.map(|it| InventoryDigest { count: it.count, sum: it.sum });
+            assert_eq!((sum, told), (Some(known), known), "no reason to ask for the list");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_disk_took_last_before_it_was_lost_is_told_as_damaged() {
+        let mut scene = Scene::set();
+        scene.commit(1);
+        scene.control.node.disks[0].suspect();
+        assert!(scene.control.tell_waiting(&mut scene.session).await.is_ok());
+        let Say::Changes(changes) = scene.next() else { panic!("the commit") };
+        assert!(changes.added.iter().all(|it| it.corrupt) && changes.added.len() == 1, "{changes:?}");
+        assert_eq!(scene.control.inventory.digest(), digest(1, true), "as it was told");
     }
 }
