@@ -8,12 +8,10 @@ use distrifs_datanode::Datanode;
 use distrifs_engine::io::{Body, block_on};
 use distrifs_engine::store::ChunkStore;
 use distrifs_proto::types::{ChunkId, GenerationStamp, NodeId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::fake_master::FakeMaster;
 use crate::wire::{Answer, Peer};
-use crate::{bodies, bytes, files_below, hop, request, start, start_with_http};
+use crate::{bodies, bytes, files_below, hop, metric, request, start, start_with_http};
 
 const CHUNKS: u64 = 20;
 /// Well before the files are made durable, and the records void.
@@ -48,16 +46,6 @@ async fn replayed(root: &Path, id: NodeId, master: &FakeMaster) -> u64 {
         block_on(Body::Posix, replay).unwrap().unwrap().records
     });
     replaying.await.unwrap()
-}
-
-async fn metric(node: &Datanode, name: &str) -> u64 {
-    let mut socket = TcpStream::connect(node.http_address().unwrap()).await.unwrap();
-    let ask = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    socket.write_all(ask.as_bytes()).await.unwrap();
-    let mut text = String::new();
-    socket.read_to_string(&mut text).await.unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("distrifs_datanode_{name} ")));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
 /// Whether small chunks go through a journal there.

@@ -21,6 +21,8 @@ use distrifs_proto::ErrorCode;
 use distrifs_proto::frame::Hop;
 use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, HostPort, NodeId};
 use fake_master::{FakeMaster, deletions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use wire::{Answer, Peer, WriteRequest};
 
 /// How long anything may take to happen before the test gives up.
@@ -118,6 +120,16 @@ impl Holder {
 
 fn hop(node: &Datanode) -> Hop {
     Hop { node: node.node_id(), address: node.data_address().into() }
+}
+
+async fn metric(node: &Datanode, name: &str) -> u64 {
+    let mut socket = TcpStream::connect(node.http_address().unwrap()).await.unwrap();
+    let ask = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    socket.write_all(ask.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("distrifs_datanode_{name} ")));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
 fn bytes(len: usize) -> Vec<u8> {
