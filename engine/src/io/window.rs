@@ -166,3 +166,31 @@ impl Drop for Mapping {
         debug_assert!(unmapped.is_ok());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether this address is mapped in this process.
+    fn is_mapped(address: usize) -> bool {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("it is mounted");
+        let hex = |text: &str| usize::from_str_radix(text, 16).expect("an address");
+        let ranges = maps.lines().filter_map(|line| line.split_once(' ')?.0.split_once('-'));
+        ranges.into_iter().any(|(start, end)| (hex(start)..hex(end)).contains(&address))
+    }
+
+    /// Another thread's memory may be there by now.
+    #[test]
+    fn addresses_that_could_not_be_filled_are_not_unmapped() {
+        let page = rustix::param::page_size();
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        // What is open for writing only cannot be mapped.
+        let unreadable = std::fs::File::options().write(true).open(file.path()).expect("it is opened");
+        let mut mapping = Mapping::reserve(3 * page).expect("reserved");
+        let start = mapping.start.as_ptr() as usize;
+        assert!(mapping.fill(&unreadable, page..3 * page, 0).is_err());
+        assert_eq!(mapping.len, page, "the head is still ours");
+        drop(mapping);
+        assert!(is_mapped(start + page) && is_mapped(start + 2 * page), "given up, not given back");
+    }
+}
