@@ -95,31 +95,14 @@ impl Lanes {
         name: &str,
         together: bool,
         direct: bool,
-    ) -> Result<Vec<OpenFile>, CommandError> {
+    ) -> Result<Vec<Arc<LaneFile>>, CommandError> {
         let mut files = Vec::new();
         for lane in 0..self.clients.len() as u64 {
             let (client, path) = (self.client(if together { 0 } else { lane }), self.path(name));
-            files.push(if direct { client.open_direct(&path).await? } else { client.open(&path).await? });
+            let file = if direct { client.open_direct(&path).await? } else { client.open(&path).await? };
+            files.push(Arc::new(LaneFile { file, content: self.content.clone() }));
         }
         Ok(files)
-    }
-
-    /// Reads a range of an open file; with `compare` it is held against what was put, else its checksums are all.
-    pub(super) async fn read_range(
-        self,
-        file: &OpenFile,
-        from: u64,
-        length: u64,
-        compare: bool,
-    ) -> Result<(), CommandError> {
-        let bytes = file.read_at(from, length).await?;
-        if bytes.len() as u64 == length && (!compare || self.content.has(&bytes, from)) {
-            return Ok(());
-        }
-        let path = &file.status().path;
-        Err(CommandError::Check(format!(
-            "{path}: what came back of {length} bytes at {from} is not what was put"
-        )))
     }
 
     /// What is known of a file.
@@ -132,5 +115,31 @@ impl Lanes {
     pub(super) async fn remove(self, lane: u64, name: String) -> Result<(), CommandError> {
         self.client(lane).remove(&self.path(&name), false).await?;
         Ok(())
+    }
+}
+
+/// A file that is open for a lane, to read ranges of it: what all lanes have in common is not touched for each read, for that
+/// costs more than it looks where the lanes run on several cores.
+pub(super) struct LaneFile {
+    file: OpenFile,
+    content: Arc<Content>,
+}
+
+impl LaneFile {
+    /// Reads a range; with `compare` it is held against what was put, else its checksums are all.
+    pub(super) async fn read(
+        self: Arc<Self>,
+        from: u64,
+        length: u64,
+        compare: bool,
+    ) -> Result<(), CommandError> {
+        let bytes = self.file.read_at(from, length).await?;
+        if bytes.len() as u64 == length && (!compare || self.content.has(&bytes, from)) {
+            return Ok(());
+        }
+        let path = &self.file.status().path;
+        Err(CommandError::Check(format!(
+            "{path}: what came back of {length} bytes at {from} is not what was put"
+        )))
     }
 }

@@ -3,13 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
-use distrifs_client::OpenFile;
 
 use super::ceiling;
 use super::cost::{Cost, Span};
 use super::figures::{Bare, By, Figures, KEYS, report};
 use super::get::page_cache;
-use super::lanes::Lanes;
+use super::lanes::{LaneFile, Lanes};
 use super::load::{Pace, Sample, run_kinds};
 use super::mix::{Mix, Operation, starts};
 use super::read::{self, FILE, Ranges};
@@ -87,7 +86,7 @@ impl Mixed {
     async fn mix(
         &self,
         large: &Lanes,
-        files: Vec<OpenFile>,
+        files: Vec<Arc<LaneFile>>,
         small: &Lanes,
         pace: &Pace,
     ) -> Result<[Sample; 4], CommandError> {
@@ -96,13 +95,11 @@ impl Mixed {
                 Mutex::new(Mix::new(self.load.seed, lane, starts(self.ranges.size, self.ranges.range, 1)))
             })
             .collect();
-        let of_lane = |file| Large { lanes: large.clone(), file: Arc::new(file), range: self.ranges.range };
-        let large: Vec<Large> = files.into_iter().map(of_lane).collect();
-        let small = small.clone();
+        let (small, range) = (small.clone(), self.ranges.range);
         let operation = move |lane: u64, _| {
             // Only this lane takes it, and never while it waits for anything.
             let next = mixes[lane as usize].lock().unwrap_or_else(PoisonError::into_inner).next();
-            execute(large[lane as usize].clone(), small.clone(), lane, next)
+            execute(files[lane as usize].clone(), range, small.clone(), lane, next)
         };
         run_kinds(pace, operation).await
     }
@@ -121,18 +118,16 @@ impl Mixed {
     }
 }
 
-/// The large file, open for a lane.
-#[derive(Clone)]
-struct Large {
-    lanes: Lanes,
-    file: Arc<OpenFile>,
+async fn execute(
+    large: Arc<LaneFile>,
     range: u64,
-}
-
-async fn execute(large: Large, small: Lanes, lane: u64, operation: Operation) -> Result<usize, CommandError> {
+    small: Lanes,
+    lane: u64,
+    operation: Operation,
+) -> Result<usize, CommandError> {
     let name = |number: u64| format!("small-{lane}-{number}");
     match operation {
-        Operation::Read(from) => large.lanes.read_range(&large.file, from, large.range, true).await,
+        Operation::Read(from) => large.read(from, range, true).await,
         Operation::Put(number) => small.put(lane, name(number)).await,
         Operation::Stat(number) => small.stat(lane, name(number)).await,
         Operation::Remove(number) => small.remove(lane, name(number)).await,

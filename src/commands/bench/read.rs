@@ -9,7 +9,7 @@ use super::ceiling;
 use super::cost::Span;
 use super::figures::{Bare, By, Figures, KEYS, report};
 use super::get::page_cache;
-use super::lanes::Lanes;
+use super::lanes::{LaneFile, Lanes};
 use super::load::{Pace, run};
 use super::mix::starts;
 use super::pump::Rounds;
@@ -108,12 +108,10 @@ impl Read {
         let span = Span::begin(target).await?;
         let (length, align, seed) = (self.ranges.range, self.align, load.seed);
         let places = starts(self.ranges.size, length, align);
-        let (reading, files) = (lanes.clone(), Arc::new(files));
+        let files: Arc<[Arc<LaneFile>]> = files.into();
         let read = move |lane: u64, number| {
-            let (from, reading, files) =
-                (place(seed, number, places) * align, reading.clone(), files.clone());
-            let compare = number % COMPARED_EVERY == 0;
-            async move { reading.read_range(&files[lane as usize], from, length, compare).await }
+            let from = place(seed, number, places) * align;
+            files[lane as usize].clone().read(from, length, number % COMPARED_EVERY == 0)
         };
         let sample = run(&pace, read).await?;
         let cost = span.end().await?;
