@@ -177,7 +177,8 @@ mod tests {
     }
 
     fn answer(nth: u64, read: &LinkRead) -> Vec<u8> {
-        let header = Header { request_id: request(nth), flags: Header::LAST, ..read.header.answer(Op::ReadData) };
+        let header =
+            Header { request_id: request(nth), flags: Header::LAST, ..read.header.answer(Op::ReadData) };
         sealed(Header { offset: read.header.offset, length: read.header.length, ..header })
     }
 

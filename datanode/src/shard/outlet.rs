@@ -20,6 +20,9 @@ const SHARE_OF_FREE: usize = 4;
 /// Frames up to this are copied to go out with others: a send of its own costs more.
 const GATHERED_BYTES_MAX: usize = 16 << 10;
 
+/// Whole frames, where they lie in a buffer.
+type Frames = (Buf, Range<usize>);
+
 /// What became of a frame that was to be gathered.
 enum Gathered {
     /// The others come behind it, and it is to be sent with them.
@@ -34,7 +37,7 @@ enum Gathered {
 pub(crate) struct Outlet {
     send: Rc<Mutex<SendHalf>>,
     /// Frames that are about to go out, behind each other in the buffer of the first.
-    gathered: Rc<RefCell<Option<(Buf, Range<usize>)>>>,
+    gathered: Rc<RefCell<Option<Frames>>>,
     reads: InFlight,
     /// Those of all connections of the shard.
     all_reads: InFlight,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use distrifs_proto::SplitMix;
 use rustix::fs::OFlags;
@@ -17,7 +17,7 @@ use super::content::Content;
 use super::device::Device;
 use super::disk::{self, RawDisk};
 use super::figures::{BareSample, By};
-use super::load::Sample;
+use super::load::{Sample, record};
 use super::mix::starts;
 use super::pump::{self, Feed, Pumped, Rounds};
 use super::target::Target;
@@ -110,15 +110,26 @@ fn starts_of(
     move |stream, round| SplitMix::new(seed ^ stream << 40 ^ round).next() % places * align
 }
 
-/// The raw disk, both ways.
-pub(super) async fn raw_disk(target: &Target, bytes: u64) -> Result<RawDisk, CommandError> {
-    in_folder(target, move |folder, stop| disk::measure(folder, bytes, stop)).await
+/// The raw disk, written: of its bytes `copies` make one of the user's.
+pub(super) async fn disk_write(target: &Target, bytes: u64, copies: u32) -> Result<BareSample, CommandError> {
+    let disk = raw_disk(target, bytes).await?;
+    let sample = Sample { ops: 1, seconds: disk.write_seconds, ..Sample::default() };
+    let (name, bytes) = (format!("raw disk, {copies} copies"), disk.bytes / u64::from(copies.max(1)));
+    Ok(BareSample { name, sample, bytes, cpu: None, by: By::Bytes })
 }
 
-/// What the raw disk does in so many seconds with so many bytes, of which `copies` make one of the user's.
-pub(super) fn of_disk(name: String, bytes: u64, seconds: f64, copies: u32) -> BareSample {
-    let sample = Sample { ops: 1, seconds, ..Sample::default() };
-    BareSample { name, sample, bytes: bytes / u64::from(copies.max(1)), cpu: None, by: By::Bytes }
+/// The raw disk, read: bytes that were written just before. It is timed where it reads as many as that.
+pub(super) async fn disk_read(target: &Target, bytes: u64) -> Result<BareSample, CommandError> {
+    let disk = raw_disk(target, bytes).await?;
+    let mut sample = Sample { ops: 1, seconds: disk.read_seconds, ..Sample::default() };
+    if disk.bytes == bytes {
+        record(&mut sample.times, Duration::from_secs_f64(disk.read_seconds));
+    }
+    Ok(BareSample { name: "raw disk".to_owned(), sample, bytes: disk.bytes, cpu: None, by: By::Bytes })
+}
+
+async fn raw_disk(target: &Target, bytes: u64) -> Result<RawDisk, CommandError> {
+    in_folder(target, move |folder, stop| disk::measure(folder, bytes, stop)).await
 }
 
 /// One durable write of 4 KiB after the other.

@@ -11,7 +11,7 @@ use distrifs_engine::io::Buf;
 
 const PIECE: usize = 1 << 20;
 /// More would tell the same.
-const BYTES_MAX: u64 = 512 << 20;
+const BYTES_MAX: u64 = 1 << 30;
 
 /// What the disk did.
 pub(super) struct RawDisk {

@@ -138,6 +138,16 @@ pub(super) struct BareSample {
     pub(super) by: By,
 }
 
+impl BareSample {
+    /// Another part of the same, which came behind it.
+    pub(super) fn and(mut self, next: &Self) -> Self {
+        self.sample.merge(&next.sample, false);
+        self.bytes += next.bytes;
+        self.cpu = self.cpu.zip(next.cpu).map(|(own, next)| own + next);
+        self
+    }
+}
+
 /// What the machine did, and what was measured as a share of that.
 #[derive(Debug, Serialize)]
 pub(super) struct Bare {

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::ceiling;
 use super::cost::{Cost, Span};
-use super::figures::{Bare, By, Figures, KEYS, report};
+use super::figures::{Bare, BareSample, By, Figures, KEYS, report};
 use super::lanes::Lanes;
 use super::load::{Limit, Pace, Sample, run};
 use super::page_cache;
@@ -22,7 +22,8 @@ use crate::progress::TransferBar;
 #[command(
     after_help = format!("Each client has a file of its own, put before the clock runs; the first get of each is \
     compared with what was put and does not count. Bytes that have passed their checksums go nowhere. With --cold each \
-    get is the first one of a new file; the next one, which does not count, is compared.\n\n{KEYS}\n\n\
+    get is the first one of a new file; the next one, which does not count, is compared; with --ceiling the raw disk is \
+    read beside each get.\n\n{KEYS}\n\n\
     Example:\n  distrifs bench get --size 256M --cold --ceiling")
 )]
 pub(crate) struct Get {
@@ -57,8 +58,13 @@ impl Get {
         let bar = TransferBar::new(context.options.quiet, "bench get");
         let lanes = Lanes::start(target, clients, self.size, load.seed, load.replication, bar).await?;
         let pace = load.pace(1, clients);
-        let (sample, cost) =
-            if self.cold { cold(target, &lanes, &pace).await? } else { warm(target, &lanes, &pace).await? };
+        let (sample, cost, disk) = if self.cold {
+            let size = load.ceiling.then_some(self.size);
+            cold(target, &lanes, &pace, size).await?
+        } else {
+            let (sample, cost) = warm(target, &lanes, &pace).await?;
+            (sample, cost, None)
+        };
         lanes.finish();
         let phase = if self.cold { "get, cold" } else { "get" };
         let copies = target.replication(load.replication).await?;
@@ -67,8 +73,10 @@ impl Get {
         if load.ceiling {
             let what = Rounds { streams: clients, rounds: 1, bytes: self.size };
             let cached = ceiling::cached(target, lanes.content(), what, (1, load.seed), By::Bytes).await?;
-            let disk = ceiling::raw_disk(target, self.size).await?;
-            let disk = ceiling::of_disk("raw disk".to_owned(), disk.bytes, disk.read_seconds, 1);
+            let disk = match disk {
+                Some(beside_gets) => beside_gets,
+                None => ceiling::disk_read(target, self.size).await?,
+            };
             figures.ceiling = [cached, disk].iter().map(|bare| Bare::beside(&figures, bare)).collect();
         }
         report(output, &[figures])
@@ -91,9 +99,17 @@ async fn warm(target: &Target, lanes: &Lanes, pace: &Pace) -> Result<(Sample, Co
     Ok((sample, span.end().await?))
 }
 
-/// Rounds in each of which every client gets a new file once; what is between them does not count.
-async fn cold(target: &Target, lanes: &Lanes, pace: &Pace) -> Result<(Sample, Cost), CommandError> {
-    let (mut all, mut cost) = (Sample::default(), Cost::default());
+/// Rounds in each of which every client gets a new file once; what is between them does not count. With `size`, each round
+/// also has the raw disk read about as many bytes that were just written, in turns before the get and after it: what else
+/// the disk has to do changes from second to second.
+async fn cold(
+    target: &Target,
+    lanes: &Lanes,
+    pace: &Pace,
+    size: Option<u64>,
+) -> Result<(Sample, Cost, Option<BareSample>), CommandError> {
+    let (mut all, mut cost, mut disk) = (Sample::default(), Cost::default(), None::<BareSample>);
+    let mut disk_first = false;
     let is_over = |all: &Sample| match pace.limit {
         Limit::Ops(ops) => all.ops >= ops,
         Limit::Time(time) => all.ops > 0 && all.seconds >= time.as_secs_f64(),
@@ -101,12 +117,33 @@ async fn cold(target: &Target, lanes: &Lanes, pace: &Pace) -> Result<(Sample, Co
     while !is_over(&all) {
         each(lanes, |lanes, lane| lanes.put(lane, name(lane))).await?;
         page_cache(target, false).await?;
+        if disk_first {
+            disk = disk_read(target, size, disk).await?;
+        }
         let span = Span::begin(target).await?;
         all.merge(&each(lanes, |lanes, lane| lanes.get(lane, name(lane))).await?, false);
         cost = cost.and(span.end().await?);
+        if !disk_first {
+            disk = disk_read(target, size, disk).await?;
+        }
+        disk_first = !disk_first;
         each(lanes, |lanes, lane| lanes.compare(lane, name(lane))).await?;
     }
-    Ok((all, cost))
+    Ok((all, cost, disk))
+}
+
+/// One more read by the raw disk, if it is to be measured.
+async fn disk_read(
+    target: &Target,
+    size: Option<u64>,
+    before: Option<BareSample>,
+) -> Result<Option<BareSample>, CommandError> {
+    let Some(size) = size else { return Ok(before) };
+    let read = ceiling::disk_read(target, size).await?;
+    Ok(Some(match before {
+        Some(before) => before.and(&read),
+        None => read,
+    }))
 }
 
 /// Every client does it once, all at the same time. By number: a quick task may take two turns.

@@ -85,9 +85,7 @@ impl Put {
     ) -> Result<Vec<BareSample>, CommandError> {
         let chain = ceiling::chain(target, copies, self.bare(), None, By::Bytes).await?;
         let fed = ceiling::chain(target, copies, self.bare(), Some(lanes.content()), By::Bytes).await?;
-        let disk = ceiling::raw_disk(target, self.size).await?;
-        let name = format!("raw disk, {copies} copies");
-        Ok(vec![chain, fed, ceiling::of_disk(name, disk.bytes, disk.write_seconds, copies)])
+        Ok(vec![chain, fed, ceiling::disk_write(target, self.size, copies).await?])
     }
 }
 
