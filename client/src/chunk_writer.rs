@@ -151,9 +151,9 @@ pub(crate) async fn write_chunk(
     loop {
         // A kept connection that breaks is blamed on nobody, so that the same node may come again: then over a new one,
         // which is blamed on it.
-        let anew = failed.is_some();
+        let anew = attempts.anew();
         let plan = match plan {
-            Some(plan) if !anew => plan,
+            Some(plan) if failed.is_none() => plan,
             _ => plan.insert(file.plan(context, failed.take()).await?),
         };
         let sent = if source.length() <= SMALL_CHUNK_BYTES_MAX {

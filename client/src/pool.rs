@@ -16,6 +16,7 @@ const IDLE_AGE_MAX: Duration = Duration::from_secs(5);
 /// The idle connections of a client.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
+    /// Since when each is idle, the longest first.
     idle: Mutex<Vec<(Connection, Instant)>>,
 }
 
@@ -37,18 +38,23 @@ impl Pool {
 
     fn take(&self, node: &Node) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        idle.retain(|(_, since)| now.saturating_duration_since(*since) < IDLE_AGE_MAX);
+        drop_old(&mut idle, Instant::now());
         let at = idle.iter().rposition(|(connection, _)| connection.node == node.id)?;
-        Some(idle.swap_remove(at).0)
+        Some(idle.remove(at).0)
     }
 
     /// Keeps a connection whose last request was answered in full.
     pub(crate) fn give_back(&self, connection: Connection) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        drop_old(&mut idle, now);
         if idle.len() == IDLE_MAX {
             idle.remove(0);
         }
-        idle.push((connection, Instant::now()));
+        idle.push((connection, now));
     }
+}
+
+fn drop_old(idle: &mut Vec<(Connection, Instant)>, now: Instant) {
+    idle.retain(|(_, since)| now.saturating_duration_since(*since) < IDLE_AGE_MAX);
 }

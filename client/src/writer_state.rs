@@ -19,6 +19,8 @@ pub(crate) struct Failure {
     pub(crate) text: String,
     /// Whom the next plan should leave out.
     pub(crate) blame: Option<NodeId>,
+    /// All that broke is a connection that was kept from an earlier request: a new one may do.
+    pub(crate) kept: bool,
 }
 
 /// One chunk on its way through one pipeline.
@@ -133,7 +135,7 @@ impl WriterState {
         }
         if ack.crc != sent.crc {
             let text = format!("acknowledged with checksum {}, sent was {}", ack.crc, sent.crc);
-            return Err(Failure { code: ErrorCode::Corrupt, text, blame: Some(self.hops[0]) });
+            return Err(Failure { code: ErrorCode::Corrupt, text, blame: Some(self.hops[0]), kept: false });
         }
         Ok(())
     }
@@ -150,7 +152,8 @@ impl WriterState {
             // Named is nobody we know: the one who says it answers for it.
             _ => Some(self.hops[0]),
         };
-        Failure { code: error.code, text: format!("node {}: {}", error.node, error.text), blame }
+        let text = format!("node {}: {}", error.node, error.text);
+        Failure { code: error.code, text, blame, kept: false }
     }
 
     /// The connection broke, or could not be made. A kept one that breaks before anything came says nothing of the node:
@@ -158,13 +161,14 @@ impl WriterState {
     pub(crate) fn on_lost(&self, why: &str) -> Failure {
         let first = self.hops[0];
         let blame = (!self.kept).then_some(first);
-        Failure { code: ErrorCode::HopFailed, text: format!("node {first}: {why}"), blame }
+        Failure { code: ErrorCode::HopFailed, text: format!("node {first}: {why}"), blame, kept: self.kept }
     }
 
     /// The first hop sent what is no sound frame, or not one that belongs here.
     pub(crate) fn violation(&self, what: impl Into<String>) -> Failure {
         let (first, what) = (self.hops[0], what.into());
-        Failure { code: ErrorCode::Protocol, text: format!("node {first}: {what}"), blame: Some(first) }
+        let text = format!("node {first}: {what}");
+        Failure { code: ErrorCode::Protocol, text, blame: Some(first), kept: false }
     }
 
     /// Whether it is too late now. Total silence is the fault of the hop we speak to, since it should have said who
@@ -182,7 +186,7 @@ impl WriterState {
             }
             _ => format!("node {hop}: silent for {} ms", (now - self.moved).as_millis()),
         };
-        Some(Failure { code: ErrorCode::HopFailed, text, blame: Some(hop) })
+        Some(Failure { code: ErrorCode::HopFailed, text, blame: Some(hop), kept: false })
     }
 }
 
@@ -193,6 +197,8 @@ pub(crate) struct Attempts {
     retries: u32,
     busy_max: Duration,
     busy_since: Option<Instant>,
+    /// A kept connection broke: from now on new ones are taken.
+    anew: bool,
 }
 
 /// What to do after a pipeline failed.
@@ -206,9 +212,14 @@ pub(crate) enum Next {
 
 impl Attempts {
     /// At most `retries` plans after the first. Nodes that are busy are no failure of a plan: they are waited for,
-    /// `busy_max` at a stretch.
+    /// `busy_max` at a stretch. Nor is the first kept connection that breaks.
     pub(crate) fn new(retries: u32, busy_max: Duration) -> Self {
-        Self { made: 0, retries, busy_max, busy_since: None }
+        Self { made: 0, retries, busy_max, busy_since: None, anew: false }
+    }
+
+    /// Whether connections that are kept are to be left alone.
+    pub(crate) fn anew(&self) -> bool {
+        self.anew
     }
 
     /// A pipeline failed.
@@ -220,6 +231,9 @@ impl Attempts {
             }
         } else {
             self.busy_since = None;
+        }
+        if failure.kept && !std::mem::replace(&mut self.anew, true) && self.retries > 0 {
+            return Next::Replan { pause: false };
         }
         self.made += 1;
         if self.made > self.retries {
@@ -356,7 +370,7 @@ mod tests {
 
     #[test]
     fn a_chunk_is_replanned_so_often_and_no_more() {
-        let failure = |blame| Failure { code: ErrorCode::Disk, text: String::new(), blame };
+        let failure = |blame| Failure { code: ErrorCode::Disk, text: String::new(), blame, kept: false };
         let now = Instant::now();
         let mut attempts = Attempts::new(2, SILENCE);
         assert_eq!(attempts.on_failure(&failure(Some(NodeId(1))), now), Next::Replan { pause: false });
@@ -366,8 +380,20 @@ mod tests {
     }
 
     #[test]
+    fn the_first_kept_connection_that_breaks_costs_no_retry_and_no_other_is_taken() {
+        let lost = Failure { code: ErrorCode::HopFailed, text: String::new(), blame: None, kept: true };
+        let (now, mut attempts) = (Instant::now(), Attempts::new(1, SILENCE));
+        assert!(!attempts.anew());
+        assert_eq!(attempts.on_failure(&lost, now), Next::Replan { pause: false });
+        assert!(attempts.anew());
+        assert_eq!(attempts.on_failure(&lost, now), Next::Replan { pause: true });
+        assert_eq!(attempts.on_failure(&lost, now), Next::GiveUp { tries: 2 });
+        assert_eq!(Attempts::new(0, SILENCE).on_failure(&lost, now), Next::GiveUp { tries: 1 });
+    }
+
+    #[test]
     fn busy_nodes_are_waited_for_but_not_for_ever() {
-        let busy = Failure { code: ErrorCode::Busy, text: String::new(), blame: None };
+        let busy = Failure { code: ErrorCode::Busy, text: String::new(), blame: None, kept: false };
         let (start, mut attempts) = (Instant::now(), Attempts::new(1, SILENCE));
         for second in 0..SILENCE.as_secs() {
             let now = start + Duration::from_secs(second);

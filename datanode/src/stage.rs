@@ -36,7 +36,7 @@ pub(crate) enum Stage {
     ReadDisk,
     /// Header and stored checksums put before the piece.
     ReadSeal,
-    /// From there until the kernel has taken the piece.
+    /// From there until the kernel has taken the piece, or another answer that is about to go has taken a small one along.
     ReadSend,
 }
 

@@ -128,7 +128,8 @@ impl Control {
         self.masters.iter().filter(|other| *other != master).cloned().collect()
     }
 
-    /// Without a session the inventory still follows what the shards do; the next full report tells it all.
+    /// Without a session the inventory still follows what the shards do; the next full report tells what is held. How
+    /// orders ended that end now is told to nobody: the master that gave them gives them again when it has waited enough.
     async fn idle(&mut self, pause: Duration) {
         let over = tokio::time::sleep(pause);
         tokio::pin!(over);

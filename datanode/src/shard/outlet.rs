@@ -118,3 +118,65 @@ impl Outlet {
         self.send.lock().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use distrifs_engine::io::{Body, SimWorld, block_on};
+
+    use super::*;
+
+    const ROOM: usize = 4096;
+    const FRAME: usize = 1000;
+    const FRAMES: u8 = 5;
+
+    fn frame(number: u8) -> Buf {
+        let mut frame = Buf::alloc(ROOM);
+        frame[..FRAME].fill(number);
+        frame
+    }
+
+    /// Four find room in the buffer of the first; the fifth goes alone. Nobody but the first waits for them.
+    #[test]
+    fn frames_that_are_ready_while_another_is_sent_go_out_together() {
+        let most = usize::from(FRAMES) * FRAME;
+        let sent = block_on(Body::Sim(SimWorld::new(1)), |io| async move {
+            let listener = io.listen("127.0.0.1:0".parse().expect("an address")).await.expect("a port");
+            let near = io.connect(listener.local_addr().expect("a port")).await.expect("it listens");
+            let (far, _) = listener.accept().await.expect("a connection");
+            let outlet = Outlet::new(near.into_split().1, InFlight::default());
+            let busy = outlet.send.lock().await;
+            let over = Rc::new(Cell::new(0));
+            for number in 0..FRAMES {
+                let (own, over) = (outlet.clone(), over.clone());
+                let read = async move {
+                    own.send_gathered(frame(number), 0..FRAME).await.expect("it is taken");
+                    over.set(over.get() + 1);
+                };
+                outlet.begin(&io, read).await;
+            }
+            for _ in 0..100 {
+                yield_now().await;
+            }
+            let gathered = outlet.gathered.borrow().as_ref().map(|(_, range)| range.clone());
+            assert_eq!((over.get(), gathered), (3, Some(0..4 * FRAME)));
+            drop(busy);
+            drop(outlet.alone().await);
+            assert_eq!((over.get(), outlet.gathered.borrow().is_none()), (usize::from(FRAMES), true));
+            let (received, bytes) = far.into_split().0.recv_exact(Buf::alloc(2 * ROOM), 0..most).await;
+            assert_eq!(received.expect("all are sent"), most);
+            bytes[..most].to_vec()
+        });
+        let mut numbers: Vec<u8> = sent
+            .expect("it runs")
+            .chunks(FRAME)
+            .map(|frame| {
+                assert!(frame.iter().all(|byte| *byte == frame[0]), "frames are whole");
+                frame[0]
+            })
+            .collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..FRAMES).collect::<Vec<u8>>());
+    }
+}

@@ -288,7 +288,8 @@ impl ChunkWriter {
     }
 
     /// Gives the chunk up: none of its names stay. Best effort; what a failing disk keeps in `tmp/` goes at the
-    /// next start, and what it keeps in `chunks/` is whole or seen by nobody.
+    /// next start, and what it keeps in `chunks/` is whole, or a sidecar that no reader
+    /// sees.
     pub async fn abort(self) {
         let names = self.names.get();
         if matches!(names, Names::Tmp | Names::Any) {
@@ -323,10 +324,11 @@ pub(super) async fn give_up(io: &Io, root: &Path, chunk: ChunkId, renamed: bool)
     let remove = async |path: PathBuf| is_gone(&path, io.unlink(&path).await);
     remove(layout::tmp_meta_path(root, chunk)).await;
     // Data first, and without it gone the sidecar stays: both are a whole replica, of which the master says what becomes,
-    // where data alone would be a damaged one. A sidecar alone nobody sees, and the next writer replaces it.
+    // where data alone would be a damaged one. A sidecar alone no reader sees: the next writer replaces it, or the next
+    // start moves it to quarantine.
     if renamed && remove(layout::data_path(root, chunk)).await {
         remove(layout::meta_path(root, chunk)).await;
     }
-    // The name in tmp/ goes last: it keeps other writers of this chunk out.
+    // The name in tmp/ goes last, where it was not renamed: it keeps other writers of this chunk out.
     remove(layout::tmp_data_path(root, chunk)).await;
 }

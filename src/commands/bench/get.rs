@@ -100,8 +100,8 @@ async fn warm(target: &Target, lanes: &Lanes, pace: &Pace) -> Result<(Sample, Co
 }
 
 /// Rounds in each of which every client gets a new file once; what is between them does not count. With `size`, each round
-/// also has the raw disk read about as many bytes that were just written, in turns before the get and after it: what else
-/// the disk has to do changes from second to second.
+/// also has the raw disk read as many bytes (1 GiB at most) that were just written, in turns before the gets and after
+/// them: what else the disk has to do changes from second to second.
 async fn cold(
     target: &Target,
     lanes: &Lanes,
