@@ -14,7 +14,6 @@ use distrifs_proto::frame::{FrameError, Header, Op, Placement, verify};
 use distrifs_proto::limits::CHUNK_BYTES_MAX;
 use distrifs_proto::types::{Crc32c, Epoch, FileId, NodeId};
 use tokio::io::AsyncWriteExt;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::buffer::FrameBuffer;
@@ -22,6 +21,7 @@ use crate::config::ClientConfig;
 use crate::connection::{Connection, ReceiveError, Receiver};
 use crate::context::Context;
 use crate::error::{ClientError, Result};
+use crate::file_thread::FileThread;
 use crate::meter::Meter;
 use crate::read_plan::locate;
 use crate::reader_state::{Choice, End, Fault, Part, ReaderState};
@@ -57,6 +57,9 @@ pub(crate) struct ChunkRange {
     /// Past the page cache of the datanode.
     pub(crate) direct: bool,
 }
+
+/// Brings frames that have arrived to their places in a file.
+type Landing = FileThread<(FrameBuffer, Placement, Part), Landed>;
 
 /// Why one replica's delivery ended early.
 enum Stopped {
@@ -356,9 +359,7 @@ impl Delivery<'_> {
         let begun = Begun { receiver, buffer, first, request };
         let received = self.receive_all(&mut connection, begun, node, &mut landing, progress).await;
         // What is under way ends before anything else is decided: its bytes may be the last sound ones.
-        if let Some(last) = landing {
-            self.settle(last, node, progress).await?;
-        }
+        self.settle(&mut landing, node, progress).await?;
         received?;
         self.context.pool.give_back(connection);
         Ok(self.state.on_end(node))
@@ -374,7 +375,7 @@ impl Delivery<'_> {
         connection: &mut Connection,
         Begun { mut receiver, mut buffer, first, request }: Begun,
         node: NodeId,
-        landing: &mut Option<JoinHandle<Landed>>,
+        landing: &mut Option<Landing>,
         progress: &mut Told<'_>,
     ) -> Result<(), Stopped> {
         let patience = self.patience();
@@ -392,16 +393,15 @@ impl Delivery<'_> {
             }
             let part = self.state.on_header(&header)?;
             let last = part.last;
-            if let Some(before) = landing.take() {
-                self.settle(before, node, progress).await?;
-            }
+            self.settle(landing, node, progress).await?;
             match self.sink {
                 Sink::File(file, at) if place.payload.len() > INLINE_BYTES_MAX => {
                     let (file, at) = (file.clone(), *at);
-                    let tracer = self.context.tracer.clone();
-                    let task =
-                        move || traced_land(tracer.as_deref(), buffer, &place, &part, Some((&file, at)));
-                    *landing = Some(tokio::task::spawn_blocking(task));
+                    let thread = match landing.as_mut() {
+                        Some(thread) => thread,
+                        None => landing.insert(self.start_landing(file, at)?),
+                    };
+                    thread.give((buffer, place, part)).map_err(|error| Stopped::Task(error.to_string()))?;
                 }
                 Sink::File(file, at) => {
                     let tracer = self.context.tracer.as_deref();
@@ -424,14 +424,24 @@ impl Delivery<'_> {
         }
     }
 
-    /// Waits for a frame that is on its way to the target.
+    fn start_landing(&self, file: Arc<File>, at: u64) -> Result<Landing, Stopped> {
+        let tracer = self.context.tracer.clone();
+        let land = move |(buffer, place, part): (FrameBuffer, Placement, Part)| {
+            traced_land(tracer.as_deref(), buffer, &place, &part, Some((&file, at)))
+        };
+        FileThread::start(land)
+            .map_err(|error| Stopped::Task(format!("no thread to write the file: {error}")))
+    }
+
+    /// Waits for a frame that is on its way to the target, if there is one.
     async fn settle(
         &mut self,
-        landing: JoinHandle<Landed>,
+        landing: &mut Option<Landing>,
         node: NodeId,
         progress: &mut Told<'_>,
     ) -> Result<(), Stopped> {
-        let landed = landing.await.map_err(|error| Stopped::Task(error.to_string()))?;
+        let Some(thread) = landing.as_mut().filter(|thread| thread.is_busy()) else { return Ok(()) };
+        let landed = thread.take().await.map_err(|error| Stopped::Task(error.to_string()))?;
         self.on_landed(landed, node, progress)
     }
 

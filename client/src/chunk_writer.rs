@@ -200,7 +200,7 @@ pub(crate) fn source_failed(path: &str, error: SourceError) -> ClientError {
     match error {
         SourceError::Shrunk(_) => ClientError::SourceChanged { path, what: error.to_string() },
         SourceError::Io(cause) => ClientError::Source { path, cause },
-        SourceError::Task(error) => ClientError::Task { path, text: error.to_string() },
+        SourceError::Thread(error) => ClientError::Task { path, text: error.to_string() },
     }
 }
 

@@ -32,6 +32,7 @@ mod context;
 mod error;
 mod explain;
 mod fan_out;
+mod file_thread;
 mod get;
 mod grants;
 mod health;

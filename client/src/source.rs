@@ -13,9 +13,9 @@ use distrifs_proto::limits::FRAME_PAYLOAD_BYTES_MAX;
 use distrifs_proto::types::Crc32c;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinHandle;
 
 use crate::buffer::{Buffers, FrameBuffer};
+use crate::file_thread::{FileThread, ThreadEnded};
 
 /// Frames up to this are read where they are needed; the way to another thread would cost more.
 const INLINE_BYTES_MAX: usize = 64 << 10;
@@ -28,7 +28,7 @@ pub(crate) enum SourceError {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("{0}")]
-    Task(#[from] tokio::task::JoinError),
+    Thread(#[from] ThreadEnded),
 }
 
 /// A part of a chunk in a buffer, its checksums in place; the header is the writer's.
@@ -103,19 +103,27 @@ pub(crate) enum ChunkSource {
 /// A part of a file, read at most one frame ahead.
 #[derive(Debug)]
 pub(crate) struct FileChunk {
+    part: FilePart,
+    current: Option<Frame>,
+    thread: Option<FileThread<u64, Result<Frame, SourceError>>>,
+    /// Where in the chunk the frame begins that the thread reads.
+    ahead: u64,
+}
+
+/// Which part of which file.
+#[derive(Debug, Clone)]
+struct FilePart {
     file: Arc<File>,
     start: u64,
     length: u64,
     buffers: Buffers,
-    current: Option<Frame>,
-    /// The frame that is being read, and where in the chunk it begins.
-    ahead: Option<(u64, JoinHandle<Result<Frame, SourceError>>)>,
 }
 
 impl ChunkSource {
     /// `length` bytes of the file from `start`; `length` is not 0.
     pub(crate) fn of_file(file: Arc<File>, start: u64, length: u64, buffers: Buffers) -> Self {
-        Self::File(FileChunk { file, start, length, buffers, current: None, ahead: None })
+        let part = FilePart { file, start, length, buffers };
+        Self::File(FileChunk { part, current: None, thread: None, ahead: 0 })
     }
 
     /// These bytes, no more than one frame takes, and not none.
@@ -128,7 +136,7 @@ impl ChunkSource {
     /// Bytes of the chunk.
     pub(crate) fn length(&self) -> u64 {
         match self {
-            Self::File(chunk) => chunk.length,
+            Self::File(chunk) => chunk.part.length,
             Self::Memory { frames, .. } => frames.iter().map(|frame| frame.len() as u64).sum(),
         }
     }
@@ -148,39 +156,67 @@ impl FileChunk {
     async fn frame(&mut self, offset: u64) -> Result<&mut Frame, SourceError> {
         // Back to the pool first, so that the read ahead takes it.
         self.current = None;
-        let frame = match self.ahead.take() {
-            Some((at, reading)) if at == offset => reading.await??,
-            _ if self.frame_bytes(offset) <= INLINE_BYTES_MAX => self.reader(offset)()?,
-            _ => tokio::task::spawn_blocking(self.reader(offset)).await??,
+        let frame = if self.part.frame_bytes(offset) <= INLINE_BYTES_MAX && !self.is_ahead(offset) {
+            self.part.read(offset)?
+        } else {
+            self.read_beside(offset).await?
         };
         let next = offset + frame.len() as u64;
-        if next < self.length {
-            self.ahead = Some((next, tokio::task::spawn_blocking(self.reader(next))));
+        if next < self.part.length {
+            self.ahead = next;
+            self.thread()?.give(next)?;
         }
         Ok(self.current.insert(frame))
     }
 
+    fn is_ahead(&self, offset: u64) -> bool {
+        self.ahead == offset && self.thread.as_ref().is_some_and(FileThread::is_busy)
+    }
+
+    /// What the thread reads, or has read; another frame than was wanted goes.
+    async fn read_beside(&mut self, offset: u64) -> Result<Frame, SourceError> {
+        let is_ahead = self.is_ahead(offset);
+        let thread = self.thread()?;
+        if thread.is_busy() && !is_ahead {
+            // Of a chunk that begins anew; whether it could be read is no matter.
+            drop(thread.take().await?);
+        }
+        if !is_ahead {
+            thread.give(offset)?;
+        }
+        thread.take().await?
+    }
+
+    fn thread(&mut self) -> io::Result<&mut FileThread<u64, Result<Frame, SourceError>>> {
+        match &mut self.thread {
+            Some(thread) => Ok(thread),
+            none => {
+                let part = self.part.clone();
+                Ok(none.insert(FileThread::start(move |offset| part.read(offset))?))
+            }
+        }
+    }
+}
+
+impl FilePart {
     fn frame_bytes(&self, offset: u64) -> usize {
         (self.length - offset).min(FRAME_PAYLOAD_BYTES_MAX as u64) as usize
     }
 
-    fn reader(&self, offset: u64) -> impl FnOnce() -> Result<Frame, SourceError> + Send + 'static {
-        let (file, at, len) = (self.file.clone(), self.start + offset, self.frame_bytes(offset));
-        let buffers = self.buffers.clone();
-        move || {
-            let mut buffer = buffers.take();
-            let payload = buffer.payload_mut(len);
-            let mut filled = 0;
-            while filled < len {
-                match file.read_at(&mut payload[filled..], at + filled as u64) {
-                    Ok(0) => return Err(SourceError::Shrunk(at + filled as u64)),
-                    Ok(n) => filled += n,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error.into()),
-                }
+    fn read(&self, offset: u64) -> Result<Frame, SourceError> {
+        let (at, len) = (self.start + offset, self.frame_bytes(offset));
+        let mut buffer = self.buffers.take();
+        let payload = buffer.payload_mut(len);
+        let mut filled = 0;
+        while filled < len {
+            match self.file.read_at(&mut payload[filled..], at + filled as u64) {
+                Ok(0) => return Err(SourceError::Shrunk(at + filled as u64)),
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
             }
-            Ok(Frame::new(buffer, len))
         }
+        Ok(Frame::new(buffer, len))
     }
 }
 

@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod counting;
 #[path = "../data_plane/fake_master.rs"]
 #[allow(dead_code, reason = "it can do more than is needed here")]
 mod fake_master;
@@ -19,8 +18,12 @@ use distrifs_engine::io::probe_uring;
 use distrifs_proto::frame::Hop;
 use distrifs_proto::limits::FRAME_PAYLOAD_BYTES_MAX;
 use distrifs_proto::types::{ChunkId, Epoch, GenerationStamp};
+use distrifs_testkit::{CountingAllocator, allocations_of_threads};
 use fake_master::FakeMaster;
 use wire::{Answer, Peer, WriteRequest};
+
+#[global_allocator]
+static ALLOCATOR: CountingAllocator = CountingAllocator;
 
 /// How long anything may take to happen before the test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -86,14 +89,14 @@ impl Chain {
             content: vec![0xa5; frames * FRAME_PAYLOAD_BYTES_MAX],
             hops: self.nodes[1..].iter().map(hop).collect(),
         };
-        let before = counting::of_threads("shard-");
+        let before = allocations_of_threads("shard-");
         let answer = self.peer.write(&request).await;
-        let written = counting::of_threads("shard-") - before;
+        let written = allocations_of_threads("shard-") - before;
         assert!(matches!(answer, Answer::Acked(_)), "{answer:?}");
-        let before = counting::of_threads("shard-");
+        let before = allocations_of_threads("shard-");
         let read = self.peer.read(request.chunk, 0, request.content.len()).await.unwrap();
         assert!(read == request.content);
-        Cost { written, read: counting::of_threads("shard-") - before }
+        Cost { written, read: allocations_of_threads("shard-") - before }
     }
 
     /// The least that chunks of few and of many frames cost.

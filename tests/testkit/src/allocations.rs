@@ -1,4 +1,5 @@
-//! An allocator that counts for each thread, the system's behind it.
+//! An allocator that counts for each thread, the system's behind it. A test makes it its own:
+//! `#[global_allocator] static ALLOCATOR: CountingAllocator = CountingAllocator;`.
 #![allow(unsafe_code, reason = "an allocator cannot be had without")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -22,10 +23,8 @@ thread_local! {
 }
 
 /// Counts what is allocated and what is made larger.
-struct Counting;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+#[derive(Debug)]
+pub struct CountingAllocator;
 
 /// Must not allocate.
 fn count() {
@@ -43,7 +42,7 @@ fn count() {
 }
 
 // SAFETY: the system's allocator does all of it.
-unsafe impl GlobalAlloc for Counting {
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
         // SAFETY: the caller keeps the contract.
@@ -69,7 +68,8 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// Allocations so far of the living threads with such a beginning of their name.
-pub(crate) fn of_threads(name: &str) -> u64 {
+#[must_use]
+pub fn allocations_of_threads(name: &str) -> u64 {
     let seen = SEEN.load(Ordering::Relaxed).min(THREADS_MAX);
     let named = |id: i32| {
         let found = std::fs::read_to_string(format!("/proc/self/task/{id}/comm"));
@@ -77,4 +77,10 @@ pub(crate) fn of_threads(name: &str) -> u64 {
     };
     let counted = THREADS[..seen].iter().filter(|thread| named(thread.id.load(Ordering::Relaxed)));
     counted.map(|thread| thread.allocations.load(Ordering::Relaxed)).sum()
+}
+
+/// Allocations so far of all threads, those that have ended too.
+#[must_use]
+pub fn allocations() -> u64 {
+    THREADS.iter().map(|thread| thread.allocations.load(Ordering::Relaxed)).sum()
 }
