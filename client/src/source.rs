@@ -106,7 +106,7 @@ pub(crate) struct FileChunk {
     part: FilePart,
     current: Option<Frame>,
     thread: Option<FileThread<u64, Result<Frame, SourceError>>>,
-    /// Where in the chunk the frame begins that the thread reads.
+    /// Where in the chunk the frame begins that the thread was given last.
     ahead: u64,
 }
 
@@ -163,28 +163,31 @@ impl FileChunk {
         };
         let next = offset + frame.len() as u64;
         if next < self.part.length {
-            self.ahead = next;
-            self.thread()?.give(next)?;
+            self.read_ahead(next)?;
         }
         Ok(self.current.insert(frame))
+    }
+
+    /// Has the thread, which is idle, read the frame that begins at `offset`.
+    fn read_ahead(&mut self, offset: u64) -> Result<(), SourceError> {
+        self.ahead = offset;
+        Ok(self.thread()?.give(offset)?)
     }
 
     fn is_ahead(&self, offset: u64) -> bool {
         self.ahead == offset && self.thread.as_ref().is_some_and(FileThread::is_busy)
     }
 
-    /// What the thread reads, or has read; another frame than was wanted goes.
+    /// What the thread reads, or has read; another frame than was wanted goes. Dropped, it can be called again.
     async fn read_beside(&mut self, offset: u64) -> Result<Frame, SourceError> {
-        let is_ahead = self.is_ahead(offset);
-        let thread = self.thread()?;
-        if thread.is_busy() && !is_ahead {
-            // Of a chunk that begins anew; whether it could be read is no matter.
-            drop(thread.take().await?);
+        if !self.is_ahead(offset) {
+            if let Some(thread) = self.thread.as_mut().filter(|thread| thread.is_busy()) {
+                // Of a chunk that begins anew; whether it could be read is no matter.
+                drop(thread.take().await?);
+            }
+            self.read_ahead(offset)?;
         }
-        if !is_ahead {
-            thread.give(offset)?;
-        }
-        thread.take().await?
+        self.thread()?.take().await?
     }
 
     fn thread(&mut self) -> io::Result<&mut FileThread<u64, Result<Frame, SourceError>>> {
@@ -241,6 +244,14 @@ mod tests {
             }
             assert_eq!(crc, Crc32c::of(&bytes[100..2_500_100]));
         }
+        // Whoever asks and does not wait leaves a frame behind that is not the next one's.
+        for offset in [1 << 20, 0, 2 << 20, 1 << 20, 0] {
+            let mut asked = Box::pin(source.frame(offset));
+            let waker = &mut std::task::Context::from_waker(std::task::Waker::noop());
+            let _ = asked.as_mut().poll(waker);
+        }
+        let frame = source.frame(1 << 20).await.expect("bytes");
+        assert_eq!(frame.crc(), Crc32c::of(&bytes[100 + (1 << 20)..100 + (2 << 20)]));
         file.set_len(1_500_000).expect("shrinks");
         source.frame(0).await.expect("is there");
         let outcome = source.frame(1 << 20).await.map(|frame| frame.len());
