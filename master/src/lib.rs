@@ -7,10 +7,12 @@
 //! - `writer`: the way of a change from the queue to the log to the answer.
 //! - `service`, `http`: what is asked over the network; `sweep`: what the master does in time.
 //! - `stage`, `trail`: the stages of a call, which are timed; the trace of one call.
+//! - `vigil`: which datanodes are late or dead, and whether this master itself listens.
 //! - `probe`: whether the data ports of datanodes answer.
 //! - `repair`: lost and damaged replicas are made anew, surplus ones go; decided by `cluster`.
 //! - `recovery`, `checkpoint`: from the disk at the start, and what keeps the next start short.
 //! - `loss`: what a master does whose log lost records and which was told to go on.
+//! - `hold`: how long the shared locks are held, and for how many items.
 //! - `folder`, `leadership`, `standby`: whose folder it is, who leads, and who waits for that.
 //!
 //! Pure cores decide (event and time in, state and answers out); thin drivers act.
@@ -27,6 +29,7 @@ mod config;
 mod error;
 mod folder;
 mod groups;
+mod hold;
 mod http;
 mod inspect;
 mod leadership;
@@ -52,6 +55,7 @@ mod standby;
 mod state;
 mod sweep;
 mod trail;
+mod vigil;
 #[cfg(test)]
 mod whole_test;
 mod writer;

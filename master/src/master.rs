@@ -33,7 +33,7 @@ use crate::recovery::Predecessor;
 use crate::service::{AdminApi, Api, ClientApi, DatanodeApi};
 use crate::state::State;
 use crate::writer::{Proposer, Writer};
-use crate::{checkpoint, http, loss, probe, recovery, repair, sweep};
+use crate::{checkpoint, http, loss, probe, recovery, repair, sweep, vigil};
 
 /// How long requests in flight may take at a clean stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -166,6 +166,7 @@ impl Master {
         master.spawn("grant expiry", sweep::bury_grants(state.clone(), proposer.clone(), serving.clone()));
         master.spawn("checkpoints", checkpoints);
         master.spawn("repair", repair::run(state.clone(), serving.clone()));
+        master.spawn("vigil", vigil::run(state.clone(), serving.clone()));
         master.spawn("probe", probe::run(state.clone(), serving.clone()));
         master.spawn("gc", sweep::collect_garbage(state.clone(), proposer.clone(), serving.clone()));
         if let Some((listener, _)) = http_listener {

@@ -2,24 +2,57 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use distrifs_proto::ErrorCode;
 
 use crate::cluster::NodeState;
+use crate::hold::Holds;
 use crate::state::State;
 
 /// Requests by method and outcome. The methods are those of the services, so the map is small.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     requests: Mutex<BTreeMap<(&'static str, Option<u16>), u64>>,
+    forgotten: AtomicU64,
 }
 
 impl Metrics {
+    /// Tombstones of chunks that are gone everywhere were forgotten.
+    pub(crate) fn tombstones_forgotten(&self, tombstones: u64) {
+        self.forgotten.fetch_add(tombstones, Ordering::Relaxed);
+    }
+
     /// One request was answered; `None`: with success.
     pub(crate) fn answered(&self, method: &'static str, code: Option<ErrorCode>) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *requests.entry((method, code.map(ErrorCode::number))).or_default() += 1;
+    }
+}
+
+/// How long the shared locks were held, and for how many items.
+fn lock_holds(state: &State, out: &mut String) {
+    let holds = state.locks.each().map(|(lock, stats)| (lock, stats.read()));
+    type Column = (&'static str, &'static str, &'static str, fn(&Holds) -> f64);
+    let columns: [Column; 6] = [
+        ("seconds_max", "gauge", "Longest hold since the start.", |it| it.nanos_max as f64 / 1e9),
+        ("seconds_total", "counter", "Time of all holds.", |it| it.nanos as f64 / 1e9),
+        ("long_total", "counter", "Holds of more than a millisecond.", |it| it.long as f64),
+        ("total", "counter", "Holds.", |it| it.holds as f64),
+        ("items_max", "gauge", "Most nodes, chunks and replicas looked at in one hold.", |it| {
+            it.items_max as f64
+        }),
+        ("items_total", "counter", "Nodes, chunks and replicas looked at in all holds.", |it| {
+            it.items as f64
+        }),
+    ];
+    for (name, kind, help, of) in columns {
+        let _ =
+            write!(out, "# HELP distrifs_lock_hold_{name} {help}\n# TYPE distrifs_lock_hold_{name} {kind}\n");
+        for (lock, holds) in &holds {
+            let _ = writeln!(out, "distrifs_lock_hold_{name}{{lock=\"{lock}\"}} {}", of(holds));
+        }
     }
 }
 
@@ -77,12 +110,12 @@ pub(crate) fn render(state: &State) -> String {
         gauge(&format!("distrifs_checkpoint_{name}"), kind, help, value);
     }
     let now_ms = state.clock.now_ms();
-    let (views, (chunks, replicas), behind, deletes, repairs, safe, orphans, grants) = {
+    let (sums, (chunks, replicas), behind, deletes, repairs, safe, orphans, grants, stalls) = {
         let cluster = state.cluster();
         let (repairs, safe) = (cluster.repair_stats(now_ms), cluster.safe_mode(now_ms).is_some());
         let (behind, deletes) = (cluster.behind().is_some(), cluster.deletes(now_ms));
         (
-            cluster.views(now_ms),
+            cluster.sums(),
             cluster.replica_counts(),
             behind,
             deletes,
@@ -90,8 +123,10 @@ pub(crate) fn render(state: &State) -> String {
             safe,
             cluster.orphan_count(),
             cluster.grants.count(),
+            cluster.stalls(),
         )
     };
+    let views = state.node_views();
     let found = state.repair_found();
     for (name, kind, help, value) in [
         ("orphans", "gauge", "Chunks that datanodes hold and the namespace does not know.", orphans),
@@ -111,6 +146,11 @@ pub(crate) fn render(state: &State) -> String {
     gauge("distrifs_cluster_granted_chunks", "gauge", "Chunks granted that no file has yet.", grants);
     gauge("distrifs_cluster_replicas", "gauge", "Reported replicas.", replicas);
     gauge("distrifs_cluster_behind", "gauge", "1 when a datanode has seen more.", u64::from(behind));
+    gauge("distrifs_cluster_reports_missing", "gauge", "Datanodes whose report is not in.", sums.unreported);
+    gauge("distrifs_cluster_declared_dead_total", "counter", "Datanodes declared dead.", sums.deaths);
+    gauge("distrifs_master_stalls_total", "counter", "Times in which this master did not listen.", stalls);
+    let forgotten = state.metrics.forgotten.load(Ordering::Relaxed);
+    gauge("distrifs_gc_forgotten_total", "counter", "Tombstones forgotten: no replica is left.", forgotten);
     gauge("distrifs_gc_active", "gauge", "1 when replicas may be deleted.", u64::from(deletes));
     let sum = |of: fn(&crate::cluster::NodeView) -> u64| views.iter().map(of).sum::<u64>();
     for (name, help, value) in [
@@ -121,6 +161,7 @@ pub(crate) fn render(state: &State) -> String {
     ] {
         gauge(&format!("distrifs_cluster_replicas_{name}"), "gauge", help, value);
     }
+    lock_holds(state, &mut out);
     out.push_str("# HELP distrifs_cluster_nodes Datanodes by state.\n# TYPE distrifs_cluster_nodes gauge\n");
     for (state, name) in
         [(NodeState::Live, "live"), (NodeState::Suspect, "suspect"), (NodeState::Dead, "dead")]

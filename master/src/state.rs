@@ -2,7 +2,8 @@
 //!
 //! Locks are taken in this order, never held over an await: namespace, cluster, sessions.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -11,16 +12,17 @@ use distrifs_engine::checkpoint::Written;
 use distrifs_engine::log::{LogStats, SyncTimes};
 use distrifs_proto::grpc::v1;
 use distrifs_proto::latency::{BadDelay, Delay, Stages, TraceRing};
-use distrifs_proto::types::{ClusterId, Epoch, Lsn};
-use tokio::sync::{Notify, mpsc, watch};
+use distrifs_proto::types::{ChunkId, ClusterId, Epoch, Lsn};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tonic::Status;
 
 use crate::checkpoint::CheckpointStats;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Leader, SessionId};
+use crate::cluster::{Cluster, Leader, NodeView, SessionId};
 use crate::config::MasterConfig;
 use crate::error::MasterFailure;
 use crate::groups::Groups;
+use crate::hold::{Held, HoldStats};
 use crate::leadership::lease::Authority;
 use crate::metrics::Metrics;
 use crate::namespace::Namespace;
@@ -30,8 +32,37 @@ use crate::stage::Stage;
 /// Messages that wait for one datanode.
 pub(crate) const SESSION_QUEUE_MAX: usize = 64;
 
+/// Full reports that are taken at once. The others wait with their nodes' heartbeats counted: thousands come after a restart,
+/// and each costs processor time that calls of clients need.
+const REPORTS_AT_ONCE: usize = 4;
+/// Chunks of [`State::touch_repair`] that are kept; of further ones the next look over all files learns.
+const TOUCHED_MAX: usize = 1 << 16;
+/// Sessions that are looked at in one hold.
+const SESSIONS_PAGE: usize = 64;
+
 /// What is sent to a datanode.
 pub(crate) type ToSession = mpsc::Sender<Result<v1::ToDatanode, Status>>;
+
+/// The locks that heartbeats, reads and mutations wait for, and what is known of their holds.
+#[derive(Debug, Default)]
+pub(crate) struct Locks {
+    namespace_read: HoldStats,
+    namespace_write: HoldStats,
+    cluster: HoldStats,
+    sessions: HoldStats,
+}
+
+impl Locks {
+    /// Each with the name it has in metrics.
+    pub(crate) fn each(&self) -> [(&'static str, &HoldStats); 4] {
+        [
+            ("namespace_read", &self.namespace_read),
+            ("namespace_write", &self.namespace_write),
+            ("cluster", &self.cluster),
+            ("sessions", &self.sessions),
+        ]
+    }
+}
 
 /// What the drivers share.
 #[derive(Debug)]
@@ -49,7 +80,8 @@ pub(crate) struct State {
     authority: Authority,
     namespace: RwLock<Namespace>,
     cluster: Mutex<Cluster>,
-    sessions: Mutex<HashMap<SessionId, ToSession>>,
+    sessions: Mutex<BTreeMap<SessionId, ToSession>>,
+    pub(crate) locks: Locks,
     durable: AtomicU64,
     history: AtomicU64,
     /// One registration at a time decides about a loss: see [`loss`](crate::loss).
@@ -62,6 +94,10 @@ pub(crate) struct State {
     failure: watch::Sender<Option<MasterFailure>>,
     repair: Notify,
     repair_found: Mutex<Found>,
+    /// Chunks of which datanodes have answered something: repair goes on with these.
+    touched: Mutex<Vec<ChunkId>>,
+    /// Full reports that are taken at once.
+    pub(crate) reports: Semaphore,
 }
 
 impl State {
@@ -90,13 +126,16 @@ impl State {
             reserving: tokio::sync::Mutex::default(),
             namespace: RwLock::new(namespace),
             cluster: Mutex::new(cluster),
-            sessions: Mutex::new(HashMap::new()),
+            sessions: Mutex::default(),
+            locks: Locks::default(),
             log_stats: Mutex::new(None),
             log_syncs: OnceLock::new(),
             checkpoints: Mutex::new(CheckpointStats::default()),
             failure: watch::Sender::new(None),
             repair: Notify::new(),
             repair_found: Mutex::default(),
+            touched: Mutex::default(),
+            reports: Semaphore::new(REPORTS_AT_ONCE),
         }
     }
 
@@ -124,23 +163,23 @@ impl State {
     }
 
     /// The namespace, to be asked.
-    pub(crate) fn namespace(&self) -> RwLockReadGuard<'_, Namespace> {
-        self.namespace.read().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn namespace(&self) -> Held<'_, RwLockReadGuard<'_, Namespace>> {
+        self.locks.namespace_read.held(self.namespace.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The namespace, to be changed: the writer's alone.
-    pub(crate) fn namespace_mut(&self) -> RwLockWriteGuard<'_, Namespace> {
-        self.namespace.write().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn namespace_mut(&self) -> Held<'_, RwLockWriteGuard<'_, Namespace>> {
+        self.locks.namespace_write.held(self.namespace.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The cluster.
-    pub(crate) fn cluster(&self) -> MutexGuard<'_, Cluster> {
-        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn cluster(&self) -> Held<'_, MutexGuard<'_, Cluster>> {
+        self.locks.cluster.held(self.cluster.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The open sessions.
-    pub(crate) fn sessions(&self) -> MutexGuard<'_, HashMap<SessionId, ToSession>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn sessions(&self) -> Held<'_, MutexGuard<'_, BTreeMap<SessionId, ToSession>>> {
+        self.locks.sessions.held(self.sessions.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The last LSN known to be durable.
@@ -206,6 +245,51 @@ impl State {
         self.repair.notify_one();
     }
 
+    /// Datanodes have answered something about these chunks.
+    pub(crate) fn touch_repair(&self, chunks: impl Iterator<Item = ChunkId>) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = TOUCHED_MAX.saturating_sub(touched.len());
+        touched.extend(chunks.take(room));
+        drop(touched);
+        self.wake_repair();
+    }
+
+    /// Takes the chunks out of which datanodes have answered something.
+    pub(crate) fn take_touched(&self) -> Vec<ChunkId> {
+        std::mem::take(&mut self.touched.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All datanodes, sorted by id. The lock is let go of after each page, so nodes may change in between.
+    pub(crate) fn node_views(&self) -> Vec<NodeView> {
+        let mut views = Vec::new();
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let (page, next) = self.cluster().views_page(self.clock.now_ms(), at);
+            views.extend(page);
+            from = next;
+        }
+        views.sort_by_key(|view| view.id);
+        views
+    }
+
+    /// Sends a message to each datanode; what a full queue does not take is not sent.
+    pub(crate) fn send_to_all(&self, message: impl Fn() -> v1::ToDatanode) {
+        let mut after = None;
+        loop {
+            let behind = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+            let page: Vec<(SessionId, ToSession)> = {
+                let sessions = self.sessions();
+                let page = sessions.range(behind).take(SESSIONS_PAGE);
+                page.map(|(session, sender)| (*session, sender.clone())).collect()
+            };
+            let Some((last, _)) = page.last() else { return };
+            after = Some(*last);
+            for (_, sender) in &page {
+                let _ = sender.try_send(Ok(message()));
+            }
+        }
+    }
+
     /// Resolves when something happened that may let repair go on.
     pub(crate) async fn repair_woken(&self) {
         self.repair.notified().await;
@@ -243,14 +327,14 @@ impl State {
 
     /// Gives orders to a datanode, as long as this master leads for certain. A full queue, or a session that has ended, is
     /// no harm: what is not carried out is ordered again.
-    pub(crate) fn order(&self, session: SessionId, orders: v1::Orders) {
+    /// Says whether they are on their way.
+    pub(crate) fn order(&self, session: SessionId, orders: v1::Orders) -> bool {
         if !self.may_answer() {
-            return;
+            return false;
         }
         let message = self.to_datanode(v1::to_datanode::Body::Orders(orders));
-        if let Some(sender) = self.sessions().get(&session) {
-            let _ = sender.try_send(Ok(message));
-        }
+        let sender = self.sessions().get(&session).cloned();
+        sender.is_some_and(|sender| sender.try_send(Ok(message)).is_ok())
     }
 
     /// The master gives up; the first reason stays.

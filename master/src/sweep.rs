@@ -1,5 +1,6 @@
 //! What the master does by itself, in time: leases and grants expire, tombstones become orders.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,20 @@ use distrifs_proto::types::{ChunkId, GenerationStamp, Lsn};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use crate::cluster::{Ages, GcStep};
+use crate::cluster::{Ages, GcOrders, SessionId};
 use crate::namespace::{Answer, ChunkState, Command, Operation};
 use crate::state::State;
 use crate::writer::Proposer;
 
-/// Tombstones looked at in one step; the next step goes on behind them.
-const SCAN_MAX: usize = 1 << 17;
+/// Tombstones looked at in one slice, while both locks are held.
+const SLICE: usize = 128;
+/// Tombstones forgotten by one command, which is applied in one hold of the namespace.
+const FORGET_MAX: usize = 1024;
+/// Delete orders that are gathered before they are sent: with thousands of datanodes a slice has one or two for each.
+const ORDERS_GATHERED_MAX: usize = 1 << 16;
+/// How often datanodes with a full queue are tried again, and the pause before.
+const SEND_TRIES: u32 = 50;
+const SEND_PAUSE: Duration = Duration::from_millis(20);
 /// Leases and grants are looked through so often while they last.
 const LEASE_LOOKS: u32 = 8;
 /// For how long a tombstone waits for nodes that are away.
@@ -80,78 +88,164 @@ async fn bury_some(state: &State, proposer: &Proposer) -> bool {
     }
 }
 
-/// Sends delete orders and forgets what is gone, until `stop` turns true.
+/// Sends delete orders and forgets what is gone, until `stop` turns true. Each interval all tombstones are passed over
+/// once, in slices between which the locks are free: however many there are, those of chunks that are gone everywhere are
+/// forgotten in the same pass, so that replacing files at any rate does not let them gather.
 pub(crate) async fn collect_garbage(state: Arc<State>, proposer: Proposer, mut stop: watch::Receiver<bool>) {
     let mut ticks = ticks(state.config.gc_interval);
-    let mut after = ChunkId(0);
     let mut told = Lsn(0);
     while next(&mut ticks, &mut stop).await {
-        let step = plan(&state, &mut after);
-        send(&state, &step, &mut told);
-        quarantine_orphans(&state);
-        if step.forget.is_empty() {
-            continue;
+        Pass::default().run(&state, &proposer, &stop).await;
+        show_durable(&state, &mut told);
+        quarantine_orphans(&state).await;
+        forget_plans(&state).await;
+    }
+}
+
+/// One pass over all tombstones.
+#[derive(Debug, Default)]
+struct Pass {
+    after: ChunkId,
+    forget: Vec<ChunkId>,
+    orders: GcOrders,
+    /// Datanodes that did not take their orders in time: they get the rest with the next pass.
+    slow: HashSet<SessionId>,
+}
+
+impl Pass {
+    async fn run(mut self, state: &State, proposer: &Proposer, stop: &watch::Receiver<bool>) {
+        let next_chunk = state.namespace().next_chunk();
+        while state.cluster().mark_away(next_chunk) {
+            tokio::task::yield_now().await;
         }
-        let forget = Operation::ForgetTombstones { chunks: step.forget };
-        if let Err(refusal) = proposer.propose(Command::own(state.clock.wall_ms(), forget)).await {
-            tracing::warn!(%refusal, "tombstones were not forgotten");
+        let mut more = state.cluster().deletes(state.clock.now_ms());
+        while more && !*stop.borrow() {
+            more = self.slice(state);
+            if self.orders.len() >= ORDERS_GATHERED_MAX || !more {
+                self.send(state).await;
+            }
+            if self.forget.len() >= FORGET_MAX || !more {
+                self.forget(state, proposer).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Looks at some tombstones; whether there are more.
+    fn slice(&mut self, state: &State) -> bool {
+        let (now_ms, wall_ms, ages) = (state.clock.now_ms(), state.clock.wall_ms(), ages(state));
+        let namespace = state.namespace();
+        let cluster = state.cluster();
+        let (mut last, mut seen) = (self.after, 0);
+        let tombstones = namespace.tombstones_after(self.after).take(SLICE).inspect(|(chunk, _)| {
+            (last, seen) = (*chunk, seen + 1);
+        });
+        let step = cluster.gc(now_ms, wall_ms, ages, tombstones);
+        drop((cluster, namespace));
+        self.after = last;
+        self.forget.extend(step.forget);
+        self.orders.add(step.orders);
+        seen == SLICE
+    }
+
+    /// Sends what was gathered. Datanodes whose queues are full are waited for a little, all at once.
+    async fn send(&mut self, state: &State) {
+        for turn in 0..=SEND_TRIES {
+            for session in self.orders.sessions() {
+                if self.slow.contains(&session) {
+                    self.orders.drop_session(session);
+                }
+                while let Some(message) = self.orders.message(session) {
+                    let delete =
+                        message.iter().map(|(chunk, generation)| order(*chunk, *generation)).collect();
+                    if !state.order(session, v1::Orders { delete, ..v1::Orders::default() }) {
+                        break;
+                    }
+                    self.orders.sent(session);
+                }
+                tokio::task::yield_now().await;
+            }
+            if self.orders.len() == 0 {
+                return;
+            }
+            if turn < SEND_TRIES {
+                tokio::time::sleep(SEND_PAUSE).await;
+            }
+        }
+        self.slow.extend(self.orders.sessions());
+        self.orders = GcOrders::default();
+    }
+
+    async fn forget(&mut self, state: &State, proposer: &Proposer) {
+        for chunks in std::mem::take(&mut self.forget).chunks(FORGET_MAX) {
+            let forget = Operation::ForgetTombstones { chunks: chunks.to_vec() };
+            match proposer.propose(Command::own(state.clock.wall_ms(), forget)).await {
+                Ok(_) => state.metrics.tombstones_forgotten(chunks.len() as u64),
+                Err(refusal) => return tracing::warn!(%refusal, "tombstones were not forgotten"),
+            }
         }
     }
 }
 
-fn plan(state: &State, after: &mut ChunkId) -> GcStep {
+fn ages(state: &State) -> Ages {
     let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     let config = &state.config;
     let delay_ms = ms(config.gc_delay);
-    let ages = Ages {
+    Ages {
         delay_ms,
         straggler_ms: delay_ms.max(ms(config.pending_timeout)),
         absent_ms: ms(ABSENT_MAX).max(delay_ms),
-    };
-    let (now_ms, wall_ms) = (state.clock.now_ms(), state.clock.wall_ms());
-    let namespace = state.namespace();
-    let mut cluster = state.cluster();
-    cluster.forget_plans(|chunk| namespace.chunk(chunk) == ChunkState::Unfinished);
-    let mut last = ChunkId(0);
-    let mut seen = 0;
-    let tombstones = namespace.tombstones_after(*after).take(SCAN_MAX).inspect(|(chunk, _)| {
-        (last, seen) = (*chunk, seen + 1);
-    });
-    let step = cluster.gc(now_ms, wall_ms, ages, tombstones);
-    *after = if seen == SCAN_MAX { last } else { ChunkId(0) };
-    step
+    }
 }
 
-/// Has moved out of the way what the namespace has not known for as long as an unfinished file may last.
-fn quarantine_orphans(state: &State) {
+/// Forgets where chunks were planned that are not being written any more.
+async fn forget_plans(state: &State) {
+    let mut after = None;
+    loop {
+        {
+            let namespace = state.namespace();
+            let is_unfinished = |chunk| namespace.chunk(chunk) == ChunkState::Unfinished;
+            after = state.cluster().plans.sweep(after, is_unfinished);
+        }
+        if after.is_none() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Has moved out of the way what the namespace has not known for as long as an unfinished file may last: in one pass over
+/// all chunks that are reported, slice by slice.
+async fn quarantine_orphans(state: &State) {
     let age = state.config.gc_delay.max(state.config.pending_timeout);
     let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-    let orders = {
-        let (now_ms, namespace) = (state.clock.now_ms(), state.namespace());
-        let is_unknown = |chunk| namespace.chunk(chunk) == ChunkState::Unknown;
-        state.cluster().orphans(now_ms, age_ms, is_unknown)
-    };
-    for (session, orphans) in orders {
-        tracing::warn!(count = orphans.len(), "replicas that nobody knows are moved to quarantine");
-        let quarantine = orphans.iter().map(|(chunk, generation)| order(*chunk, *generation)).collect();
-        state.order(session, v1::Orders { quarantine, ..v1::Orders::default() });
+    loop {
+        let (orders, more) = {
+            let (now_ms, namespace) = (state.clock.now_ms(), state.namespace());
+            let is_unknown = |chunk| namespace.chunk(chunk) == ChunkState::Unknown;
+            let mut cluster = state.cluster();
+            (cluster.orphans(now_ms, age_ms, is_unknown), cluster.has_more_orphans())
+        };
+        for (session, orphans) in orders {
+            tracing::warn!(count = orphans.len(), "replicas of unknown chunks are moved to quarantine");
+            let quarantine = orphans.iter().map(|(chunk, generation)| order(*chunk, *generation)).collect();
+            state.order(session, v1::Orders { quarantine, ..v1::Orders::default() });
+        }
+        if !more {
+            return;
+        }
+        // Nothing waits for orphans: the other tasks of this thread go first.
+        tokio::task::yield_now().await;
     }
 }
 
-/// Whoever gets no order hears of the durable LSN all the same,
-/// as a witness against a master that comes back with an older log.
-fn send(state: &State, step: &GcStep, told: &mut Lsn) {
-    for (session, orders) in step.messages() {
-        let delete = orders.iter().map(|(chunk, generation)| order(*chunk, *generation)).collect();
-        state.order(session, v1::Orders { delete, ..v1::Orders::default() });
-    }
+/// Every datanode is shown the durable LSN, also one that got no order: as a witness against a master that comes back with
+/// an older log.
+fn show_durable(state: &State, told: &mut Lsn) {
     let durable = state.durable();
     if *told < durable {
         *told = durable;
-        for sender in state.sessions().values() {
-            let nothing = v1::to_datanode::Body::Orders(v1::Orders::default());
-            let _ = sender.try_send(Ok(state.to_datanode(nothing)));
-        }
+        state.send_to_all(|| state.to_datanode(v1::to_datanode::Body::Orders(v1::Orders::default())));
     }
 }
 

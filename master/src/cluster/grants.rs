@@ -20,8 +20,8 @@ pub(crate) const GRANTS_MAX: usize = 1 << 16;
 pub(crate) const RESERVED_IDS: u32 = 4096;
 /// With fewer left the next ones are reserved.
 const IDS_LEFT_MIN: u64 = 1024;
-/// Chunks buried in one step.
-const BURIED_MAX: usize = 8192;
+/// Chunks buried in one step: one command, which is applied in one hold of the namespace.
+const BURIED_MAX: usize = 1024;
 
 /// The right to write one chunk.
 #[derive(Debug)]
@@ -111,7 +111,8 @@ impl Grants {
 
     /// Takes out chunks that were granted in vain, to be buried: the oldest first, and not all at once if they are many.
     pub(crate) fn take_ended(&mut self, now_ms: u64) -> Ended {
-        while let Some(oldest) = self.live.first_entry()
+        while self.ended.len() < BURIED_MAX
+            && let Some(oldest) = self.live.first_entry()
             && oldest.get().until_ms <= now_ms
         {
             self.ended.insert(oldest.remove_entry().0);

@@ -86,8 +86,8 @@ impl Cluster {
     pub(crate) fn health(&self, now_ms: u64, id: ChunkId, chunk: &Chunk) -> Health {
         let mut health = Health::default();
         for held in self.replicas.of(id) {
-            let Some(node) = self.nodes.get(held.node as usize) else { continue };
-            if node.state(now_ms, self.timing) == NodeState::Dead {
+            let Some(node) = self.node(held.node) else { continue };
+            if node.state(now_ms, self.listening) == NodeState::Dead {
                 continue;
             }
             match ReplicaState::of(&held, chunk) {
@@ -103,12 +103,12 @@ impl Cluster {
     pub(crate) fn away(&self, now_ms: u64, id: ChunkId, chunk: &Chunk, wanted: u32) -> u32 {
         let (mut known, mut dead) = (0, 0);
         for held in self.replicas.of(id) {
-            let Some(node) = self.nodes.get(held.node as usize) else { continue };
+            let Some(node) = self.node(held.node) else { continue };
             known += 1;
-            let gone = node.state(now_ms, self.timing) == NodeState::Dead;
+            let gone = node.state(now_ms, self.listening) == NodeState::Dead;
             dead += u32::from(gone && ReplicaState::of(&held, chunk) == ReplicaState::Good);
         }
-        if self.returning(now_ms, self.timing.heartbeat_timeout_ms) {
+        if self.returning(now_ms, self.listening.timing.heartbeat_timeout_ms) {
             dead.max(wanted.saturating_sub(known))
         } else {
             dead
@@ -118,11 +118,11 @@ impl Cluster {
     /// All replicas of a chunk that are known, also on dead nodes, sorted by node.
     pub(crate) fn replica_views(&self, now_ms: u64, id: ChunkId, chunk: &Chunk) -> Vec<ReplicaView> {
         let view = |held: Held| {
-            let node = self.nodes.get(held.node as usize)?;
+            let node = self.node(held.node)?;
             Some(ReplicaView {
                 node: node.id,
                 address: node.address.clone(),
-                node_state: node.state(now_ms, self.timing),
+                node_state: node.state(now_ms, self.listening),
                 state: ReplicaState::of(&held, chunk),
                 blamed: self.replicas.is_blamed(now_ms, id, held.node),
             })

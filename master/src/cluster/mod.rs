@@ -10,14 +10,18 @@
 //!   old enough. A chunk that the namespace does not know is counted, and moved to quarantine at its node once it
 //!   has been unknown for long enough; never deleted.
 
+mod candidates;
+mod commit_times;
 mod gc;
 mod grants;
 mod health;
 mod jobs;
+mod membership;
 mod node;
 mod orphans;
 #[cfg(test)]
 mod orphans_test;
+mod outage;
 mod pace;
 mod placement;
 mod plans;
@@ -26,35 +30,49 @@ mod repair;
 mod repair_test;
 mod replicas;
 mod report;
+mod reserved;
+#[cfg(test)]
+mod scale_test;
 #[cfg(test)]
 mod session_test;
 mod trust;
+mod weights;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use distrifs_proto::ErrorCode;
 use distrifs_proto::types::{ChunkId, Crc32c, Epoch, GenerationStamp, Lsn, NodeId};
 
-pub(crate) use gc::{Ages, GcStep};
+use candidates::Candidates;
+use commit_times::CommitTimes;
+#[cfg(test)]
+use gc::GcStep;
+pub(crate) use gc::{Ages, GcOrders};
 use grants::Grants;
 pub(crate) use grants::{GRANTS_MAX, RESERVED_IDS};
 pub(crate) use health::{Problem, ReplicaState, ReplicaView};
+use membership::{Deadlines, Listening};
+pub(crate) use membership::{LastHeard, NodeSums, Space};
 use node::Node;
 pub(crate) use node::{
     Dir, Leader, Load, NodeState, NodeView, RegisterRefusal, Registration, Scrub, SessionId,
 };
 use orphans::Orphans;
+use outage::Outage;
 pub(crate) use placement::{PlacementRefusal, Wanted};
 pub(crate) use plans::Plans;
 use repair::Repairs;
 pub(crate) use repair::{Candidate, CopyFailure, RepairOrder};
 use replicas::Replicas;
-pub(crate) use report::Verdict;
+pub(crate) use report::{BadReport, FullReport, Verdict};
 use trust::Trust;
 pub(crate) use trust::WEIGHT_READ;
 
-/// Datanodes that are remembered at once.
-pub(crate) const NODES_MAX: usize = 4096;
+/// Datanodes that are remembered at once. One that is dead and holds nothing is forgotten in time, and at once when its
+/// place is needed.
+pub(crate) const NODES_MAX: usize = 1 << 16;
+/// Nodes in one page of [`Cluster::views_page`].
+pub(crate) const VIEWS_PAGE: usize = 64;
 /// Replicas in the full report of one node.
 pub(crate) const REPORT_REPLICAS_MAX: usize = 1 << 24;
 
@@ -116,10 +134,24 @@ pub(crate) struct Endpoint {
 /// Everything known of the datanodes.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    timing: Timing,
     started_ms: u64,
-    nodes: Vec<Node>,
+    listening: Listening,
+    /// By index; an index is used again when its node is forgotten.
+    nodes: Vec<Option<Node>>,
+    free: Vec<u32>,
     by_id: HashMap<NodeId, u32>,
+    deadlines: Deadlines,
+    sums: NodeSums,
+    candidates: Candidates,
+    usual_commit: CommitTimes,
+    /// How often this master did not listen.
+    stalls: u64,
+    /// Dead nodes that hold nothing.
+    unused: BTreeSet<u32>,
+    away: gc::Away,
+    outage: Outage,
+    /// Until when repair waits for nodes that vanished together, and why.
+    paused: Option<(u64, String)>,
     sessions: HashMap<SessionId, u32>,
     next_session: u64,
     replicas: Replicas,
@@ -131,16 +163,29 @@ pub(crate) struct Cluster {
     pub(crate) plans: Plans,
     /// Chunks that may be written before their files are known.
     pub(crate) grants: Grants,
+    /// Full reports that tests send in parts.
+    #[cfg(test)]
+    test_reports: HashMap<SessionId, FullReport>,
 }
 
 impl Cluster {
     /// Nobody known yet.
     pub(crate) fn new(timing: Timing, now_ms: u64) -> Self {
         Self {
-            timing,
             started_ms: now_ms,
+            listening: Listening { timing, since_ms: 0 },
             nodes: Vec::new(),
+            free: Vec::new(),
             by_id: HashMap::new(),
+            deadlines: Deadlines::default(),
+            sums: NodeSums::default(),
+            candidates: Candidates::default(),
+            usual_commit: CommitTimes::default(),
+            stalls: 0,
+            unused: BTreeSet::new(),
+            away: gc::Away::default(),
+            outage: Outage::default(),
+            paused: None,
             sessions: HashMap::new(),
             next_session: 1,
             replicas: Replicas::default(),
@@ -150,7 +195,13 @@ impl Cluster {
             orphans: Orphans::default(),
             plans: Plans::default(),
             grants: Grants::default(),
+            #[cfg(test)]
+            test_reports: HashMap::new(),
         }
+    }
+
+    fn node(&self, index: u32) -> Option<&Node> {
+        self.nodes.get(index as usize)?.as_ref()
     }
 
     /// The strongest evidence that this master's log lost records, if there is any.
@@ -165,28 +216,40 @@ impl Cluster {
     }
 
     /// Every node, sorted by id.
+    #[cfg(test)]
     pub(crate) fn views(&self, now_ms: u64) -> Vec<NodeView> {
-        let view = |node: &Node| {
-            let mut view = node.view(now_ms, self.timing);
-            view.state = self.state_of(now_ms, node);
-            view.why_suspect = match (view.state, self.distrusted(now_ms, node)) {
-                (NodeState::Suspect, Some(rest)) => {
-                    format!("its data port did not answer or its disk failed, last {} s ago", rest / 1000)
-                }
-                (NodeState::Suspect, None) if node.session.is_none() => "its session ended".to_owned(),
-                (NodeState::Suspect, None) => "its heartbeat is late".to_owned(),
-                _ => String::new(),
-            };
-            view
-        };
-        let mut views: Vec<NodeView> = self.nodes.iter().map(view).collect();
+        let mut views: Vec<NodeView> =
+            self.nodes.iter().flatten().map(|node| self.view(now_ms, node)).collect();
         views.sort_by_key(|view| view.id);
         views
     }
 
+    /// At most [`VIEWS_PAGE`] nodes from an index on, in no order, and the index behind them; `None`: these were the last.
+    /// A node that joins meanwhile may be missed.
+    pub(crate) fn views_page(&self, now_ms: u64, from: usize) -> (Vec<NodeView>, Option<usize>) {
+        let end = self.nodes.len().min(from.saturating_add(VIEWS_PAGE));
+        let page = self.nodes.get(from..end).unwrap_or_default();
+        let views = page.iter().flatten().map(|node| self.view(now_ms, node)).collect();
+        (views, (end < self.nodes.len()).then_some(end))
+    }
+
+    fn view(&self, now_ms: u64, node: &Node) -> NodeView {
+        let mut view = node.view(now_ms, self.listening);
+        view.state = self.state_of(now_ms, node);
+        view.why_suspect = match (view.state, self.distrusted(now_ms, node)) {
+            (NodeState::Suspect, Some(rest)) => {
+                format!("its data port did not answer or its disk failed, last {} s ago", rest / 1000)
+            }
+            (NodeState::Suspect, None) if node.session.is_none() => "its session ended".to_owned(),
+            (NodeState::Suspect, None) => "its heartbeat is late".to_owned(),
+            _ => String::new(),
+        };
+        view
+    }
+
     /// Whether a node is trusted with work: by its own word, and by what others saw of it.
     fn state_of(&self, now_ms: u64, node: &Node) -> NodeState {
-        match node.state(now_ms, self.timing) {
+        match node.state(now_ms, self.listening) {
             NodeState::Live if self.distrusted(now_ms, node).is_some() => NodeState::Suspect,
             state => state,
         }
@@ -194,13 +257,14 @@ impl Cluster {
 
     /// For how long nobody has complained of a node that is distrusted.
     fn distrusted(&self, now_ms: u64, node: &Node) -> Option<u64> {
-        self.trust.distrusted(now_ms, node.id, self.nodes.len())
+        self.trust.distrusted(now_ms, node.id, self.by_id.len())
     }
 
     /// Somebody could not reach a node, or it did not answer in time.
     pub(crate) fn complain(&mut self, now_ms: u64, node: NodeId, weight: u32) {
         if self.by_id.contains_key(&node) {
             self.trust.complain(now_ms, node, weight);
+            self.refresh_id(now_ms, node);
         }
     }
 
@@ -209,7 +273,7 @@ impl Cluster {
     /// the node.
     pub(crate) fn write_failed(&mut self, now_ms: u64, node: NodeId, code: Option<ErrorCode>) {
         let lost_a_folder = || {
-            let load = self.by_id.get(&node).and_then(|at| self.nodes[*at as usize].load.as_ref());
+            let load = self.by_id.get(&node).and_then(|at| self.node(*at)?.load.as_ref());
             load.is_some_and(|load| load.dirs.iter().any(|dir| !dir.healthy))
         };
         match code {
@@ -219,17 +283,34 @@ impl Cluster {
         }
     }
 
-    /// Nodes that say of themselves that they are alive.
-    pub(crate) fn heard(&self, now_ms: u64) -> Vec<Endpoint> {
-        let alive =
-            |node: &&Node| node.session.is_some() && node.state(now_ms, self.timing) != NodeState::Dead;
+    /// Whether a node says of itself that it is alive.
+    fn is_heard(&self, now_ms: u64, node: &Node) -> bool {
+        node.session.is_some() && node.state(now_ms, self.listening) != NodeState::Dead
+    }
+
+    /// Nodes that say of themselves that they are alive, in pages as [`Cluster::views_page`].
+    pub(crate) fn heard_page(&self, now_ms: u64, from: usize) -> (Vec<Endpoint>, Option<usize>) {
+        let end = self.nodes.len().min(from.saturating_add(VIEWS_PAGE));
+        let page = self.nodes.get(from..end).unwrap_or_default().iter().flatten();
         let endpoint = |node: &Node| Endpoint { node: node.id, address: node.address.clone() };
-        self.nodes.iter().filter(alive).map(endpoint).collect()
+        let heard = page.filter(|node| self.is_heard(now_ms, node)).map(endpoint).collect();
+        (heard, (end < self.nodes.len()).then_some(end))
+    }
+
+    /// Whether a node says of itself that it is alive, at this address.
+    pub(crate) fn hears(&self, now_ms: u64, at: &Endpoint) -> bool {
+        let node = self.by_id.get(&at.node).and_then(|index| self.node(*index));
+        node.is_some_and(|node| node.address == at.address && self.is_heard(now_ms, node))
     }
 
     /// Whether nodes of the time before a restart may still be on their way, `within_ms` after the start.
     fn returning(&self, now_ms: u64, within_ms: u64) -> bool {
-        now_ms.saturating_sub(self.started_ms) < within_ms.min(self.timing.return_ms)
+        now_ms.saturating_sub(self.started_ms) < within_ms.min(self.listening.timing.return_ms)
+    }
+
+    /// The session that a node has now.
+    pub(crate) fn session_of(&self, node: NodeId) -> Option<SessionId> {
+        self.node(*self.by_id.get(&node)?)?.session
     }
 
     /// Whether a node was registered since the start.
@@ -240,12 +321,12 @@ impl Cluster {
     /// Where a node is reached.
     pub(crate) fn endpoint_of(&self, node: NodeId) -> Option<Endpoint> {
         let index = *self.by_id.get(&node)?;
-        self.nodes.get(index as usize).map(|it| Endpoint { node, address: it.address.clone() })
+        self.node(index).map(|it| Endpoint { node, address: it.address.clone() })
     }
 
     fn node_of(&mut self, session: SessionId) -> Option<(u32, &mut Node)> {
         let index = *self.sessions.get(&session)?;
-        Some((index, self.nodes.get_mut(index as usize)?))
+        Some((index, self.nodes.get_mut(index as usize)?.as_mut()?))
     }
 
     /// Where the replicas of a chunk are, best first: live before suspect, then those that readers complained of, and
@@ -267,7 +348,7 @@ impl Cluster {
             if undamaged != (Replica { chunk, generation, length, crc, corrupt: false }) {
                 continue;
             }
-            let Some(node) = self.nodes.get(held.node as usize) else { continue };
+            let Some(node) = self.node(held.node) else { continue };
             let rank = match self.state_of(now_ms, node) {
                 NodeState::Dead => continue,
                 NodeState::Live => 0,
@@ -290,7 +371,7 @@ impl Cluster {
     /// Who found its replica of a chunk damaged.
     pub(crate) fn damaged(&self, chunk: ChunkId) -> impl Iterator<Item = NodeId> + '_ {
         let damaged = self.replicas.of(chunk).filter(|held| held.replica.corrupt);
-        damaged.filter_map(|held| Some(self.nodes.get(held.node as usize)?.id))
+        damaged.filter_map(|held| Some(self.node(held.node)?.id))
     }
 
     /// A reader says that a replica is bad or out of reach: it is offered last for a while. One reader's word is
@@ -305,7 +386,7 @@ impl Cluster {
     pub(crate) fn completed(&mut self, replica: Replica, nodes: &[NodeId]) {
         for id in nodes {
             let Some(index) = self.by_id.get(id).copied() else { continue };
-            let Some(node) = self.nodes.get_mut(index as usize) else { continue };
+            let Some(node) = self.nodes.get_mut(index as usize).and_then(Option::as_mut) else { continue };
             if self.replicas.holds(replica.chunk, index) {
                 continue;
             }
@@ -318,10 +399,5 @@ impl Cluster {
     /// Chunks of which some node reported a replica, and the number of replicas.
     pub(crate) fn replica_counts(&self) -> (u64, u64) {
         self.replicas.counts()
-    }
-
-    /// Whether the file's plans can be forgotten is the namespace's to say.
-    pub(crate) fn forget_plans(&mut self, is_unfinished: impl Fn(ChunkId) -> bool) {
-        self.plans.retain(is_unfinished);
     }
 }

@@ -1,10 +1,15 @@
 //! A datanode: its session, its life, its load.
 
-use distrifs_proto::types::{ClusterId, Epoch, Lsn, NodeId};
+use std::collections::VecDeque;
 
-use super::report::{Change, Incoming, Oddities};
-use super::{Behind, Cluster, NODES_MAX, Timing};
+use distrifs_proto::types::{ChunkId, ClusterId, Epoch, Lsn, NodeId};
+
+use super::membership::{Counted, LastHeard, Listening};
+use super::report::{Change, Oddities};
+use super::reserved::Reserved;
+use super::{Behind, Cluster, NODES_MAX};
 use crate::chunk_map::ChunkMap;
+use crate::hold;
 
 /// One connection of a datanode; a later one of the same node has a higher number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -163,18 +168,27 @@ pub(super) struct Node {
     pub(super) address: String,
     pub(super) rack: String,
     pub(super) session: Option<SessionId>,
-    pub(super) heard_ms: u64,
-    /// Whether the full report of this session has arrived.
+    pub(super) heard: LastHeard,
+    /// When it was declared dead, if it is.
+    pub(super) died_ms: Option<u64>,
+    /// When it is to be looked at: the entry of this time among the deadlines is its own.
+    pub(super) deadline_ms: Option<u64>,
+    /// What it adds to the sums over all nodes.
+    pub(super) counted: Counted,
+    /// Whether the full report of this session has been applied.
     pub(super) reported: bool,
-    pub(super) incoming: Option<Incoming>,
+    /// While a full report is on its way: what changed since it began, to be repeated on top of it.
+    pub(super) noted: Option<VecDeque<Change>>,
     pub(super) oddities: Oddities,
     /// `None` until the first heartbeat of this session.
     pub(super) load: Option<Load>,
-    /// Chunks placed on it since its last heartbeat that have not arrived.
-    pub(super) assigned: u32,
-    /// Bytes that have arrived since then.
-    pub(super) arrived_bytes: u64,
+    /// How long its slowest healthy folder took of late, in microseconds; 0: nothing is known.
+    pub(super) commit_us: u64,
+    /// What was placed on it since its last heartbeat.
+    pub(super) reserved: Reserved,
     pub(super) held: ChunkMap<()>,
+    /// While it is away: no chunk of this id or a higher one can be on it.
+    pub(super) away_mark: Option<ChunkId>,
 }
 
 /// What operators see of a node.
@@ -203,28 +217,20 @@ pub(crate) struct NodeView {
 }
 
 impl Node {
-    pub(super) fn state(&self, now_ms: u64, timing: Timing) -> NodeState {
-        let silent = now_ms.saturating_sub(self.heard_ms);
-        // Between the interval, which every healthy node reaches, and the timeout.
-        let late = (timing.heartbeat_interval_ms + timing.heartbeat_timeout_ms) / 2;
-        if silent > timing.heartbeat_timeout_ms {
-            NodeState::Dead
-        } else if self.session.is_none() || silent > late {
-            NodeState::Suspect
-        } else {
-            NodeState::Live
-        }
+    pub(super) fn state(&self, now_ms: u64, listening: Listening) -> NodeState {
+        hold::count(1);
+        listening.state(now_ms, self.heard.ms(), self.died_ms, self.session.is_some())
     }
 
-    pub(super) fn view(&self, now_ms: u64, timing: Timing) -> NodeView {
+    pub(super) fn view(&self, now_ms: u64, listening: Listening) -> NodeView {
         NodeView {
             id: self.id,
             address: self.address.clone(),
             rack: self.rack.clone(),
-            state: self.state(now_ms, timing),
+            state: self.state(now_ms, listening),
             chunks: self.held.len() as u64,
             load: self.load.clone().unwrap_or_default(),
-            silent_ms: now_ms.saturating_sub(self.heard_ms),
+            silent_ms: now_ms.saturating_sub(self.heard.ms()),
             reported: self.reported,
             oddities: self.oddities,
             why_suspect: String::new(),
@@ -233,20 +239,24 @@ impl Node {
 
     /// Keeps a change that arrives between the parts of a full report: the report may not have it yet.
     pub(super) fn note(&mut self, change: Change) {
-        if let Some(incoming) = &mut self.incoming {
-            incoming.changes.push(change);
+        if let Some(noted) = &mut self.noted {
+            noted.push_back(change);
         }
     }
 
-    /// A replica that comes was placed here, nearly always: now it takes the room that it has, and not what it might.
+    /// A replica that comes was placed here, nearly always.
     pub(super) fn arrived(&mut self, change: Change) {
         if let Change::Added(replica) = change
             && !replica.corrupt
         {
-            self.assigned = self.assigned.saturating_sub(1);
-            self.arrived_bytes = self.arrived_bytes.saturating_add(replica.length);
+            self.reserved.arrived(replica.length);
         }
     }
+}
+
+/// How long the slowest healthy folder took of late; 0: nothing is known.
+fn commit_us(load: &Load) -> u64 {
+    load.dirs.iter().filter(|dir| dir.healthy).map(|dir| dir.commit_us).max().unwrap_or(0)
 }
 
 impl Cluster {
@@ -267,14 +277,14 @@ impl Cluster {
             return Err(RegisterRefusal::Nameless { node: node.id, address: node.address });
         }
         let known = self.by_id.get(&node.id).copied();
-        if let Some(old) = known.and_then(|index| self.nodes.get(index as usize)) {
-            let alive = old.session.is_some() && old.state(now_ms, self.timing) != NodeState::Dead;
+        if let Some(old) = known.and_then(|index| self.node(index)) {
+            let alive = old.session.is_some() && old.state(now_ms, self.listening) != NodeState::Dead;
             if alive && old.address != node.address {
                 let (there, here) = (old.address.clone(), node.address);
                 return Err(RegisterRefusal::Duplicate { node: node.id, there, here });
             }
         }
-        if known.is_none() && self.nodes.len() >= NODES_MAX {
+        if known.is_none() && self.by_id.len() >= NODES_MAX && !self.forget_an_unused() {
             return Err(RegisterRefusal::TooMany { node: node.id });
         }
         if let Some(behind) = leader.is_behind(&node) {
@@ -285,47 +295,68 @@ impl Cluster {
         }
         let session = SessionId(self.next_session);
         self.next_session += 1;
-        let index = known.unwrap_or(self.nodes.len() as u32);
-        if let Some(old) = self.nodes.get_mut(index as usize) {
+        let index = known.or_else(|| self.free.pop()).unwrap_or(self.nodes.len() as u32);
+        if index as usize == self.nodes.len() {
+            self.nodes.push(None);
+        }
+        self.candidates.join(index, &node.rack);
+        if let Some(old) = self.nodes[index as usize].as_mut() {
             if let Some(ended) = old.session.replace(session) {
                 self.sessions.remove(&ended);
             }
-            self.repairs.session_began(now_ms, index);
+            (old.address, old.rack) = (node.address, node.rack);
+            // A cell of its own: the session of before may still be about to set it.
+            old.heard = LastHeard::at(now_ms);
+            if let Some(died) = old.died_ms.take() {
+                self.outage.returned(died);
+                self.unused.remove(&index);
+            }
+            (old.reported, old.noted, old.load) = (false, None, None);
+            old.reserved = Reserved::default();
+            self.usual_commit.replace(std::mem::take(&mut old.commit_us), 0);
+            // What was ordered over the session before has no answer any more.
+            let lost = self.repairs.node_went(index);
+            self.repairs.count_failed(lost);
             // What was said of the session before may have been why it ended.
             self.trust.forget(node.id);
-            old.address = node.address;
-            old.rack = node.rack;
-            old.heard_ms = now_ms;
-            (old.reported, old.incoming, old.load) = (false, None, None);
-            (old.assigned, old.arrived_bytes) = (0, 0);
         } else {
-            self.nodes.push(Node {
+            self.by_id.insert(node.id, index);
+            self.nodes[index as usize] = Some(Node {
                 id: node.id,
                 address: node.address,
                 rack: node.rack,
                 session: Some(session),
-                heard_ms: now_ms,
+                heard: LastHeard::at(now_ms),
+                died_ms: None,
+                deadline_ms: None,
+                counted: Counted::default(),
                 reported: false,
-                incoming: None,
+                noted: None,
                 oddities: Oddities::default(),
                 load: None,
-                assigned: 0,
-                arrived_bytes: 0,
+                commit_us: 0,
+                reserved: Reserved::default(),
                 held: ChunkMap::default(),
+                away_mark: None,
             });
-            self.by_id.insert(node.id, index);
         }
         self.sessions.insert(session, index);
+        self.refresh(now_ms, index);
         Ok(session)
     }
 
     /// A session ended; a later one of the same node is not touched.
     pub(crate) fn session_ended(&mut self, session: SessionId) {
         if let Some(index) = self.sessions.remove(&session)
-            && let Some(node) = self.nodes.get_mut(index as usize)
+            && let Some(node) = self.nodes.get_mut(index as usize).and_then(Option::as_mut)
             && node.session == Some(session)
         {
-            (node.session, node.incoming) = (None, None);
+            (node.session, node.noted) = (None, None);
+            let heard_ms = node.heard.ms();
+            let lost = self.repairs.node_went(index);
+            self.repairs.count_failed(lost);
+            // By the time at which it was heard: a look at the present is taken when its deadline has come.
+            self.refresh(heard_ms, index);
         }
     }
 
@@ -336,16 +367,18 @@ impl Cluster {
 
     /// A heartbeat.
     pub(crate) fn heartbeat(&mut self, now_ms: u64, session: SessionId, load: Load) {
-        if let Some((_, node)) = self.node_of(session) {
-            let broken = |load: &Load| load.dirs.iter().filter(|dir| !dir.healthy).count();
-            let found_broken = broken(&load) > node.load.as_ref().map_or(0, broken);
-            let id = node.id;
-            (node.heard_ms, node.load) = (now_ms, Some(load));
-            (node.assigned, node.arrived_bytes) = (0, 0);
-            if found_broken {
-                // What was said of the node was of that folder, which takes nothing more.
-                self.trust.forget(id);
-            }
+        let Some((index, node)) = self.node_of(session) else { return };
+        let broken = |load: &Load| load.dirs.iter().filter(|dir| !dir.healthy).count();
+        let found_broken = broken(&load) > node.load.as_ref().map_or(0, broken);
+        let (id, before_us) = (node.id, node.commit_us);
+        let after_us = commit_us(&load);
+        node.heard.heard(now_ms);
+        (node.load, node.commit_us, node.reserved) = (Some(load), after_us, Reserved::default());
+        self.usual_commit.replace(before_us, after_us);
+        if found_broken {
+            // What was said of the node was of that folder, which takes nothing more.
+            self.trust.forget(id);
         }
+        self.refresh(now_ms, index);
     }
 }

@@ -6,14 +6,16 @@
 //! at a node that has not reported in this session.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use distrifs_proto::limits::ORDERS_MAX;
 use distrifs_proto::types::{ChunkId, GenerationStamp};
 
 use super::{Cluster, SessionId};
+use crate::hold;
 
-/// Reported chunks looked at in one step; the next step goes on behind them.
-const SLICE: usize = 1 << 15;
+/// Reported chunks looked at in one step, while the locks are held; the next step goes on behind them.
+const SLICE: usize = 256;
 /// Unknown chunks that are remembered; further ones wait until these are gone.
 const ORPHANS_MAX: usize = 1 << 16;
 
@@ -40,13 +42,12 @@ impl Cluster {
             return OrphanOrders::new();
         }
         let (orphans, replicas, grants) = (&mut self.orphans, &self.replicas, &self.grants);
-        if orphans.after.is_none() {
-            orphans.since.retain(|chunk, _| replicas.of(*chunk).next().is_some());
-        }
+        let began = orphans.after;
         let mut seen = 0;
         let mut moved: BTreeMap<SessionId, Vec<(ChunkId, GenerationStamp)>> = BTreeMap::new();
         for chunk in replicas.chunks_after(orphans.after).take(SLICE) {
             (seen, orphans.after) = (seen + 1, Some(chunk));
+            hold::count(1);
             if !is_unknown(chunk) || grants.holds(chunk) {
                 orphans.since.remove(&chunk);
                 continue;
@@ -59,7 +60,9 @@ impl Cluster {
                 continue;
             }
             for held in replicas.of(chunk) {
-                let Some(node) = self.nodes.get(held.node as usize) else { continue };
+                let Some(node) = self.nodes.get(held.node as usize).and_then(Option::as_ref) else {
+                    continue;
+                };
                 let Some(session) = node.session.filter(|_| node.reported) else { continue };
                 let orders = moved.entry(session).or_default();
                 if orders.len() < ORDERS_MAX {
@@ -70,7 +73,22 @@ impl Cluster {
         if seen < SLICE {
             orphans.after = None;
         }
+        // Those that went are not among the reported ones. Of very many the next pass sees to the rest.
+        let passed = (
+            began.map_or(Bound::Unbounded, Bound::Excluded),
+            orphans.after.map_or(Bound::Unbounded, Bound::Included),
+        );
+        let passed = orphans.since.range(passed).map(|(chunk, _)| *chunk).take(2 * SLICE);
+        let gone: Vec<ChunkId> = passed.filter(|chunk| replicas.of(*chunk).next().is_none()).collect();
+        gone.iter().for_each(|chunk| {
+            orphans.since.remove(chunk);
+        });
         moved.into_iter().collect()
+    }
+
+    /// Whether the last step did not come to the end of the reported chunks.
+    pub(crate) fn has_more_orphans(&self) -> bool {
+        self.orphans.after.is_some()
     }
 
     /// Chunks that datanodes hold and the namespace does not know, as far as they were looked at.

@@ -4,7 +4,8 @@
 use distrifs_proto::types::NodeId;
 use distrifs_proto::{ErrorCode, SplitMix};
 
-use super::node::{Node, NodeState};
+use super::node::NodeState;
+use super::repair::Repairs;
 use super::{Cluster, Endpoint};
 
 /// What is to be placed.
@@ -69,14 +70,9 @@ impl PlacementRefusal {
 }
 
 /// Commits are not told apart below this, in microseconds: it is chance.
-const COMMIT_US_MIN: u64 = 10_000;
-
-#[derive(Debug, Clone, Copy)]
-struct Candidate {
-    index: usize,
-    weight: u64,
-    excluded: bool,
-}
+pub(super) const COMMIT_US_MIN: u64 = 10_000;
+/// Nodes that a copy may turn down because they have enough to do: then the copy waits.
+const TARGETS_TRIED_MAX: usize = 16;
 
 impl Cluster {
     /// The hops of a pipeline, in order. The same state and seed give the same hops.
@@ -89,153 +85,134 @@ impl Cluster {
         wanted: Wanted<'_>,
         seed: u64,
     ) -> Result<Vec<Endpoint>, PlacementRefusal> {
-        let mut left = self.candidates(now_ms, wanted)?;
-        let mut random = SplitMix::new(seed);
-        let mut chosen: Vec<usize> = Vec::with_capacity(wanted.replicas);
-        while chosen.len() < wanted.replicas {
-            let best = |all: &[Candidate], only: &dyn Fn(&Candidate) -> bool| -> Vec<Candidate> {
-                all.iter().copied().filter(|it| only(it)).collect()
-            };
-            let new_rack = |it: &Candidate| {
-                let rack = &self.nodes[it.index].rack;
-                !chosen.iter().any(|&other| self.nodes[other].rack == *rack)
-            };
-            // What the writer saw fail is worse than a rack twice.
-            let mut pool = best(&left, &|it| !it.excluded && new_rack(it));
-            if pool.is_empty() {
-                pool = best(&left, &|it| !it.excluded);
-            }
-            if pool.is_empty() {
-                pool = best(&left, &new_rack);
-            }
-            if pool.is_empty() {
-                pool = left.clone();
-            }
-            let Some(picked) = pick(&pool, &mut random) else { break };
-            left.retain(|it| it.index != picked);
-            chosen.push(picked);
+        let chosen = self.chosen(now_ms, wanted, seed)?;
+        let mut hops = Vec::with_capacity(chosen.len());
+        for index in chosen {
+            let Some(node) = self.nodes.get_mut(index as usize).and_then(Option::as_mut) else { continue };
+            node.reserved.reserve(wanted.bytes);
+            hops.push(Endpoint { node: node.id, address: node.address.clone() });
+            self.refresh(now_ms, index);
         }
-        for index in &chosen {
-            self.nodes[*index].assigned = self.nodes[*index].assigned.saturating_add(1);
-        }
-        let place = |index: usize| {
-            let node = &self.nodes[index];
-            Endpoint { node: node.id, address: node.address.clone() }
-        };
-        Ok(chosen.into_iter().map(place).collect())
+        Ok(hops)
     }
 
     /// Whether [`Cluster::place`] would refuse now.
     ///
     /// # Errors
     /// The refusal.
-    pub(crate) fn placeable(&self, now_ms: u64, wanted: Wanted<'_>) -> Result<(), PlacementRefusal> {
-        self.candidates(now_ms, wanted).map(|_| ())
+    pub(crate) fn placeable(&mut self, now_ms: u64, wanted: Wanted<'_>) -> Result<(), PlacementRefusal> {
+        self.chosen(now_ms, wanted, 0).map(|_| ())
     }
 
-    /// Where one more replica of `bytes` goes, beside those on `holders`: in a rack that has none if there is one.
-    pub(super) fn target_for(
-        &self,
-        now_ms: u64,
-        bytes: u64,
-        holders: &[u32],
-        takes: impl Fn(u32) -> bool,
-        seed: u64,
-    ) -> Option<u32> {
-        let mut pool = self.roomy(now_ms, bytes, &[]);
-        pool.retain(|it| !it.excluded && !holders.contains(&(it.index as u32)) && takes(it.index as u32));
-        let racks: Vec<&str> =
-            holders.iter().filter_map(|at| self.nodes.get(*at as usize)).map(|it| it.rack.as_str()).collect();
-        let elsewhere: Vec<Candidate> =
-            pool.iter().copied().filter(|it| !racks.contains(&self.nodes[it.index].rack.as_str())).collect();
-        let pool = if elsewhere.is_empty() { pool } else { elsewhere };
-        pick(&pool, &mut SplitMix::new(seed)).map(|index| index as u32)
-    }
-
-    /// How many nodes are live, and how many of them have room for `bytes` and are not among `holders`.
-    pub(super) fn live_and_roomy(&self, now_ms: u64, bytes: u64, holders: &[u32]) -> (usize, usize) {
-        let roomy = self.roomy(now_ms, bytes, &[]);
-        let free = roomy.iter().filter(|it| !it.excluded && !holders.contains(&(it.index as u32))).count();
-        (self.live(now_ms).count(), free)
-    }
-
-    /// Those that are live and have told their load: without it nothing is known of their room.
-    fn live(&self, now_ms: u64) -> impl Iterator<Item = (usize, &Node)> + '_ {
-        self.nodes.iter().enumerate().filter(move |(_, node)| {
-            node.state(now_ms, self.timing) == NodeState::Live && node.load.is_some()
-        })
-    }
-
-    fn roomy(&self, now_ms: u64, bytes: u64, exclude: &[NodeId]) -> Vec<Candidate> {
-        let usual_us =
-            median(self.live(now_ms).map(|(_, node)| commit_us(node)).filter(|us| *us > 0).collect());
-        let candidate = |(index, node): (usize, &Node)| {
-            let room = room(node, bytes)?;
-            let busy = node.load.as_ref().map_or(0, |load| u64::from(load.open_writes));
-            // A disk that takes as long again as is usual gets half as much.
-            let slowness = (commit_us(node) / usual_us.max(COMMIT_US_MIN)).max(1);
-            let weight = (room / (1 + busy + u64::from(node.assigned)) / slowness).max(1);
-            // One that others could not reach is better than none.
-            let excluded = exclude.contains(&node.id) || self.distrusted(now_ms, node).is_some();
-            Some(Candidate { index, weight, excluded })
-        };
-        self.live(now_ms).filter_map(candidate).collect()
-    }
-
-    fn candidates(&self, now_ms: u64, wanted: Wanted<'_>) -> Result<Vec<Candidate>, PlacementRefusal> {
-        let live = self.live(now_ms).count();
-        let candidates = self.roomy(now_ms, wanted.bytes, wanted.exclude);
-        let (roomy, bytes, wanted) = (candidates.len(), wanted.bytes, wanted.replicas);
+    fn chosen(&mut self, now_ms: u64, wanted: Wanted<'_>, seed: u64) -> Result<Vec<u32>, PlacementRefusal> {
+        self.advance(now_ms);
+        let mut random = SplitMix::new(seed);
+        let chosen = self.drawn(now_ms, wanted, &mut || random.next());
+        let (roomy, bytes, wanted) = (chosen.len(), wanted.bytes, wanted.replicas);
+        if roomy == wanted {
+            return Ok(chosen);
+        }
+        // The draw went on until there was none left, so these are all that have room.
+        let live = self.sums.live as usize;
         // A put that was under way must not fail for a restart of the master alone.
-        if roomy < wanted && self.returning(now_ms, self.timing.heartbeat_timeout_ms) {
+        if self.returning(now_ms, self.listening.timing.heartbeat_timeout_ms) {
             return Err(PlacementRefusal::Returning { roomy, wanted });
         }
         if live < wanted {
             return Err(PlacementRefusal::NotEnoughDatanodes { live, wanted });
         }
-        if roomy < wanted {
-            return Err(PlacementRefusal::NoSpace { roomy, live, wanted, bytes });
+        Err(PlacementRefusal::NoSpace { roomy, live, wanted, bytes })
+    }
+
+    /// As many nodes as are wanted, or all that have room. A rack twice is worse than none, a node that the writer saw
+    /// fail, or that others could not reach, worse than a rack twice.
+    fn drawn(&mut self, now_ms: u64, wanted: Wanted<'_>, random: &mut impl FnMut() -> u64) -> Vec<u32> {
+        let both = self.trust.are_too_many(self.by_id.len());
+        let excluded: Vec<u32> =
+            wanted.exclude.iter().filter_map(|node| self.by_id.get(node).copied()).collect();
+        let mut chosen: Vec<u32> = Vec::with_capacity(wanted.replicas);
+        let mut late: Vec<u32> = Vec::new();
+        let (nodes, listening) = (&self.nodes, self.listening);
+        let mut is_live = |node: u32| {
+            let it = nodes.get(node as usize).and_then(Option::as_ref);
+            let live = it.is_some_and(|it| it.state(now_ms, listening) == NodeState::Live);
+            // Its deadline has just passed.
+            late.extend((!live).then_some(node));
+            live
+        };
+        for excludes in [true, false] {
+            let mut draw = self.candidates.draw(wanted.bytes, both || !excludes);
+            let hidden = if excludes { &excluded } else { &chosen };
+            hidden.iter().for_each(|node| draw.hide(*node));
+            let racks: Vec<u32> = chosen.iter().filter_map(|node| draw.rack_of(*node)).collect();
+            racks.into_iter().for_each(|rack| draw.hide_rack(rack));
+            let mut new_racks = true;
+            while chosen.len() < wanted.replicas {
+                match draw.next(random, &mut is_live) {
+                    Some(node) => {
+                        draw.hide(node);
+                        if let Some(rack) = draw.rack_of(node).filter(|_| new_racks) {
+                            draw.hide_rack(rack);
+                        }
+                        chosen.push(node);
+                    }
+                    None if std::mem::replace(&mut new_racks, false) => draw.show_racks(),
+                    None => break,
+                }
+            }
         }
-        Ok(candidates)
+        late.into_iter().for_each(|node| self.refresh(now_ms, node));
+        chosen
     }
-}
 
-/// The free bytes of a node, if one of its healthy folders takes `bytes` beside what is on its way to the node.
-fn room(node: &Node, bytes: u64) -> Option<u64> {
-    let load = node.load.as_ref()?;
-    let healthy = load.dirs.iter().filter(|dir| dir.healthy);
-    let largest = healthy.clone().map(|dir| dir.free_bytes).max()?;
-    // What is on its way may become as long as this one may; what has arrived is as long as it is.
-    let pending = bytes.saturating_mul(u64::from(node.assigned)).saturating_add(node.arrived_bytes);
-    let total = healthy.map(|dir| dir.free_bytes).fold(0, u64::saturating_add);
-    (largest >= bytes && total.saturating_sub(pending) >= bytes).then_some(total)
-}
-
-/// How long the slowest healthy folder of a node took of late; 0: nothing is known.
-fn commit_us(node: &Node) -> u64 {
-    let dirs = node.load.iter().flat_map(|load| &load.dirs).filter(|dir| dir.healthy);
-    dirs.map(|dir| dir.commit_us).max().unwrap_or(0)
-}
-
-/// The middle one; 0 of none.
-fn median(mut all: Vec<u64>) -> u64 {
-    all.sort_unstable();
-    all.get(all.len() / 2).copied().unwrap_or(0)
-}
-
-/// One of the pool, each as probable as it is heavy.
-fn pick(pool: &[Candidate], random: &mut SplitMix) -> Option<usize> {
-    let total: u128 = pool.iter().map(|it| u128::from(it.weight)).sum();
-    if total == 0 {
-        return None;
-    }
-    let mut at = u128::from(random.next()) % total;
-    for it in pool {
-        let weight = u128::from(it.weight);
-        if at < weight {
-            return Some(it.index);
+    /// Where one more replica of `bytes` goes, beside those on `holders`: in a rack that has none if there is one.
+    pub(super) fn target_for(
+        &mut self,
+        now_ms: u64,
+        bytes: u64,
+        holders: &[u32],
+        takes: impl Fn(&Repairs, u32) -> bool,
+        seed: u64,
+    ) -> Target {
+        let both = self.trust.are_too_many(self.by_id.len());
+        let mut random = SplitMix::new(seed);
+        let mut busy = 0;
+        let (nodes, listening, repairs) = (&self.nodes, self.listening, &self.repairs);
+        let mut fits = |node: u32| {
+            let it = nodes.get(node as usize).and_then(Option::as_ref);
+            let live = it.is_some_and(|it| it.state(now_ms, listening) == NodeState::Live);
+            if live && busy < TARGETS_TRIED_MAX && !takes(repairs, node) {
+                busy += 1;
+            } else if live {
+                return true;
+            }
+            false
+        };
+        let mut draw = self.candidates.draw(bytes, both);
+        holders.iter().for_each(|node| draw.hide(*node));
+        let racks: Vec<u32> = holders.iter().filter_map(|node| draw.rack_of(*node)).collect();
+        racks.into_iter().for_each(|rack| draw.hide_rack(rack));
+        let mut random = || random.next();
+        let found = draw.next(&mut random, &mut fits).or_else(|| {
+            draw.show_racks();
+            draw.next(&mut random, &mut fits)
+        });
+        match found {
+            Some(node) if busy < TARGETS_TRIED_MAX => Target::Node(node),
+            Some(_) => Target::Busy,
+            None if busy > 0 => Target::Busy,
+            None => Target::None,
         }
-        at -= weight;
     }
-    None
+}
+
+/// Where one more replica may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// To this node.
+    Node(u32),
+    /// Nodes have room, but enough to do.
+    Busy,
+    /// No other node has room.
+    None,
 }

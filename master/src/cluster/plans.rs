@@ -1,13 +1,19 @@
 //! Where the chunks of unfinished files were planned: the leader's memory, gone with a restart.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use distrifs_proto::types::{ChunkId, NodeId};
+
+use crate::hold;
+
+/// Plans that are looked at in one step.
+const PLANS_STEP: usize = 256;
 
 /// The planned nodes of each unfinished chunk.
 #[derive(Debug, Default)]
 pub(crate) struct Plans {
-    by_chunk: HashMap<ChunkId, Vec<NodeId>>,
+    by_chunk: BTreeMap<ChunkId, Vec<NodeId>>,
 }
 
 impl Plans {
@@ -21,8 +27,47 @@ impl Plans {
         self.by_chunk.get(&chunk).map(Vec::as_slice)
     }
 
-    /// Forgets the chunks that are not being written any more.
-    pub(crate) fn retain(&mut self, is_unfinished: impl Fn(ChunkId) -> bool) {
-        self.by_chunk.retain(|chunk, _| is_unfinished(*chunk));
+    /// The file of a chunk was completed, or gives it up.
+    pub(crate) fn forget(&mut self, chunk: ChunkId) {
+        self.by_chunk.remove(&chunk);
+    }
+
+    /// Looks at the next [`PLANS_STEP`] plans behind `after`, and forgets those of chunks that are not being written any
+    /// more: their files were abandoned or expired. Gives back where to go on; `None`: that was the last.
+    pub(crate) fn sweep(
+        &mut self,
+        after: Option<ChunkId>,
+        is_unfinished: impl Fn(ChunkId) -> bool,
+    ) -> Option<ChunkId> {
+        let behind = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let seen: Vec<ChunkId> =
+            self.by_chunk.range(behind).map(|(chunk, _)| *chunk).take(PLANS_STEP).collect();
+        hold::count(seen.len() as u64);
+        for chunk in seen.iter().filter(|chunk| !is_unfinished(**chunk)) {
+            self.by_chunk.remove(chunk);
+        }
+        seen.last().copied().filter(|_| seen.len() == PLANS_STEP)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_of_chunks_that_are_not_written_any_more_go_in_steps() {
+        let mut plans = Plans::default();
+        let count = 2 * PLANS_STEP as u64 + 10;
+        (1..=count).for_each(|chunk| plans.remember(ChunkId(chunk), vec![NodeId(chunk)]));
+        let (mut after, mut steps) = (None, 0);
+        loop {
+            after = plans.sweep(after, |chunk| chunk.0.is_multiple_of(2));
+            steps += 1;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!((steps, plans.by_chunk.len() as u64), (3, count / 2));
+        assert_eq!((plans.of(ChunkId(2)), plans.of(ChunkId(3))), (Some(&[NodeId(2)][..]), None));
     }
 }

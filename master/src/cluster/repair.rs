@@ -8,16 +8,18 @@
 //!   that several files share, only beyond what the one that wants most of them wants.
 //! - Until the reports are in after a start, and for a master that is behind, nothing is done at all.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use distrifs_proto::ErrorCode;
 use distrifs_proto::types::{ChunkId, Crc32c, GenerationStamp, NodeId};
 
 use super::jobs::{Jobs, Kind};
 use super::pace::Pace;
+use super::placement::Target;
 use super::replicas::Held;
 use super::trust::WEIGHT_READ;
 use super::{Cluster, Endpoint, NodeState, Replica, ReplicaState, SessionId};
+use crate::hold;
 use crate::namespace::Chunk;
 
 /// For how long a replica that was read whole counts as sound.
@@ -30,6 +32,8 @@ const WAITS_MAX: usize = 1 << 14;
 const REST_MS: u64 = 2_000;
 /// Replicas that readers complained of and that are to be read whole.
 const CLAIMS_MAX: usize = 1 << 12;
+/// Of these, ordered in one step.
+const CLAIMS_STEP: usize = 64;
 
 /// A chunk that is not as it should be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -114,7 +118,11 @@ pub(super) struct Repairs {
     sound_order: VecDeque<(ChunkId, u32, u64)>,
     waits: HashMap<ChunkId, Wait>,
     resting: HashMap<ChunkId, (u64, String)>,
+    /// The same, in the order in which they end.
+    resting_order: VecDeque<(u64, ChunkId)>,
     claims: VecDeque<(ChunkId, u32)>,
+    /// The same, to be found.
+    claimed: HashSet<(ChunkId, u32)>,
     stats: RepairStats,
     pace: Pace,
 }
@@ -136,9 +144,28 @@ impl Repairs {
         self.sound_order.push_back((chunk, node, until));
     }
 
-    /// A node begins a new session: of what it was told before nobody will hear.
-    pub(super) fn session_began(&mut self, now_ms: u64, node: u32) {
-        self.stats.failed += self.jobs.forget(now_ms, |of| of == node);
+    /// A node died, or its session is over: its orders will not be answered. How many copies were among them.
+    pub(super) fn node_went(&mut self, node: u32) -> u64 {
+        self.jobs.forget_node(node)
+    }
+
+    /// So many copies failed.
+    pub(super) fn count_failed(&mut self, copies: u64) {
+        self.stats.failed += copies;
+    }
+
+    fn rest(&mut self, now_ms: u64, chunk: ChunkId, why: String) {
+        while let Some((until, chunk)) = self.resting_order.front().copied()
+            && (until <= now_ms || self.resting_order.len() >= WAITS_MAX)
+        {
+            self.resting_order.pop_front();
+            if self.resting.get(&chunk).is_some_and(|(of, _)| *of == until) {
+                self.resting.remove(&chunk);
+            }
+        }
+        let until = now_ms.saturating_add(REST_MS);
+        self.resting_order.push_back((until, chunk));
+        self.resting.insert(chunk, (until, why));
     }
 
     /// A node reports a replica gone.
@@ -185,12 +212,21 @@ impl Cluster {
             return Some(behind.to_string());
         }
         let since = now_ms.saturating_sub(self.started_ms);
-        if since < self.timing.heartbeat_timeout_ms {
-            let rest = (self.timing.heartbeat_timeout_ms - since).div_ceil(1000);
+        let timeout_ms = self.listening.timing.heartbeat_timeout_ms;
+        if since < timeout_ms {
+            let rest = (timeout_ms - since).div_ceil(1000);
             return Some(format!("the master has just started: it waits {rest} s more for datanodes"));
         }
-        let missing = self.nodes.iter().filter(|node| node.session.is_some() && !node.reported).count();
-        (missing > 0).then(|| format!("the block reports of {missing} datanodes are not in yet"))
+        let missing = self.sums.unreported;
+        if missing > 0 {
+            return Some(format!("the block reports of {missing} datanodes are not in yet"));
+        }
+        self.paused.as_ref().filter(|(until_ms, _)| *until_ms > now_ms).map(|(_, why)| why.clone())
+    }
+
+    /// Whether nothing is repaired or trimmed at all now, for certain or because it is not settled yet who is dead.
+    pub(crate) fn is_repair_paused(&mut self, now_ms: u64) -> bool {
+        self.advance(now_ms) || self.safe_mode(now_ms).is_some()
     }
 
     /// Whether something is to be done about a chunk; `trims`: no file wants more than `wanted`.
@@ -202,6 +238,7 @@ impl Cluster {
         wanted: u32,
         trims: bool,
     ) -> Option<Candidate> {
+        hold::count(1);
         let health = self.health(now_ms, id, &chunk);
         let good = health.good;
         let surplus = good > wanted && trims;
@@ -211,12 +248,10 @@ impl Cluster {
 
     /// What nodes are to be told about a chunk now, and remembers it. Nothing, when it waits or is as it should be.
     pub(crate) fn repair(&mut self, now_ms: u64, it: Candidate, seed: u64) -> Orders {
-        let outcome = if self.safe_mode(now_ms).is_some() {
+        if self.is_repair_paused(now_ms) {
             return Orders::new();
-        } else {
-            self.plan_repair(now_ms, it, seed)
-        };
-        match outcome {
+        }
+        match self.plan_repair(now_ms, it, seed) {
             Ok(orders) => {
                 self.repairs.waits.remove(&it.id);
                 orders
@@ -259,12 +294,12 @@ impl Cluster {
             .replicas
             .of(id)
             .filter_map(|held| {
-                let node = self.nodes.get(held.node as usize)?;
+                let node = self.node(held.node)?;
                 Some(Seen {
                     state: ReplicaState::of(&held, chunk),
                     node_state: self.state_of(now_ms, node),
                     session: node.session.filter(|_| node.reported),
-                    heard: node.reported && node.state(now_ms, self.timing) == NodeState::Live,
+                    heard: node.reported && node.state(now_ms, self.listening) == NodeState::Live,
                     blamed: self.replicas.is_blamed(now_ms, id, held.node),
                     held,
                 })
@@ -306,7 +341,8 @@ impl Cluster {
         if sources.is_empty() {
             return Err(Wait::SourceNotLive);
         }
-        sources.retain(|replica| self.repairs.jobs.has_room(replica.node(), Kind::CopyFrom));
+        let is_urgent = good == 1;
+        sources.retain(|replica| self.repairs.jobs.has_room(replica.node(), Kind::CopyFrom, is_urgent));
         // Those that nobody complains of first, then those with least to do.
         sources.sort_by_key(|replica| {
             (replica.blamed, self.repairs.jobs.load(replica.node(), Kind::CopyFrom), replica.node())
@@ -320,15 +356,20 @@ impl Cluster {
             holders.extend(self.repairs.jobs.nodes(it.id, kind));
         }
         let mut orders = Orders::new();
+        let mut is_busy = false;
         for turn in 0..missing {
             let source = sources[turn % sources.len()];
             let Some(session) = source.session else { break };
-            let jobs = &self.repairs.jobs;
-            let takes = |node: u32| jobs.has_room(node, Kind::CopyTo);
-            let Some(target) = self.target_for(now_ms, length, &holders, takes, seed ^ turn as u64) else {
-                break;
+            let takes = |repairs: &Repairs, node: u32| repairs.jobs.has_room(node, Kind::CopyTo, is_urgent);
+            let target = match self.target_for(now_ms, length, &holders, takes, seed ^ turn as u64) {
+                Target::Node(target) => target,
+                Target::Busy => {
+                    is_busy = true;
+                    break;
+                }
+                Target::None => break,
             };
-            let node = &self.nodes[target as usize];
+            let Some(node) = self.node(target) else { break };
             let endpoint = Endpoint { node: node.id, address: node.address.clone() };
             let replica = expected(it.id, &it.chunk);
             orders.push((session, RepairOrder::Copy { replica, target: endpoint }));
@@ -340,12 +381,12 @@ impl Cluster {
         }
         // A damaged replica may stand in the only place that is left.
         let damaged: Vec<Seen> = there.iter().copied().filter(|replica| !replica.is_good()).collect();
-        let (live, roomy) = self.live_and_roomy(now_ms, length, &holders);
-        if roomy > 0 {
+        if is_busy {
             return Err(Wait::Busy);
         }
         if damaged.is_empty() {
-            return Err(Wait::NoTarget { live, holding: holders.len(), roomy });
+            let live = self.sums.live as usize;
+            return Err(Wait::NoTarget { live, holding: holders.len(), roomy: 0 });
         }
         let mut sources = there.iter().filter(|replica| replica.is_source());
         if sources.clone().any(|replica| self.repairs.is_sound(now_ms, it.id, replica.node())) {
@@ -367,7 +408,7 @@ impl Cluster {
             let takes = if jobs.runs(id, node, Kind::Drop) {
                 jobs.is_overdue(now_ms, id, node, Kind::Drop)
             } else {
-                jobs.has_room(node, Kind::Drop)
+                jobs.has_room(node, Kind::Drop, true)
             };
             if !takes {
                 continue;
@@ -389,7 +430,7 @@ impl Cluster {
             let node = replica.node();
             let Some(session) = replica.session else { continue };
             if self.repairs.jobs.runs(id, node, Kind::Verify)
-                || !self.repairs.jobs.has_room(node, Kind::Verify)
+                || !self.repairs.jobs.has_room(node, Kind::Verify, true)
             {
                 continue;
             }
@@ -414,10 +455,10 @@ impl Cluster {
         if let Some(ordered) = good.iter().find(ordered).copied() {
             return self.drop_replicas(now_ms, it.id, &[ordered]);
         }
-        let rack_of = |replica: &Seen| self.nodes[replica.node() as usize].rack.as_str();
+        let rack_of = |replica: &Seen| self.node(replica.node()).map_or("", |node| node.rack.as_str());
         let twins = |replica: &Seen| heard.iter().filter(|other| rack_of(other) == rack_of(replica)).count();
         let free = |replica: &Seen| {
-            let load = self.nodes[replica.node() as usize].load.as_ref();
+            let load = self.node(replica.node()).and_then(|node| node.load.as_ref());
             load.map_or(0, |load| load.dirs.iter().map(|dir| dir.free_bytes).fold(0, u64::saturating_add))
         };
         // Of the rack that has most of them, the node with least room.
@@ -437,21 +478,22 @@ impl Cluster {
         self.drop_replicas(now_ms, it.id, &[victim])
     }
 
-    /// Forgets orders that nobody will answer. To be called now and then.
-    pub(crate) fn forget_jobs(&mut self, now_ms: u64) {
-        let gone: Vec<bool> = self
-            .nodes
-            .iter()
-            .map(|node| node.session.is_none() || self.state_of(now_ms, node) == NodeState::Dead)
-            .collect();
-        let lost = self.repairs.jobs.forget(now_ms, |node| gone.get(node as usize).copied().unwrap_or(true));
-        self.repairs.stats.failed += lost;
-        self.repairs.resting.retain(|_, (until, _)| *until > now_ms);
+    /// Forgets some orders without an answer in time; whether there are more of them.
+    pub(crate) fn forget_jobs(&mut self, now_ms: u64) -> bool {
+        let (lost, more) = self.repairs.jobs.forget_overdue(now_ms);
+        self.repairs.count_failed(lost);
+        more
     }
 
-    /// Forgets why chunks wait: a new look at all of them begins.
-    pub(crate) fn forget_waits(&mut self) {
-        self.repairs.waits.clear();
+    /// Takes out why chunks wait, since a new look at all of them begins. They may be many: the caller drops them without
+    /// the lock.
+    pub(crate) fn take_waits(&mut self) -> impl Sized + use<> {
+        std::mem::take(&mut self.repairs.waits)
+    }
+
+    /// Whether no node takes one more order to copy, even of a chunk with a single copy left.
+    pub(crate) fn has_all_jobs(&self) -> bool {
+        self.repairs.jobs.is_full(true)
     }
 
     /// A reader says that a replica is bad: its node is to read it whole.
@@ -459,7 +501,7 @@ impl Cluster {
         if let Some(index) = self.by_id.get(&node).copied()
             && self.repairs.claims.len() < CLAIMS_MAX
             && self.replicas.holds(chunk, index)
-            && !self.repairs.claims.contains(&(chunk, index))
+            && self.repairs.claimed.insert((chunk, index))
         {
             self.repairs.claims.push_back((chunk, index));
         }
@@ -468,15 +510,18 @@ impl Cluster {
     /// Orders to read what readers complained of.
     pub(crate) fn check_claims(&mut self, now_ms: u64) -> Orders {
         let mut orders = Orders::new();
-        for _ in 0..self.repairs.claims.len() {
+        for _ in 0..self.repairs.claims.len().min(CLAIMS_STEP) {
             let Some((chunk, index)) = self.repairs.claims.pop_front() else { break };
-            let Some(node) = self.nodes.get(index as usize) else { continue };
+            hold::count(1);
+            self.repairs.claimed.remove(&(chunk, index));
+            let Some(node) = self.node(index) else { continue };
             let Some(session) = node.session.filter(|_| node.reported) else { continue };
             if self.repairs.jobs.runs(chunk, index, Kind::Verify) {
                 continue;
             }
-            if !self.repairs.jobs.has_room(index, Kind::Verify) {
+            if !self.repairs.jobs.has_room(index, Kind::Verify, true) {
                 self.repairs.claims.push_back((chunk, index));
+                self.repairs.claimed.insert((chunk, index));
                 continue;
             }
             self.repairs.jobs.begin(now_ms, chunk, index, Kind::Verify);
@@ -525,11 +570,9 @@ impl Cluster {
                 self.repairs.stats.failed += 1;
                 let is_of_link = matches!(failure.code, ErrorCode::HopFailed | ErrorCode::Unavailable);
                 if is_of_link && failure.node == target {
-                    self.trust.complain(now_ms, target, WEIGHT_READ);
+                    self.complain(now_ms, target, WEIGHT_READ);
                 }
-                if self.repairs.resting.len() < WAITS_MAX {
-                    self.repairs.resting.insert(id, (now_ms + REST_MS, failure.text));
-                }
+                self.repairs.rest(now_ms, id, failure.text);
             }
         }
     }
@@ -561,6 +604,11 @@ impl Cluster {
             return Some(Wait::Running("a copy is being made").to_string());
         }
         self.repairs.waits.get(&id).map(Wait::to_string)
+    }
+
+    /// Whether nothing was ordered for a chunk because the datanodes concerned have enough to do.
+    pub(crate) fn is_busy(&self, id: ChunkId) -> bool {
+        self.repairs.waits.get(&id) == Some(&Wait::Busy)
     }
 
     /// Sums for operators.

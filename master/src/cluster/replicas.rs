@@ -42,7 +42,7 @@ impl Held {
 const ALIKE_MAX: usize = 3;
 /// In the place of a count: the replicas are in the list.
 const LISTED: u8 = u8::MAX;
-const _: () = assert!(NODES_MAX <= u16::MAX as usize);
+const _: () = assert!(NODES_MAX <= u16::MAX as usize + 1);
 
 /// Replicas of one chunk that are the same.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,7 +98,10 @@ pub(super) struct Replicas {
     total: u64,
     /// Of the replicas of each node.
     digests: HashMap<u32, InventoryDigest>,
-    blames: VecDeque<(ChunkId, u32, u64)>,
+    /// Complaints of readers, and until when each counts.
+    blames: HashMap<(ChunkId, u32), u64>,
+    /// The same, the oldest first; of one that was repeated the older entry is void.
+    blames_order: VecDeque<(ChunkId, u32, u64)>,
 }
 
 impl Replicas {
@@ -121,10 +124,37 @@ impl Replicas {
 
     /// Keeps a replica of a node; the last word counts.
     pub(super) fn put(&mut self, node: u32, replica: Replica) {
+        if self.put_alike(node, replica) {
+            return;
+        }
         self.change(replica.chunk, |list| match list.iter_mut().find(|held| held.node == node) {
             Some(held) => held.replica = replica,
             None => list.push(Held { node, replica }),
         });
+    }
+
+    /// The usual case without a list: one more node holds what the others hold, or the same one reports it again.
+    fn put_alike(&mut self, node: u32, replica: Replica) -> bool {
+        let Some(alike) = self.alike.get_mut(replica.chunk).filter(|alike| alike.count != LISTED) else {
+            return false;
+        };
+        if alike.held(replica.chunk).next().is_none_or(|held| held.replica != replica) {
+            return false;
+        }
+        let count = usize::from(alike.count);
+        if alike.nodes[..count].iter().any(|held| u32::from(*held) == node) {
+            return true;
+        }
+        let Ok(short) = u16::try_from(node) else { return false };
+        if count >= ALIKE_MAX {
+            return false;
+        }
+        alike.nodes[count] = short;
+        alike.count += 1;
+        self.total += 1;
+        let digest = self.digests.entry(node).or_default();
+        *digest = digest.plus(Held { node, replica }.digest());
+        true
     }
 
     /// Forgets a replica of a node.
@@ -166,20 +196,25 @@ impl Replicas {
 
     /// Remembers a reader's complaint.
     pub(super) fn blame(&mut self, now_ms: u64, chunk: ChunkId, node: u32) {
-        if self.blames.len() >= BLAMES_MAX {
-            self.blames.pop_front();
+        if self.blames_order.len() >= BLAMES_MAX
+            && let Some((chunk, node, until)) = self.blames_order.pop_front()
+            && self.blames.get(&(chunk, node)) == Some(&until)
+        {
+            self.blames.remove(&(chunk, node));
         }
-        self.blames.push_back((chunk, node, now_ms.saturating_add(BLAME_MS)));
+        let until = now_ms.saturating_add(BLAME_MS);
+        self.blames_order.push_back((chunk, node, until));
+        self.blames.insert((chunk, node), until);
     }
 
     /// The replica was found sound.
     pub(super) fn unblame(&mut self, chunk: ChunkId, node: u32) {
-        self.blames.retain(|(of, at, _)| (*of, *at) != (chunk, node));
+        self.blames.remove(&(chunk, node));
     }
 
     /// Whether readers complained of a replica lately.
     pub(super) fn is_blamed(&self, now_ms: u64, chunk: ChunkId, node: u32) -> bool {
-        self.blames.iter().any(|(of, at, until)| (*of, *at) == (chunk, node) && *until > now_ms)
+        self.blames.get(&(chunk, node)).is_some_and(|until| *until > now_ms)
     }
 
     /// Chunks and replicas.

@@ -3,8 +3,8 @@ use distrifs_proto::types::{ChunkId, ClusterId, Crc32c, Epoch, GenerationStamp, 
 use distrifs_proto::{ErrorCode, InventoryDigest};
 
 use super::{
-    Ages, Cluster, Dir, Leader, Load, NodeState, PlacementRefusal, RegisterRefusal, Registration, Replica,
-    SessionId, Timing, Verdict, Wanted,
+    Ages, Cluster, Dir, GcOrders, Leader, Load, NodeState, PlacementRefusal, RegisterRefusal, Registration,
+    Replica, SessionId, Timing, Verdict, Wanted,
 };
 use crate::namespace::Tombstone;
 
@@ -336,8 +336,14 @@ fn orders_are_cut_into_messages() {
     let all: Vec<Replica> = (1..=count).map(replica).collect();
     it.changed(0, s[0], &all, &[]).expect("fine");
     let step = it.gc(30, 1000, AGES, (1..=count).map(|chunk| (ChunkId(chunk), tomb(0, true))));
-    let lengths: Vec<usize> = step.messages().map(|(_, orders)| orders.len()).collect();
-    assert_eq!(lengths, [ORDERS_MAX, 1]);
+    let mut orders = GcOrders::default();
+    orders.add(step.orders);
+    let mut lengths = Vec::new();
+    while let Some(message) = orders.message(s[0]) {
+        lengths.push(message.len());
+        orders.sent(s[0]);
+    }
+    assert_eq!((lengths, orders.len()), (vec![ORDERS_MAX, 1], 0));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! - When half of the nodes or more would be distrusted (one always may be), nobody is: then the network or the whole
 //!   cluster is slow, and leaving nodes out would only make it slower.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use distrifs_proto::types::NodeId;
 
@@ -33,13 +33,19 @@ struct Record {
     complaints: VecDeque<(u64, u32)>,
     last_ms: u64,
     distrusted_since: Option<u64>,
+    /// Its time in [`Trust::ends`], if it is one of those.
+    looked_at_ms: Option<u64>,
 }
 
 impl Record {
+    /// When its distrust ends, unless there are more complaints; `None`: it is trusted.
+    fn ends_ms(&self) -> Option<u64> {
+        let since = self.distrusted_since?;
+        Some(since.saturating_add(DISTRUST_MS).max(self.last_ms.saturating_add(REST_MS)))
+    }
+
     fn is_distrusted(&self, now_ms: u64) -> bool {
-        self.distrusted_since.is_some_and(|since| {
-            now_ms.saturating_sub(since) < DISTRUST_MS || now_ms.saturating_sub(self.last_ms) < REST_MS
-        })
+        self.ends_ms().is_some_and(|ends| now_ms < ends)
     }
 }
 
@@ -47,17 +53,21 @@ impl Record {
 #[derive(Debug, Default)]
 pub(super) struct Trust {
     of: HashMap<NodeId, Record>,
+    /// When to look at each distrusted node again. Their number says whether they are too many, so that a question about
+    /// one node does not go through all.
+    ends: BTreeSet<(u64, NodeId)>,
 }
 
 impl Trust {
-    /// Somebody could not reach `node`.
+    /// A client, a peer or the probe could not reach `node`.
     pub(super) fn complain(&mut self, now_ms: u64, node: NodeId, weight: u32) {
         if self.of.len() >= NODES_MAX && !self.of.contains_key(&node) {
             return;
         }
         let record = self.of.entry(node).or_default();
         if record.distrusted_since.is_some() && !record.is_distrusted(now_ms) {
-            *record = Record::default();
+            let looked_at_ms = record.looked_at_ms;
+            *record = Record { looked_at_ms, ..Record::default() };
         }
         record.complaints.retain(|(at, _)| now_ms.saturating_sub(*at) < WINDOW_MS);
         if record.complaints.len() >= COMPLAINTS_MAX {
@@ -68,19 +78,56 @@ impl Trust {
         if record.complaints.iter().map(|(_, weight)| weight).sum::<u32>() >= WEIGHT_MIN {
             record.distrusted_since.get_or_insert(now_ms);
         }
+        if record.looked_at_ms.is_none()
+            && let Some(ends) = record.ends_ms()
+        {
+            record.looked_at_ms = Some(ends);
+            self.ends.insert((ends, node));
+        }
     }
 
-    /// The node has started anew: what was said of it before is over.
+    /// The node has restarted: what was said of it before is over.
     pub(super) fn forget(&mut self, node: NodeId) {
-        self.of.remove(&node);
+        if let Some(ends) = self.of.remove(&node).and_then(|record| record.looked_at_ms) {
+            self.ends.remove(&(ends, node));
+        }
     }
 
-    /// For how long nobody has complained of a node that is distrusted, of `nodes` that there are; `None`: it is
+    /// A node whose distrust has ended by now, once.
+    pub(super) fn next_ended(&mut self, now_ms: u64) -> Option<NodeId> {
+        while let Some((ends, node)) = self.ends.first().copied().filter(|(ends, _)| *ends <= now_ms) {
+            self.ends.remove(&(ends, node));
+            let Some(record) = self.of.get_mut(&node) else { continue };
+            match record.ends_ms() {
+                // More complaints came meanwhile.
+                Some(later) if later > now_ms => {
+                    record.looked_at_ms = Some(later);
+                    self.ends.insert((later, node));
+                }
+                _ => {
+                    self.of.remove(&node);
+                    return Some(node);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether `node` is distrusted, were it not for how many there are.
+    pub(super) fn is_distrusted(&self, now_ms: u64, node: NodeId) -> bool {
+        self.of.get(&node).is_some_and(|record| record.is_distrusted(now_ms))
+    }
+
+    /// Whether so many of `nodes` are distrusted that none is.
+    pub(super) fn are_too_many(&self, nodes: usize) -> bool {
+        self.ends.len() > (nodes.saturating_sub(1) / 2).max(1)
+    }
+
+    /// For how long there was no complaint of a node that is distrusted, of `nodes` that there are; `None`: it is
     /// trusted.
     pub(super) fn distrusted(&self, now_ms: u64, node: NodeId, nodes: usize) -> Option<u64> {
         let own = self.of.get(&node).filter(|record| record.is_distrusted(now_ms))?;
-        let all = self.of.values().filter(|record| record.is_distrusted(now_ms)).count();
-        (all <= (nodes.saturating_sub(1) / 2).max(1)).then_some(now_ms.saturating_sub(own.last_ms))
+        (!self.are_too_many(nodes)).then_some(now_ms.saturating_sub(own.last_ms))
     }
 }
 
@@ -123,6 +170,20 @@ mod tests {
         assert!(trust.distrusted(1, A, 5).is_some(), "two of five");
         trust.forget(B);
         assert!(trust.distrusted(1, A, 2).is_some(), "one may always be");
+    }
+
+    #[test]
+    fn a_distrust_that_ended_is_seen_once_and_counts_no_more() {
+        let mut trust = Trust::default();
+        trust.complain(0, A, WEIGHT_WRITE);
+        trust.complain(570_000, A, WEIGHT_READ);
+        trust.complain(10, B, WEIGHT_WRITE);
+        assert_eq!(trust.next_ended(600_000), None, "complaints did not end");
+        assert!(trust.are_too_many(4));
+        assert_eq!((trust.next_ended(600_010), trust.next_ended(600_010)), (Some(B), None));
+        assert!(!trust.are_too_many(4) && trust.is_distrusted(600_010, A));
+        trust.forget(A);
+        assert_eq!((trust.next_ended(u64::MAX), trust.ends.len()), (None, 0));
     }
 
     #[test]

@@ -276,10 +276,32 @@ impl Namespace {
         Some((body.replication, body.chunks.as_slice().iter().filter_map(known)))
     }
 
-    /// The files whose ids have the slots from `slot` on, with the slot of each: all of them when it is asked again
-    /// from behind the last. Open ones have no chunks yet.
-    pub(crate) fn files_from(&self, slot: u32) -> impl Iterator<Item = (u32, FileId)> + '_ {
-        self.slab.from(slot).filter(|(_, _, inode)| !inode.is_directory()).map(|(slot, id, _)| (slot, id))
+    /// At most `most` chunks of a visible file from the `first` on, in order.
+    pub(crate) fn some_chunks_of(
+        &self,
+        file: FileId,
+        first: usize,
+        most: usize,
+    ) -> impl Iterator<Item = (ChunkId, Chunk)> + '_ {
+        let ids = self.slab.get(file).and_then(Inode::file).map_or(&[][..], |body| body.chunks.as_slice());
+        let some = ids.get(first..).unwrap_or_default().iter().take(most);
+        some.filter_map(|id| Some((*id, self.chunks.get(*id)?.unpacked())))
+    }
+
+    /// The files that have one of `most` slots from `slot` on, with slot, replicas wanted and number of chunks, and the slot
+    /// behind; `None`: there is none. Open files have no chunks yet. A file whose tree was removed a moment ago may still be
+    /// among them.
+    pub(crate) fn files_slice(
+        &self,
+        slot: u32,
+        most: usize,
+    ) -> (impl Iterator<Item = (u32, FileId, u8, usize)> + '_, Option<u32>) {
+        let (used, next) = self.slab.slice(slot, most);
+        let file = |(slot, id, inode): (u32, FileId, &Inode)| {
+            let body = inode.file()?;
+            Some((slot, id, body.replication, body.chunks.as_slice().len()))
+        };
+        (used.filter_map(file), next)
     }
 
     /// What `caller` is writing as `file`.

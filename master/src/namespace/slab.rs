@@ -159,13 +159,24 @@ impl Slab {
         }
     }
 
-    /// Slot, id and inode of what is used from `slot` on.
-    pub(crate) fn from(&self, slot: u32) -> impl Iterator<Item = (u32, FileId, &Inode)> {
-        let rest = self.slots.iter().enumerate().skip(slot as usize);
-        rest.filter_map(|(slot, it)| match it {
-            Slot::Used { use_count, inode } => Some((slot as u32, id_of(slot as u32, *use_count), inode)),
+    /// Slot, id and inode of what is used of `most` slots from `slot` on, and the slot behind them; `None`: there is none.
+    /// Slots that are free count, too: after a large removal there may be millions in a row.
+    pub(crate) fn slice(
+        &self,
+        slot: u32,
+        most: usize,
+    ) -> (impl Iterator<Item = (u32, FileId, &Inode)>, Option<u32>) {
+        let first = slot as usize;
+        let end = first.saturating_add(most).min(self.slots.len());
+        let some = self.slots.get(first..end).unwrap_or_default().iter().enumerate();
+        let used = some.filter_map(move |(at, it)| match it {
+            Slot::Used { use_count, inode } => {
+                let slot = (first + at) as u32;
+                Some((slot, id_of(slot, *use_count), inode))
+            }
             Slot::Free { .. } => None,
-        })
+        });
+        (used, (end < self.slots.len()).then_some(end as u32))
     }
 
     /// The inode of `id`, to be changed, but for the names in a directory.

@@ -8,7 +8,7 @@ use distrifs_proto::types::ChunkId;
 use tonic::{Request, Response, Status};
 
 use super::{Api, convert};
-use crate::cluster::{NodeState, Wanted};
+use crate::cluster::Wanted;
 use crate::namespace::ChunkState;
 use crate::stage::LOG_SYNC;
 
@@ -27,8 +27,7 @@ impl AdminService for AdminApi {
         _request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesReply>, Status> {
         let state = &self.0.state;
-        let views = state.cluster().views(state.clock.now_ms());
-        let nodes = views.into_iter().map(convert::node_status).collect();
+        let nodes = state.node_views().into_iter().map(convert::node_status).collect();
         self.0.counted("ListNodes", Ok(v1::ListNodesReply { epoch: state.epoch.0, nodes }))
     }
 
@@ -107,32 +106,31 @@ impl AdminApi {
             let namespace = state.namespace();
             (namespace.counts().files, namespace.chunk_count(), namespace.tombstone_count())
         };
-        let cluster = state.cluster();
+        let mut cluster = state.cluster();
         let wanted = Wanted { replicas: config.replication as usize, bytes: config.chunk_size, exclude: &[] };
-        let why_not_writable = match (cluster.behind(), cluster.placeable(now_ms, wanted)) {
+        let placeable = cluster.placeable(now_ms, wanted);
+        let why_not_writable = match (cluster.behind(), placeable) {
             (Some(behind), _) => behind.to_string(),
             (None, Err(refusal)) => refusal.to_string(),
             (None, Ok(())) => String::new(),
         };
-        let views = cluster.views(now_ms);
+        let (sums, live) = (cluster.sums(), cluster.trusted_live());
         let (repairs, found) = (cluster.repair_stats(now_ms), state.repair_found());
         let safe_mode = cluster.safe_mode(now_ms).unwrap_or_default();
         let orphans = cluster.orphan_count();
         drop(cluster);
-        let dead = views.iter().filter(|view| view.state == NodeState::Dead).count();
-        let live = views.iter().filter(|view| view.state == NodeState::Live).count();
-        let present = || views.iter().filter(|view| view.state != NodeState::Dead);
+        let space = sums.space();
         let (cluster_id_high, cluster_id_low) = state.cluster_id.to_halves();
         let log = state.log_stats();
         v1::ClusterStatusReply {
             log_records: log.map_or(0, |log| log.records),
             log_syncs: log.map_or(0, |log| log.syncs),
             epoch: state.epoch.0,
-            capacity_bytes: present().map(convert::capacity).fold(0, u64::saturating_add),
-            used_bytes: present().map(convert::used).fold(0, u64::saturating_add),
-            free_bytes: present().map(convert::free).fold(0, u64::saturating_add),
+            capacity_bytes: space.capacity_bytes,
+            used_bytes: space.used_bytes,
+            free_bytes: space.free_bytes,
             live_nodes: live as u32,
-            dead_nodes: dead as u32,
+            dead_nodes: sums.dead as u32,
             writable: why_not_writable.is_empty(),
             why_not_writable,
             default_replication: config.replication,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use distrifs_proto::grpc::v1;
-use distrifs_proto::limits::LIST_PAGE_MAX;
 use tonic::Status;
 
 use super::{Api, path};
@@ -14,8 +13,11 @@ use crate::refusal::Refusal;
 
 /// Unhealthy chunks of one file that are told one by one.
 const CHUNKS_TOLD_MAX: usize = 8;
-/// With so many chunks a slice ends behind the file that they are of: the cores are held meanwhile.
-const CHUNKS_PER_SLICE: u64 = 4096;
+/// With so many chunks a slice ends behind the file that they are of: the locks are held meanwhile. A single file of very
+/// many chunks is checked in one hold: the price of a summary that is of one moment.
+const CHUNKS_PER_SLICE: u64 = 256;
+/// Entries of one slice.
+const ENTRIES_PER_SLICE: usize = 256;
 
 impl Api {
     pub(super) async fn check_files(
@@ -27,7 +29,7 @@ impl Api {
         let now_ms = self.state.clock.now_ms();
         let mut reply = v1::CheckFilesReply { epoch: self.state.epoch.0, ..Default::default() };
         let namespace = self.state.namespace();
-        let page = namespace.list(&caller, &path, true, &ask.start_after, LIST_PAGE_MAX);
+        let page = namespace.list(&caller, &path, true, &ask.start_after, ENTRIES_PER_SLICE);
         let page = page.map_err(Refusal::Namespace)?;
         let itself = namespace.stat(&caller, &path).is_ok_and(|status| status.body.is_some());
         let cluster = self.state.cluster();

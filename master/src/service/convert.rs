@@ -6,7 +6,7 @@ use distrifs_proto::limits::ERROR_TEXT_BYTES_MAX;
 use distrifs_proto::types::{ChunkId, Crc32c, GenerationStamp, NodeId};
 
 use crate::cluster::{
-    CopyFailure, Dir, Endpoint, NodeState, NodeView, Replica, ReplicaState, ReplicaView, Scrub,
+    CopyFailure, Dir, Endpoint, NodeState, NodeView, Replica, ReplicaState, ReplicaView, Scrub, Space,
 };
 use crate::namespace::{Status, WrittenChunk};
 
@@ -110,7 +110,7 @@ pub(super) fn explained_replica(view: ReplicaView) -> v1::ExplainedReplica {
 
 pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
     let state = node_state(view.state);
-    let (used_bytes, free_bytes) = (used(&view), free(&view));
+    let Space { used_bytes, free_bytes, .. } = Space::of(&view.load);
     let scrub = view.load.scrub;
     let data_dirs = view
         .load
@@ -147,21 +147,4 @@ pub(super) fn node_status(view: NodeView) -> v1::NodeStatus {
         why_suspect: view.why_suspect,
         chunks_in_quarantine: view.load.chunks_in_quarantine,
     }
-}
-
-/// Of the folders that serve: a broken one holds nothing and takes nothing.
-fn sum(view: &NodeView, of: impl Fn(&Dir) -> u64) -> u64 {
-    view.load.dirs.iter().filter(|dir| dir.healthy).map(of).fold(0, u64::saturating_add)
-}
-
-pub(super) fn used(view: &NodeView) -> u64 {
-    sum(view, |dir| dir.used_bytes)
-}
-
-pub(super) fn free(view: &NodeView) -> u64 {
-    sum(view, |dir| dir.free_bytes)
-}
-
-pub(super) fn capacity(view: &NodeView) -> u64 {
-    sum(view, |dir| dir.capacity_bytes)
 }

@@ -9,12 +9,14 @@ use distrifs_proto::grpc::{status, v1};
 use distrifs_proto::limits::REPORT_PART_MAX;
 use distrifs_proto::types::{ChunkId, ClusterId, Epoch, Lsn, NodeId};
 use distrifs_proto::{ErrorCode, InventoryDigest};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Api, convert};
-use crate::cluster::{Load, RegisterRefusal, Registration, Replica, SessionId, Verdict};
+use crate::cluster::{
+    BadReport, FullReport, LastHeard, Load, RegisterRefusal, Registration, Replica, SessionId, Verdict,
+};
 use crate::loss;
 use crate::namespace::{ChunkState, Namespace};
 use crate::state::{SESSION_QUEUE_MAX, State, ToSession};
@@ -25,6 +27,10 @@ const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
 const SHOW_LSN_EVERY: Duration = Duration::from_secs(1);
 /// Data folders of one node.
 const DIRS_MAX: usize = 256;
+/// Changes that are taken while the locks are held.
+const CHANGES_SLICE: usize = 64;
+/// For how long a node that reports keeps others waiting, when it does not get on with it.
+const REPORT_TURN: Duration = Duration::from_secs(30);
 /// An address or a rack's name, in bytes.
 const NAME_MAX: usize = 512;
 
@@ -59,7 +65,7 @@ impl DatanodeApi {
         let state = self.0.state.clone();
         let (node, address) = (NodeId(register.node_id), register.data_address.clone());
         let (version, incarnation) = (register.version.clone(), register.incarnation);
-        let session = register_node(&state, register)?;
+        let (session, replaced) = register_node(&state, register)?;
         if let Err(refusal) = loss::settle(&state, &self.0.proposer).await {
             state.cluster().session_ended(session);
             return Err(refusal.into());
@@ -71,10 +77,11 @@ impl DatanodeApi {
             return Err(protocol("the session ended at once"));
         }
         {
-            let cluster = state.cluster();
             let mut sessions = state.sessions();
             // A session that this one replaces ends now.
-            sessions.retain(|known, _| cluster.is_current(*known));
+            if let Some(replaced) = replaced {
+                sessions.remove(&replaced);
+            }
             sessions.insert(session, sender.clone());
         }
         tracing::info!(%node, address, version, incarnation, "datanode joined");
@@ -89,7 +96,8 @@ impl DatanodeApi {
     }
 }
 
-fn register_node(state: &State, register: v1::Register) -> Result<SessionId, Status> {
+/// The new session, and the one that it replaces.
+fn register_node(state: &State, register: v1::Register) -> Result<(SessionId, Option<SessionId>), Status> {
     if register.version.len() > NAME_MAX
         || register.data_address.len() > NAME_MAX
         || register.rack.len() > NAME_MAX
@@ -107,11 +115,13 @@ fn register_node(state: &State, register: v1::Register) -> Result<SessionId, Sta
     };
     let mut cluster = state.cluster();
     let was_behind = cluster.behind().is_some();
+    let replaced = cluster.session_of(registration.id);
     let session = cluster.register(state.clock.now_ms(), state.leader(), registration);
     if let Some(behind) = cluster.behind().filter(|_| !was_behind) {
         tracing::error!(%behind, "read-only from now on");
     }
-    session.map_err(|refusal| {
+    drop(cluster);
+    session.map(|session| (session, replaced)).map_err(|refusal| {
         let code = match &refusal {
             RegisterRefusal::WrongCluster { .. } => ErrorCode::WrongCluster,
             RegisterRefusal::Duplicate { .. } => ErrorCode::AlreadyExists,
@@ -134,6 +144,22 @@ fn registered(state: &State) -> v1::Registered {
     }
 }
 
+/// A full report on its way, and the permit to send it.
+struct Report<'a> {
+    report: FullReport,
+    began: Instant,
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+/// One session of a datanode.
+struct Session<'a> {
+    state: &'a State,
+    id: SessionId,
+    /// When the node was heard is noted here, without the cluster's lock.
+    heard: LastHeard,
+    report: Option<Report<'a>>,
+}
+
 /// Takes what a datanode says until the session ends; says why it did.
 async fn serve(
     state: &Arc<State>,
@@ -144,6 +170,8 @@ async fn serve(
 ) -> &'static str {
     let silence = state.config.heartbeat_timeout;
     let mut lsn_shown = Instant::now();
+    let Some(heard) = state.cluster().last_heard(session) else { return "replaced by a newer one" };
+    let mut session = Session { state, id: session, heard, report: None };
     loop {
         let message = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return "the master stops",
@@ -155,7 +183,9 @@ async fn serve(
             Ok(Ok(None)) => return "the datanode closed it",
             Ok(Ok(Some(message))) => message.body,
         };
-        if !state.cluster().is_current(session) {
+        // Before any lock: a node whose message waits for one is not silent.
+        session.heard.heard(state.clock.now_ms());
+        if !state.cluster().is_current(session.id) {
             return "replaced by a newer one";
         }
         let is_heartbeat = matches!(body, Some(Body::Heartbeat(_)));
@@ -166,7 +196,11 @@ async fn serve(
                 lsn_shown = Instant::now();
             }
         }
-        if let Err(refused) = take(state, session, body) {
+        let taken = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return "the master stops",
+            taken = session.take(body) => taken,
+        };
+        if let Err(refused) = taken {
             // The stream ends anyway when this cannot be told.
             let _ = sender.try_send(Err(refused));
             return "it broke the protocol";
@@ -174,76 +208,164 @@ async fn serve(
     }
 }
 
-fn take(state: &State, session: SessionId, body: Option<Body>) -> Result<(), Status> {
-    let now_ms = state.clock.now_ms();
-    match body {
-        Some(Body::Heartbeat(beat)) => {
-            if beat.data_dirs.len() > DIRS_MAX || beat.io_body.len() > NAME_MAX {
-                return Err(protocol("a heartbeat names too many folders"));
+impl<'a> Session<'a> {
+    async fn take(&mut self, body: Option<Body>) -> Result<(), Status> {
+        let state = self.state;
+        // One that began a report and does not go on is not to keep the others waiting.
+        if let Some(report) = self.report.as_mut().filter(|report| report.began.elapsed() > REPORT_TURN) {
+            report.permit = None;
+        }
+        match body {
+            Some(Body::Heartbeat(beat)) => {
+                if beat.data_dirs.len() > DIRS_MAX || beat.io_body.len() > NAME_MAX {
+                    return Err(protocol("a heartbeat names too many folders"));
+                }
+                let load = Load {
+                    dirs: beat.data_dirs.into_iter().map(convert::dir).collect(),
+                    chunks: beat.chunks,
+                    open_writes: beat.open_writes,
+                    chunks_in_quarantine: beat.chunks_in_quarantine,
+                    io_body: beat.io_body,
+                    scrub: beat.scrub.map(convert::scrub).unwrap_or_default(),
+                };
+                state.cluster().heartbeat(state.clock.now_ms(), self.id, load);
+                Ok(())
             }
-            let load = Load {
-                dirs: beat.data_dirs.into_iter().map(convert::dir).collect(),
-                chunks: beat.chunks,
-                open_writes: beat.open_writes,
-                chunks_in_quarantine: beat.chunks_in_quarantine,
-                io_body: beat.io_body,
-                scrub: beat.scrub.map(convert::scrub).unwrap_or_default(),
+            Some(Body::BlockReport(v1::BlockReport { digest: Some(digest), .. })) => {
+                let digest = InventoryDigest { count: digest.count, sum: digest.sum };
+                if !state.cluster().digest_report(state.clock.now_ms(), self.id, digest) {
+                    tracing::info!(
+                        "a datanode's inventory differs from what is known: its list is requested"
+                    );
+                    state.order(self.id, v1::Orders { report: true, ..v1::Orders::default() });
+                }
+                Ok(())
+            }
+            Some(Body::BlockReport(report)) => self.report(&report).await,
+            Some(Body::Changes(changes)) => {
+                let told = [
+                    changes.added.len(),
+                    changes.removed.len(),
+                    changes.verified.len(),
+                    changes.replicated.len(),
+                ];
+                if told.iter().sum::<usize>() > 2 * REPORT_PART_MAX {
+                    return Err(protocol("a report of changes is too long"));
+                }
+                self.changes(&changes).await
+            }
+            Some(Body::Register(_)) => Err(protocol("a second registration in one session")),
+            // From a newer datanode: not an error, not understood.
+            None => Ok(()),
+        }
+    }
+
+    /// Takes one part of a full report, and with the last one applies all of it in slices.
+    async fn report(&mut self, part: &v1::BlockReport) -> Result<(), Status> {
+        if part.replicas.len() > REPORT_PART_MAX {
+            return Err(protocol("a part of a report is too long"));
+        }
+        if part.first {
+            let permit = self.turn().await;
+            self.state.cluster().report_begins(self.id);
+            let (report, began) = (FullReport::default(), Instant::now());
+            self.report = Some(Report { report, began, permit });
+        }
+        let Some(taken) = self.report.as_mut() else {
+            return Err(protocol(&BadReport::NoFirst.to_string()));
+        };
+        let replicas = part.replicas.iter().map(convert::replica).collect();
+        taken.report.push(replicas).map_err(|error| protocol(&error.to_string()))?;
+        if !part.last {
+            return Ok(());
+        }
+        let Some(Report { mut report, permit, .. }) = self.report.take() else { return Ok(()) };
+        if report.is_unsorted() {
+            let sorted = tokio::task::spawn_blocking(move || {
+                report.sort();
+                report
+            });
+            report = sorted.await.map_err(|error| protocol(&error.to_string()))?;
+        }
+        let replicas = report.len();
+        loop {
+            let more = {
+                let now_ms = self.state.clock.now_ms();
+                let namespace = self.state.namespace();
+                let mut cluster = self.state.cluster();
+                cluster.apply_report(now_ms, self.id, &mut report, |replica| judge(&namespace, replica))
             };
-            state.cluster().heartbeat(now_ms, session, load);
-            Ok(())
-        }
-        Some(Body::BlockReport(v1::BlockReport { digest: Some(digest), .. })) => {
-            let digest = InventoryDigest { count: digest.count, sum: digest.sum };
-            if !state.cluster().digest_report(now_ms, session, digest) {
-                tracing::info!("a datanode holds something else than is known here: its list is asked for");
-                state.order(session, v1::Orders { report: true, ..v1::Orders::default() });
+            if !more {
+                break;
             }
-            Ok(())
+            // What this master takes its time for is not the node's silence.
+            self.heard.heard(self.state.clock.now_ms());
+            tokio::task::yield_now().await;
         }
-        Some(Body::BlockReport(report)) => {
-            if report.replicas.len() > REPORT_PART_MAX {
-                return Err(protocol("a part of a report is too long"));
+        drop(permit);
+        tracing::debug!(replicas, "a full report was applied");
+        self.state.wake_repair();
+        Ok(())
+    }
+
+    /// Waits for the turn to report. The node's messages wait behind its report, so it counts as heard meanwhile.
+    async fn turn(&self) -> Option<SemaphorePermit<'a>> {
+        let state: &'a State = self.state;
+        let permit = state.reports.acquire();
+        tokio::pin!(permit);
+        let mut ticks = tokio::time::interval(self.state.config.heartbeat_interval);
+        loop {
+            tokio::select! {
+                permit = &mut permit => return permit.ok(),
+                _ = ticks.tick() => self.heard.heard(self.state.clock.now_ms()),
             }
-            let replicas: Vec<Replica> = report.replicas.iter().map(convert::replica).collect();
-            let namespace = state.namespace();
-            let mut cluster = state.cluster();
-            let judge = |replica: &Replica| judge(&namespace, replica);
-            let ends = (report.first, report.last);
-            let taken = cluster.report_part(now_ms, session, &replicas, ends, judge);
-            taken.map_err(|error| protocol(&error.to_string()))
         }
-        Some(Body::Changes(changes)) => {
-            let told = [
-                changes.added.len(),
-                changes.removed.len(),
-                changes.verified.len(),
-                changes.replicated.len(),
-            ];
-            if told.iter().sum::<usize>() > 2 * REPORT_PART_MAX {
-                return Err(protocol("a report of changes is too long"));
-            }
-            take_changes(state, now_ms, session, &changes)
+    }
+
+    /// Takes a report of changes, a few of them per hold of the locks.
+    async fn changes(&self, changes: &v1::ReplicaChanges) -> Result<(), Status> {
+        let state = self.state;
+        let broken = |error: BadReport| protocol(&error.to_string());
+        for some in changes.added.chunks(CHANGES_SLICE) {
+            let added: Vec<Replica> = some.iter().map(convert::replica).collect();
+            state.cluster().changed(state.clock.now_ms(), self.id, &added, &[]).map_err(broken)?;
+            let corrupt = added.iter().filter(|replica| replica.corrupt).map(|replica| replica.chunk);
+            touch(state, corrupt);
+            tokio::task::yield_now().await;
         }
-        Some(Body::Register(_)) => Err(protocol("a second registration in one session")),
-        // From a newer datanode: not an error, not understood.
-        None => Ok(()),
+        for some in changes.removed.chunks(CHANGES_SLICE) {
+            let removed: Vec<ChunkId> = some.iter().copied().map(ChunkId).collect();
+            state.cluster().changed(state.clock.now_ms(), self.id, &[], &removed).map_err(broken)?;
+            touch(state, removed.into_iter());
+            tokio::task::yield_now().await;
+        }
+        for some in changes.verified.chunks(CHANGES_SLICE) {
+            let verified: Vec<Replica> = some.iter().map(convert::replica).collect();
+            state.cluster().verified(state.clock.now_ms(), self.id, &verified);
+            touch(state, verified.iter().map(|replica| replica.chunk));
+            tokio::task::yield_now().await;
+        }
+        for some in changes.replicated.chunks(CHANGES_SLICE) {
+            take_copies(state, some);
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 }
 
-fn take_changes(
-    state: &State,
-    now_ms: u64,
-    session: SessionId,
-    changes: &v1::ReplicaChanges,
-) -> Result<(), Status> {
-    let added: Vec<Replica> = changes.added.iter().map(convert::replica).collect();
-    let removed: Vec<ChunkId> = changes.removed.iter().copied().map(ChunkId).collect();
-    let verified: Vec<Replica> = changes.verified.iter().map(convert::replica).collect();
+fn touch(state: &State, chunks: impl Iterator<Item = ChunkId>) {
+    let mut chunks = chunks.peekable();
+    if chunks.peek().is_some() {
+        state.touch_repair(chunks);
+    }
+}
+
+fn take_copies(state: &State, ends: &[v1::Replicated]) {
+    let now_ms = state.clock.now_ms();
     let namespace = state.namespace();
     let mut cluster = state.cluster();
-    cluster.changed(now_ms, session, &added, &removed).map_err(|error| protocol(&error.to_string()))?;
-    cluster.verified(now_ms, session, &verified);
-    for end in &changes.replicated {
+    let mut failed = Vec::new();
+    for end in ends {
         let (id, target) = (ChunkId(end.chunk_id), NodeId(end.target_node_id));
         let outcome = match convert::copied(end) {
             Ok(()) => Ok(match namespace.chunk(id) {
@@ -251,19 +373,17 @@ fn take_changes(
                 _ => None,
             }),
             Err(failure) => {
-                tracing::warn!(chunk = %id, %target, why = failure.text, "a copy was not made");
+                failed.push((id, target, failure.text.clone()));
                 Err(failure)
             }
         };
         cluster.replicated(now_ms, id, target, outcome);
     }
-    let corrupt = added.iter().filter(|replica| replica.corrupt).count();
-    let ended = changes.replicated.len() + verified.len() + removed.len() + corrupt;
     drop((cluster, namespace));
-    if ended > 0 {
-        state.wake_repair();
+    for (chunk, target, why) in failed {
+        tracing::warn!(%chunk, %target, why, "a copy was not made");
     }
-    Ok(())
+    touch(state, ends.iter().map(|end| ChunkId(end.chunk_id)));
 }
 
 /// What the namespace says of a replica.

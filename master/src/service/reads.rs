@@ -14,6 +14,11 @@ use crate::namespace::NamespaceError;
 use crate::permission::Caller;
 use crate::refusal::Refusal;
 
+/// Entries that are listed in one hold of the namespace.
+const LIST_SLICE: usize = 128;
+/// Chunks that are located in one hold of the cluster.
+const LOCATE_SLICE: usize = 64;
+
 fn refused(error: NamespaceError) -> Status {
     Refusal::Namespace(error).into()
 }
@@ -29,16 +34,22 @@ impl Api {
             0 => LIST_PAGE_MAX,
             limit => limit.min(LIST_PAGE_MAX),
         };
-        let page = self
-            .state
-            .namespace()
-            .list(&caller, &path, ask.recursive, &ask.start_after, limit)
-            .map_err(refused)?;
-        let entries = page.entries.iter().map(convert::file_status).collect();
-        Ok(v1::ListReply { epoch: self.state.epoch.0, entries, more: page.more })
+        let mut entries = Vec::new();
+        let mut after = ask.start_after;
+        loop {
+            let slice = LIST_SLICE.min(limit - entries.len());
+            let page = self.state.namespace().list(&caller, &path, ask.recursive, &after, slice);
+            let page = page.map_err(refused)?;
+            entries.extend(page.entries.iter().map(convert::file_status));
+            match page.entries.last() {
+                Some(last) if page.more && entries.len() < limit => after.clone_from(&last.path),
+                _ => return Ok(v1::ListReply { epoch: self.state.epoch.0, entries, more: page.more }),
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
-    /// Page by page, so that nobody waits for more than a page.
+    /// Slice by slice: the namespace is free in between.
     pub(super) async fn usage(
         &self,
         caller: Arc<Caller>,
@@ -50,7 +61,7 @@ impl Api {
         reply.directories += u64::from(top.body.is_none());
         let mut after = String::new();
         loop {
-            let page = self.state.namespace().list(&caller, &path, true, &after, LIST_PAGE_MAX);
+            let page = self.state.namespace().list(&caller, &path, true, &after, LIST_SLICE);
             let page = page.map_err(refused)?;
             for entry in &page.entries {
                 match &entry.body {
@@ -95,14 +106,13 @@ impl Api {
             .namespace()
             .read_plan(&caller, &path, range, expected, PLAN_CHUNKS_MAX)
             .map_err(refused)?;
-        let now_ms = self.state.clock.now_ms();
         let seed: u64 = rand::random();
         let wanted = planned.status.body.map_or(0, |body| u32::from(body.replication));
-        let cluster = self.state.cluster();
-        let chunks = planned
-            .chunks
-            .iter()
-            .map(|(index, id, chunk)| {
+        let mut chunks = Vec::with_capacity(planned.chunks.len());
+        for some in planned.chunks.chunks(LOCATE_SLICE) {
+            let now_ms = self.state.clock.now_ms();
+            let cluster = self.state.cluster();
+            chunks.extend(some.iter().map(|(index, id, chunk)| {
                 let length = u64::from(chunk.length);
                 let seed = seed.wrapping_add(*index);
                 let endpoints = cluster.locate(now_ms, *id, chunk.generation, length, chunk.crc, seed);
@@ -116,8 +126,8 @@ impl Api {
                     damaged: cluster.damaged(*id).map(|node| node.0).collect(),
                     away: cluster.away(now_ms, *id, chunk, wanted),
                 }
-            })
-            .collect();
+            }));
+        }
         let status = Some(convert::file_status(&planned.status));
         Ok(v1::ReadPlanReply { epoch: self.state.epoch.0, status, chunks })
     }

@@ -20,6 +20,8 @@ use crate::refusal::Refusal;
 
 /// Leases renewed, or nodes excluded, in one request.
 const IDS_MAX: usize = 4096;
+/// Chunks of a file that are looked at in one hold of the cluster.
+const CHUNKS_SLICE: usize = 64;
 /// A chunk id to be filled in by the writer.
 const TO_BE_ASSIGNED: ChunkId = ChunkId(0);
 
@@ -245,7 +247,7 @@ impl Api {
     /// An empty file needs no node, but a cluster that takes no write takes none of these either.
     fn placeable(&self, path: &NsPath, wanted: Wanted<'_>) -> Result<(), Refusal> {
         let now_ms = self.state.clock.now_ms();
-        let cluster = self.state.cluster();
+        let mut cluster = self.state.cluster();
         // Said first: datanodes that were shown a higher epoch do not stay, and are missed, too.
         cluster.behind().cloned().map_or(Ok(()), Err)?;
         cluster.placeable(now_ms, wanted).map_err(|source| Refusal::Placement { path: path.clone(), source })
@@ -315,14 +317,17 @@ impl Api {
     /// A file as it appeared with these chunks, whose replicas can be read from now on.
     pub(super) fn appeared(&self, completed: &Completed, chunks: &[v1::WrittenChunk]) -> v1::FileStatus {
         let status = self.state.namespace().status_when(completed);
-        let mut cluster = self.state.cluster();
-        for written in chunks {
-            let chunk = convert::written(written);
-            let (generation, length, crc) = (chunk.generation, chunk.length, chunk.crc);
-            let replica = Replica { chunk: chunk.chunk, generation, length, crc, corrupt: false };
-            let nodes: Vec<NodeId> = written.nodes.iter().copied().map(NodeId).collect();
-            cluster.completed(replica, &nodes);
-            cluster.grants.used(chunk.chunk);
+        for some in chunks.chunks(CHUNKS_SLICE) {
+            let mut cluster = self.state.cluster();
+            for written in some {
+                let chunk = convert::written(written);
+                let (generation, length, crc) = (chunk.generation, chunk.length, chunk.crc);
+                let replica = Replica { chunk: chunk.chunk, generation, length, crc, corrupt: false };
+                let nodes: Vec<NodeId> = written.nodes.iter().copied().map(NodeId).collect();
+                cluster.completed(replica, &nodes);
+                cluster.grants.used(chunk.chunk);
+                cluster.plans.forget(chunk.chunk);
+            }
         }
         convert::file_status(&status)
     }
@@ -339,15 +344,17 @@ impl Api {
             return Ok(());
         }
         let writing = self.state.namespace().writing(caller, file)?;
-        let cluster = self.state.cluster();
-        for written in chunks {
-            let (path, wanted) = (&writing.path, usize::from(writing.replication));
-            let planned = cluster.plans.of(ChunkId(written.chunk_id));
-            let strange = written.nodes.iter().copied().map(NodeId).find(|node| !cluster.knows(*node));
-            if let Some(node) = strange.filter(|_| planned.is_none()) {
-                return Err(Refusal::Unregistered { path: path.clone(), node });
+        for some in chunks.chunks(CHUNKS_SLICE) {
+            let cluster = self.state.cluster();
+            for written in some {
+                let (path, wanted) = (&writing.path, usize::from(writing.replication));
+                let planned = cluster.plans.of(ChunkId(written.chunk_id));
+                let strange = written.nodes.iter().copied().map(NodeId).find(|node| !cluster.knows(*node));
+                if let Some(node) = strange.filter(|_| planned.is_none()) {
+                    return Err(Refusal::Unregistered { path: path.clone(), node });
+                }
+                demand_nodes(path, written, planned, wanted)?;
             }
-            demand_nodes(path, written, planned, wanted)?;
         }
         Ok(())
     }
