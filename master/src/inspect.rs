@@ -83,6 +83,7 @@ fn describe(operation: &Operation) -> String {
         }
         Operation::BuryChunks { chunks } => format!("bury-chunks chunks={}", chunks.len()),
         Operation::AcceptLoss { epoch } => format!("accept-loss epoch={epoch}"),
+        Operation::Reap { items } => format!("reap items={items}"),
     }
 }
 

@@ -164,6 +164,7 @@ impl Master {
         master.spawn("leadership", watch_leadership(lost, state.clone(), serving.clone()));
         master.spawn("lease expiry", sweep::expire_leases(state.clone(), proposer.clone(), serving.clone()));
         master.spawn("grant expiry", sweep::bury_grants(state.clone(), proposer.clone(), serving.clone()));
+        master.spawn("reaper", sweep::reap_removed(state.clone(), proposer.clone(), serving.clone()));
         master.spawn("checkpoints", checkpoints);
         master.spawn("repair", repair::run(state.clone(), serving.clone()));
         master.spawn("vigil", vigil::run(state.clone(), serving.clone()));

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::cluster::{Ages, GcOrders, SessionId};
-use crate::namespace::{Answer, ChunkState, Command, Operation};
+use crate::namespace::{Answer, ChunkState, Command, Operation, REAP_ITEMS_MAX};
 use crate::state::State;
 use crate::writer::Proposer;
 
@@ -25,6 +25,9 @@ const SEND_TRIES: u32 = 50;
 const SEND_PAUSE: Duration = Duration::from_millis(20);
 /// Leases and grants are looked through so often while they last.
 const LEASE_LOOKS: u32 = 8;
+/// Between two looks for removed trees: where there were some the last time, and else.
+const REAP_INTERVAL: Duration = Duration::from_millis(20);
+const REAP_IDLE_INTERVAL: Duration = Duration::from_millis(200);
 /// For how long a tombstone waits for nodes that are away.
 const ABSENT_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -38,13 +41,64 @@ pub(crate) async fn expire_leases(state: Arc<State>, proposer: Proposer, mut sto
         if state.clock.now_ms() < grace_ms {
             continue;
         }
-        let before_ms = state.clock.wall_ms();
-        match proposer.propose(Command::own(before_ms, Operation::ExpireLeases { before_ms })).await {
-            Ok(Answer::Expired { files }) if !files.is_empty() => {
+        // One command gives up a bounded number of files.
+        while !*stop.borrow() && expire_some(&state, &proposer).await {}
+    }
+}
+
+/// Says whether there may be more.
+async fn expire_some(state: &State, proposer: &Proposer) -> bool {
+    let before_ms = state.clock.wall_ms();
+    match proposer.propose(Command::own(before_ms, Operation::ExpireLeases { before_ms })).await {
+        Ok(Answer::Expired { files }) => {
+            if !files.is_empty() {
                 tracing::info!(count = files.len(), "unfinished files were given up");
             }
-            Ok(_) => {}
-            Err(refusal) => tracing::debug!(%refusal, "leases were not looked through"),
+            !files.is_empty()
+        }
+        Ok(_) => false,
+        Err(refusal) => {
+            tracing::debug!(%refusal, "leases were not looked through");
+            false
+        }
+    }
+}
+
+/// Frees removed trees piece by piece, until `stop` turns true.
+pub(crate) async fn reap_removed(state: Arc<State>, proposer: Proposer, mut stop: watch::Receiver<bool>) {
+    let recovered = state.namespace().applied();
+    let grace_ms = u64::try_from(state.config.heartbeat_timeout.as_millis()).unwrap_or(u64::MAX);
+    let mut interval = REAP_IDLE_INTERVAL;
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return,
+            () = tokio::time::sleep(interval) => {}
+        }
+        // A log that lost records is recognized by the higher position that a datanode saw. Commands of the master's own
+        // must not make up the difference before the datanodes could register.
+        let may_begin = state.durable() > recovered || state.clock.now_ms() >= grace_ms;
+        interval = REAP_IDLE_INTERVAL;
+        while may_begin && !*stop.borrow() && state.namespace().reap_is_due() {
+            if !reap_some(&state, &proposer).await {
+                // A full log or a full queue is no better a moment later.
+                interval = REAP_IDLE_INTERVAL;
+                break;
+            }
+            interval = REAP_INTERVAL;
+            // Proposals of clients get in between two pieces.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Says whether it did.
+async fn reap_some(state: &State, proposer: &Proposer) -> bool {
+    let reap = Operation::Reap { items: REAP_ITEMS_MAX };
+    match proposer.propose(Command::own(state.clock.wall_ms(), reap)).await {
+        Ok(_) => true,
+        Err(refusal) => {
+            tracing::debug!(%refusal, "removed trees were not freed");
+            false
         }
     }
 }

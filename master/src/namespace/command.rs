@@ -170,6 +170,11 @@ pub(crate) enum Operation {
         /// What datanodes were shown in lower ones is no evidence any more.
         epoch: Epoch,
     },
+    /// Frees a piece of the trees that were removed; the first one turns the bounded rules on (`Namespace::bounded`).
+    Reap {
+        /// How many inodes and references to chunks at most.
+        items: u32,
+    },
 }
 
 /// A chunk as all hops of its pipeline committed it.
@@ -310,7 +315,8 @@ impl Command {
             | Operation::ForgetTombstones { .. }
             | Operation::ReserveChunks { .. }
             | Operation::BuryChunks { .. }
-            | Operation::AcceptLoss { .. } => Place::Path(NsPath::root()),
+            | Operation::AcceptLoss { .. }
+            | Operation::Reap { .. } => Place::Path(NsPath::root()),
         }
     }
 
@@ -323,6 +329,7 @@ impl Command {
                 | Operation::ExpireLeases { .. }
                 | Operation::BuryChunks { .. }
                 | Operation::ForgetTombstones { .. }
+                | Operation::Reap { .. }
         )
     }
 

@@ -16,6 +16,11 @@ use super::{FIRST_GENERATION, Namespace, NamespaceError, OPEN_FILES_MAX, OpenFil
 use crate::config::{chunk_size_fits, chunk_size_rule};
 use crate::permission::{Caller, EXECUTE, WRITE};
 
+/// Unfinished files that one command gives up; sweeping goes on until none is left.
+pub(crate) const EXPIRE_FILES_MAX: usize = 256;
+/// Chunks of such files with which a command ends early, behind the file that reaches it.
+const EXPIRE_CHUNKS_MAX: usize = 1024;
+
 /// A file that may be opened.
 #[derive(Debug)]
 pub(super) struct Create {
@@ -142,9 +147,9 @@ impl Namespace {
 
     fn hand_out(&mut self, file: FileId, chunk: ChunkId) {
         self.next_chunk = chunk.next();
-        if let Some(open) = self.open.get_mut(file) {
+        if let Some(chunks) = self.open.chunks_mut(file) {
             // Ids ascend: the list stays sorted.
-            open.chunks.push(chunk);
+            chunks.push(chunk);
             self.open_chunks.insert(chunk, file);
         }
     }
@@ -240,6 +245,7 @@ impl Namespace {
     fn replaced_by(&self, caller: &Caller, open: &OpenFile) -> Result<Option<FileId>, NamespaceError> {
         let path = &open.path;
         let depth = path.names().count();
+        self.demand_attached(open.parent, path)?;
         let (Some(children), Some(name)) =
             (self.slab.get(open.parent).and_then(Inode::children), path.last())
         else {
@@ -338,10 +344,10 @@ impl Namespace {
     }
 
     fn bury_unfinished(&mut self, at_ms: i64, file: FileId, chunk: ChunkId) {
-        if let Some(open) = self.open.get_mut(file)
-            && let Ok(at) = open.chunks.binary_search(&chunk)
+        if let Some(chunks) = self.open.chunks_mut(file)
+            && let Ok(at) = chunks.binary_search(&chunk)
         {
-            open.chunks.remove(at);
+            chunks.remove(at);
             self.open_chunks.remove(chunk);
             self.bury(at_ms, chunk, false);
         }
@@ -377,19 +383,28 @@ impl Namespace {
     pub(super) fn renew(&mut self, caller: &Caller, files: &[FileId], until_ms: i64) -> Answer {
         let expired = self.expired_of(caller, files);
         for file in files {
-            if self.open_of(caller, *file).is_ok()
-                && let Some(open) = self.open.get_mut(*file)
-            {
-                // Never shorter: the clock may have been set back.
-                open.lease_until_ms = open.lease_until_ms.max(until_ms);
+            if self.open_of(caller, *file).is_ok() {
+                self.open.renew(*file, until_ms);
             }
         }
         Answer::Renewed { expired }
     }
 
-    /// The unfinished files whose lease ended at or before this time.
-    pub(super) fn ended(&self, before_ms: i64) -> Vec<FileId> {
-        self.open.iter().filter(|(_, open)| open.lease_until_ms <= before_ms).map(|(file, _)| file).collect()
+    /// The unfinished files that an expiry at this time gives up.
+    fn ended(&self, before_ms: i64) -> Vec<FileId> {
+        if !self.bounded {
+            // All of them, by id: as releases did on whose logs replay depends, see `Namespace::bounded`.
+            let mut files: Vec<FileId> = self.open.ended(before_ms).collect();
+            files.sort_unstable();
+            return files;
+        }
+        let mut chunks = 0;
+        let files = self.open.ended(before_ms).take(EXPIRE_FILES_MAX).take_while(|file| {
+            let fits = chunks < EXPIRE_CHUNKS_MAX;
+            chunks += self.open.get(*file).map_or(0, |open| open.chunks.len());
+            fits
+        });
+        files.collect()
     }
 
     pub(super) fn expire(&mut self, at_ms: i64, before_ms: i64) -> Answer {
@@ -398,13 +413,6 @@ impl Namespace {
             self.give_up(at_ms, *file);
         }
         Answer::Expired { files }
-    }
-}
-
-impl OpenFile {
-    /// Whether a chunk was handed out for it and not abandoned.
-    fn has(&self, chunk: ChunkId) -> bool {
-        self.chunks.binary_search(&chunk).is_ok()
     }
 }
 

@@ -46,7 +46,10 @@ struct Record {
     request: Option<Request>,
     #[prost(message, optional, tag = "3")]
     caller: Option<CallerRecord>,
-    #[prost(oneof = "Body", tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27")]
+    #[prost(
+        oneof = "Body",
+        tags = "10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28"
+    )]
     body: Option<Body>,
 }
 
@@ -106,6 +109,8 @@ enum Body {
     PutWhole(PutWhole),
     #[prost(message, tag = "27")]
     BuryChunks(BuryChunks),
+    #[prost(message, tag = "28")]
+    Reap(Reap),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -290,6 +295,12 @@ struct BuryChunks {
     chunk_steps: Vec<i64>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct Reap {
+    #[prost(uint32, tag = "1")]
+    items: u32,
+}
+
 /// The bytes of a command.
 pub(crate) fn encode(command: &Command) -> Bytes {
     let record = Record {
@@ -408,6 +419,7 @@ fn body_of(operation: &Operation) -> Body {
         Operation::BuryChunks { chunks } => {
             Body::BuryChunks(BuryChunks { chunk_steps: steps(chunks.iter().map(|it| it.0)) })
         }
+        Operation::Reap { items } => Body::Reap(Reap { items: *items }),
     }
 }
 
@@ -482,6 +494,7 @@ fn operation_of(body: Body) -> Result<Operation, FormatError> {
         Body::BuryChunks(it) => {
             Operation::BuryChunks { chunks: summed(&it.chunk_steps).map(ChunkId).collect() }
         }
+        Body::Reap(it) => Operation::Reap { items: it.items },
     })
 }
 

@@ -4,48 +4,37 @@ use std::collections::{HashMap, HashSet};
 
 use distrifs_proto::types::{ChunkId, Crc32c, Epoch, FileId};
 
-use super::inode::{Content, FileBody};
+use super::inode::{Children, Content, FileBody, Inode};
 use super::loss::past_lost;
+use super::reap::Doomed;
 use super::{Counts, Namespace};
 
+/// What a walk found.
+#[derive(Default)]
+struct Seen {
+    inodes: HashSet<FileId>,
+    refs: HashMap<ChunkId, u32>,
+    counts: Counts,
+}
+
 impl Namespace {
-    /// Checks the tree, the references of chunks, the unfinished files and the counts.
+    /// Checks the visible tree and the doomed ones, the references of chunks, the unfinished files and the counts.
     ///
     /// # Errors
     /// The first thing that does not hold, in words.
     pub(crate) fn check_invariants(&self) -> Result<(), String> {
-        let mut seen: HashSet<FileId> = HashSet::new();
-        let mut refs: HashMap<ChunkId, u32> = HashMap::new();
-        let mut counts = Counts::default();
-        let mut todo = vec![self.root];
-        while let Some(id) = todo.pop() {
-            if !seen.insert(id) {
-                return Err(format!("file {id} is named twice"));
-            }
-            let Some(inode) = self.slab.get(id) else {
-                return Err(format!("file {id} is named but does not exist"));
-            };
-            match &inode.content {
-                Content::Directory(children) => {
-                    counts.directories += 1;
-                    todo.extend(children.values());
-                }
-                Content::File(body) => {
-                    counts.files += 1;
-                    counts.bytes += body.size;
-                    self.check_body(id, body)?;
-                    for chunk in body.chunks.as_slice() {
-                        *refs.entry(*chunk).or_default() += 1;
-                    }
-                }
-            }
+        let mut seen = Seen::default();
+        self.walk_from(self.root, 0, &mut seen)?;
+        for Doomed { top, freed } in self.doomed.iter() {
+            self.walk_from(top, freed as usize, &mut seen)?;
         }
+        let Seen { inodes: named, refs, counts } = seen;
         if counts != self.counts {
             return Err(format!("counted {counts:?}, kept {:?}", self.counts));
         }
-        let inodes = seen.len() + self.open.len();
+        let inodes = named.len() + self.open.len();
         if inodes != self.slab.len() {
-            return Err(format!("{} inodes, but {inodes} are named or open", self.slab.len()));
+            return Err(format!("{} inodes, but {inodes} are named, doomed or open", self.slab.len()));
         }
         for (chunk, count) in &refs {
             let kept = self.chunks.get(*chunk).map(|chunk| chunk.refs);
@@ -60,8 +49,56 @@ impl Namespace {
             let (history, next) = (self.history, self.next_chunk);
             return Err(format!("a loss was accepted in epoch {history}, but chunk {next} comes next"));
         }
-        self.check_open(&seen)?;
+        self.check_open(&named)?;
         self.check_chunk_states()
+    }
+
+    /// Walks over a tree whose top nothing names. Of a file as the top, `freed` chunks are dereferenced.
+    fn walk_from(&self, top: FileId, freed: usize, seen: &mut Seen) -> Result<(), String> {
+        let mut todo = vec![(top, FileId::default())];
+        while let Some((id, parent)) = todo.pop() {
+            if !seen.inodes.insert(id) {
+                return Err(format!("file {id} is named twice"));
+            }
+            let Some(inode) = self.slab.get(id) else {
+                return Err(format!("file {id} is named but does not exist"));
+            };
+            match &inode.content {
+                Content::Directory(children) => {
+                    seen.counts.directories += 1;
+                    self.check_derived(id, children, parent)?;
+                    todo.extend(children.values().map(|child| (*child, id)));
+                }
+                Content::File(body) => {
+                    seen.counts.files += 1;
+                    seen.counts.bytes += body.size;
+                    let freed = if id == top { freed } else { 0 };
+                    if freed == 0 {
+                        self.check_body(id, body)?;
+                    }
+                    let Some(held) = body.chunks.as_slice().get(freed..) else {
+                        return Err(format!("{freed} chunks of file {id} are freed, more than it has"));
+                    };
+                    for chunk in held {
+                        *seen.refs.entry(*chunk).or_default() += 1;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_derived(&self, id: FileId, children: &Children, parent: FileId) -> Result<(), String> {
+        if children.parent() != parent {
+            return Err(format!("directory {id} lies in {parent}, kept as in {}", children.parent()));
+        }
+        let is_directory = |id: &&FileId| self.slab.get(**id).is_some_and(Inode::is_directory);
+        let directories = children.values().filter(is_directory).count();
+        if directories != children.directories() as usize {
+            let kept = children.directories();
+            return Err(format!("{directories} directories in {id}, kept as {kept}"));
+        }
+        Ok(())
     }
 
     fn check_body(&self, id: FileId, body: &FileBody) -> Result<(), String> {
@@ -91,6 +128,11 @@ impl Namespace {
                     return Err(format!("chunk {chunk} of unfinished file {id} is not kept as such"));
                 }
             }
+        }
+        let by_lease = self.open.leases().map(|(until_ms, file)| (file, until_ms)).collect();
+        let leases: HashMap<FileId, i64> = self.open.iter().map(|(id, it)| (id, it.lease_until_ms)).collect();
+        if leases != by_lease || leases.len() != self.open.leases().count() {
+            return Err(format!("leases {leases:?}, kept as {by_lease:?}"));
         }
         if chunks != self.open_chunks.len() {
             return Err(format!("{} unfinished chunks kept, {chunks} in files", self.open_chunks.len()));

@@ -27,8 +27,12 @@ mod loss_test;
 #[cfg(test)]
 mod model_test;
 mod names;
+mod open_files;
 mod path;
 mod query;
+mod reap;
+#[cfg(test)]
+mod reap_test;
 mod requests;
 mod reserve;
 mod resolve;
@@ -47,9 +51,12 @@ use crate::chunk_map::ChunkMap;
 pub(crate) use command::{Answer, Command, Completed, Operation, Place, Reserved, WrittenChunk};
 pub(crate) use error::NamespaceError;
 use inode::{Children, Content, Inode};
-use names::{NameId, Names};
+use names::Names;
+use open_files::{OpenFile, OpenFiles};
 pub(crate) use path::NsPath;
 pub(crate) use query::Status;
+use reap::DoomedStack;
+pub(crate) use reap::REAP_ITEMS_MAX;
 use requests::Requests;
 use slab::Slab;
 use table::Table;
@@ -122,20 +129,6 @@ pub(crate) enum ChunkState {
     Unknown,
 }
 
-/// A file being written: its inode exists, but no directory names it.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct OpenFile {
-    /// As its writer named it.
-    path: NsPath,
-    /// The directory that will name it.
-    parent: FileId,
-    overwrite: bool,
-    writer: NameId,
-    lease_until_ms: i64,
-    /// Handed out and not abandoned, sorted.
-    chunks: Vec<ChunkId>,
-}
-
 /// The whole state.
 #[derive(Debug, PartialEq)]
 #[cfg_attr(test, derive(Clone))]
@@ -147,23 +140,29 @@ pub(crate) struct Namespace {
     /// The high-water mark: every id below it was handed out, or is reserved to be granted.
     next_chunk: ChunkId,
     chunks: Table<ChunkMap<Packed>>,
-    open: Table<BTreeMap<FileId, OpenFile>>,
+    open: OpenFiles,
     open_chunks: ChunkMap<FileId>,
     tombstones: Table<BTreeMap<ChunkId, Tombstone>>,
     requests: Requests,
     counts: Counts,
     /// The epoch at which a loss was last accepted; 0: never.
     history: Epoch,
+    /// Detached trees that wait to be freed.
+    doomed: DoomedStack,
+    /// Whether a single command does bounded work only: removal, expiry, the permission check of a removal. The first
+    /// [`Operation::Reap`] turns it on for good. What was logged before it was executed by a release that freed slots
+    /// in another order, and later records of that log name files by those slots: replay has to do the same.
+    bounded: bool,
 }
 
-/// How much there is.
+/// How much there is. What was removed counts until it is freed, piece by piece: see [`Operation::Reap`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Counts {
-    /// Visible files.
+    /// Files that were completed.
     pub(crate) files: u64,
     /// Directories, with the root.
     pub(crate) directories: u64,
-    /// Bytes of visible files.
+    /// Bytes of those files.
     pub(crate) bytes: u64,
 }
 
@@ -189,12 +188,14 @@ impl Namespace {
             root,
             next_chunk: ChunkId(1),
             chunks: Table::default(),
-            open: Table::default(),
+            open: OpenFiles::default(),
             open_chunks: ChunkMap::default(),
             tombstones: Table::default(),
             requests: Requests::default(),
             counts: Counts { directories: 1, ..Counts::default() },
             history: Epoch(0),
+            doomed: DoomedStack::default(),
+            bounded: false,
         }
     }
 
@@ -225,7 +226,8 @@ impl Namespace {
                 Ok((expired.len() == files.len()).then_some(Answer::Renewed { expired }))
             }
             Operation::ExpireLeases { before_ms } => {
-                Ok(self.ended(*before_ms).is_empty().then_some(Answer::Expired { files: Vec::new() }))
+                let none = self.open.ended(*before_ms).next().is_none();
+                Ok(none.then_some(Answer::Expired { files: Vec::new() }))
             }
             Operation::Rename { source, target, overwrite } => {
                 Ok(self.plan_rename(caller, source, target, *overwrite)?.is_none().then_some(Answer::Done))
@@ -254,6 +256,7 @@ impl Namespace {
                 Ok((!chunks.iter().any(|chunk| self.is_spare(*chunk))).then_some(Answer::Done))
             }
             Operation::AcceptLoss { epoch } => Ok((*epoch <= self.history).then_some(Answer::Done)),
+            Operation::Reap { .. } => Ok((self.bounded && self.doomed.is_empty()).then_some(Answer::Done)),
         }
     }
 
@@ -314,6 +317,7 @@ impl Namespace {
             }
             Operation::BuryChunks { chunks } => self.bury_spare(at_ms, chunks),
             Operation::AcceptLoss { epoch } => self.accept_loss(*epoch),
+            Operation::Reap { items } => self.reap(at_ms, *items),
         };
         if let Some(request) = command.request
             && command.fits(&answer)

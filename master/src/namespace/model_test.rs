@@ -9,7 +9,7 @@ use super::command::{Answer, Command, Operation, WrittenChunk};
 use super::image::{Restorer, Snapshot};
 use super::loss::past_lost;
 use super::path::NsPath;
-use super::{ChunkState, FIRST_GENERATION, Namespace, format};
+use super::{ChunkState, Counts, FIRST_GENERATION, Namespace, format};
 use crate::groups::Groups;
 
 const CHUNK: u32 = 64 << 10;
@@ -80,6 +80,15 @@ enum Step {
         which: u8,
         number: u8,
     },
+    /// A directory with many small files and a large one: more than a removal frees by itself.
+    Fill {
+        path: String,
+        files: u8,
+        chunks: u8,
+    },
+    Reap {
+        items: u32,
+    },
     /// Begins a snapshot, unless one is under way.
     Freeze,
     /// Reads a page of the snapshot.
@@ -113,6 +122,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (path(), path(), any::<bool>())
             .prop_map(|(source, target, overwrite)| Step::Copy { source, target, overwrite }),
         1 => (path(), 0u8..3, 1u8..6).prop_map(|(path, which, number)| Step::Attribute { path, which, number }),
+        2 => (path(), 0u8..60, 0u8..90).prop_map(|(path, files, chunks)| Step::Fill { path, files, chunks }),
+        4 => (0u32..90).prop_map(|items| Step::Reap { items }),
         1 => proptest::prelude::Just(Step::Freeze),
         4 => proptest::prelude::Just(Step::Page),
     ]
@@ -292,6 +303,67 @@ impl Run {
         answer.ok()
     }
 
+    /// As `apply`, of what is not to be refused, and without what makes that slow.
+    fn prepare(&mut self, operation: Operation) -> Answer {
+        let lsn = Lsn(self.log.len() as u64 + 1);
+        let command = Command { at_ms: lsn.0 as i64, ..Command::own(0, operation) };
+        self.log.push(command.clone());
+        self.namespace.apply(lsn, &command).expect("not refused")
+    }
+
+    fn fill(&mut self, path: &str, files: u8, chunks: u8) {
+        let parse = |text: &str| NsPath::parse(text).expect("a path");
+        if !self.model.mkdir(path, true) {
+            return;
+        }
+        self.prepare(Operation::Mkdir { path: parse(path), parents: true, mode: 0o755 });
+        let put = |path: &str, chunk| Operation::PutWhole {
+            path: parse(path),
+            overwrite: true,
+            mode: 0o644,
+            replication: 3,
+            chunk_size: CHUNK,
+            chunk,
+        };
+        for number in 0..files {
+            let path = child(path, &format!("small-{number}"));
+            self.prepare(put(&path, None));
+            self.model.nodes.insert(path, Node::File { size: 0, crc: Crc32c::default() });
+        }
+        let path = child(path, "large");
+        let create = Operation::Create {
+            path: parse(&path),
+            overwrite: true,
+            mode: 0o644,
+            replication: 3,
+            chunk_size: CHUNK,
+            lease_until_ms: i64::MAX,
+            chunk: None,
+        };
+        let Answer::Created { file, .. } = self.prepare(create) else { panic!("not created") };
+        let (mut written, mut size, mut crc) = (Vec::new(), 0, Crc32c::default());
+        for _ in 0..chunks {
+            let chunk = self.namespace.next_chunk();
+            self.prepare(Operation::AllocateChunk { file, chunk, abandon: None });
+            let (length, chunk_crc) = (u64::from(CHUNK), Crc32c::of(&chunk.0.to_le_bytes()));
+            written.push(WrittenChunk { chunk, generation: FIRST_GENERATION, length, crc: chunk_crc });
+            (size, crc) = (size + length, crc.concat(chunk_crc, length));
+        }
+        self.apply(Operation::Complete { file, chunks: written }).expect("completed");
+        self.model.nodes.insert(path, Node::File { size, crc });
+    }
+
+    fn reap(&mut self, items: u32) {
+        let visible = self.visible();
+        let (before, waiting) = (self.namespace.counts(), self.namespace.doomed_count());
+        assert!(self.apply(Operation::Reap { items }).is_some());
+        let after = self.namespace.counts();
+        let freed = before.files - after.files + before.directories - after.directories;
+        assert!(freed <= u64::from(items), "{freed} inodes freed, {items} asked for");
+        assert!(waiting > 0 || before == after, "nothing was doomed");
+        assert_eq!(self.visible(), visible, "what is visible stays");
+    }
+
     fn page(&mut self) -> bool {
         let Some((snapshot, bytes, _)) = &mut self.snapshot else { return false };
         self.namespace.page(snapshot, PAGE_BYTES, bytes)
@@ -396,6 +468,8 @@ impl Run {
                 });
                 assert_eq!(done.is_some(), expected, "{step:?}");
             }
+            Step::Fill { path, files, chunks } => self.fill(path, *files, *chunks),
+            Step::Reap { items } => self.reap(*items),
             Step::Freeze => {
                 if self.snapshot.is_none() {
                     self.snapshot = Some((self.namespace.freeze(), Vec::new(), self.log.len()));
@@ -513,6 +587,23 @@ impl Run {
         }
     }
 
+    /// Once all that was removed is freed, the counts are those of what is visible.
+    fn check_counts(&self) {
+        let mut namespace = self.namespace.clone();
+        while namespace.doomed_count() > 0 {
+            let lsn = namespace.applied().next();
+            namespace.apply(lsn, &Command::own(0, Operation::Reap { items: 1000 })).expect("reaped");
+        }
+        assert_eq!(namespace.check_invariants(), Ok(()));
+        let sizes = self.model.nodes.values().filter_map(|node| match node {
+            Node::Dir(_) => None,
+            Node::File { size, .. } => Some(*size),
+        });
+        let (files, bytes) = sizes.fold((0, 0), |(files, bytes), size| (files + 1, bytes + size));
+        let directories = self.model.nodes.len() as u64 - files;
+        assert_eq!(namespace.counts(), Counts { files, directories, bytes });
+    }
+
     /// What is visible, asked in pages of two.
     fn visible(&self) -> BTreeMap<String, Option<(u64, Crc32c)>> {
         let (root, caller) = (NsPath::root(), self.groups.caller("root"));
@@ -558,6 +649,7 @@ proptest::proptest! {
             let _ = replayed.apply(Lsn(index as u64 + 1), &decoded);
         }
         assert!(replayed == run.namespace, "replay differs from live");
+        run.check_counts();
         run.step(&Step::Freeze);
         while run.page() {}
         let (snapshot, image, from) = run.snapshot.take().expect("begun");

@@ -198,16 +198,52 @@ impl Slab {
     /// Gives `child` a name in a directory, taking it from what had it.
     pub(crate) fn link(&mut self, directory: FileId, name: &str, child: FileId) {
         self.keep_name(directory, name);
-        if let Some(Content::Directory(children)) = self.inode_mut(directory).map(|it| &mut it.content) {
-            children.insert(name.into(), child);
+        let Some(children) = self.children_mut(directory) else { return };
+        let before = children.insert(name, child);
+        if let Some(before) = before {
+            self.detach(directory, before);
+        }
+        if let Some(moved) = self.children_mut(child) {
+            moved.set_parent(directory);
+            self.count_directory(directory, 1);
         }
     }
 
-    /// Takes a name out of a directory.
-    pub(crate) fn unlink(&mut self, directory: FileId, name: &str) {
+    /// Takes a name out of a directory; gives back what it named.
+    pub(crate) fn unlink(&mut self, directory: FileId, name: &str) -> Option<FileId> {
         self.keep_name(directory, name);
-        if let Some(Content::Directory(children)) = self.inode_mut(directory).map(|it| &mut it.content) {
-            children.remove(name);
+        let child = self.children_mut(directory)?.remove(name)?;
+        self.detach(directory, child);
+        Some(child)
+    }
+
+    /// As [`Slab::unlink`], of the first name in a directory.
+    pub(crate) fn unlink_first(&mut self, directory: FileId) -> Option<FileId> {
+        let name = self.get(directory)?.children()?.first_key_value()?.0.clone();
+        self.unlink(directory, &name)
+    }
+
+    /// `child` is not in `directory` any more.
+    fn detach(&mut self, directory: FileId, child: FileId) {
+        if let Some(children) = self.children_mut(child)
+            && children.parent() == directory
+        {
+            children.set_parent(FileId::default());
+            self.count_directory(directory, -1);
+        }
+    }
+
+    fn count_directory(&mut self, parent: FileId, more: i32) {
+        if let Some(children) = self.children_mut(parent) {
+            children.set_directories(children.directories().saturating_add_signed(more));
+        }
+    }
+
+    /// Names are kept one by one for a snapshot, and what is derived from them is no part of it.
+    fn children_mut(&mut self, directory: FileId) -> Option<&mut Children> {
+        match &mut self.inode_mut(directory)?.content {
+            Content::Directory(children) => Some(children),
+            Content::File(_) => None,
         }
     }
 
@@ -238,7 +274,7 @@ impl Slab {
     fn keep_names(&mut self, slot: u32, use_count: u32) {
         let Some(frozen) = &mut self.frozen else { return };
         if let Some(Slot::Used { inode, .. }) = self.slots.get(slot as usize) {
-            for (name, child) in inode.children().into_iter().flatten() {
+            for (name, child) in inode.children().into_iter().flat_map(|it| it.iter()) {
                 frozen.keep_name(slot, use_count, name, Some(*child));
             }
         }
@@ -412,15 +448,40 @@ impl Restore {
             return;
         }
         if let Some(Slot::Used { inode, .. }) = self.slab.slots.last_mut() {
-            // Sorted as they are: the tree is built full, without a search for each.
-            inode.content = Content::Directory(self.names.drain(..).collect());
+            inode.content = Content::Directory(Children::from_sorted(self.names.drain(..)));
         }
     }
 
     /// The slab.
     pub(crate) fn finish(mut self) -> Slab {
         self.finish_directory();
+        self.link_directories();
         self.slab
+    }
+
+    /// Derives where each directory lies and how many are in it. The bitmap spares a cache miss for each file's slot.
+    fn link_directories(&mut self) {
+        let slots = &self.slab.slots;
+        let is_directory = |it: &Slot| matches!(it, Slot::Used { inode, .. } if inode.is_directory());
+        let mut directories = vec![0u64; slots.len().div_ceil(64)];
+        for (slot, _) in slots.iter().enumerate().filter(|(_, it)| is_directory(it)) {
+            directories[slot / 64] |= 1 << (slot % 64);
+        }
+        let in_bitmap = |id: FileId| {
+            let slot = slot_of(id).0;
+            directories.get(slot / 64).is_some_and(|word| word >> (slot % 64) & 1 != 0)
+        };
+        let mut links: Vec<(FileId, FileId)> = Vec::new();
+        for (_, id, inode) in self.slab.slice(0, usize::MAX).0 {
+            let children = inode.children().into_iter().flat_map(|it| it.values());
+            links.extend(children.filter(|child| in_bitmap(**child)).map(|child| (id, *child)));
+        }
+        for (parent, child) in links {
+            if let Some(children) = self.slab.children_mut(child) {
+                children.set_parent(parent);
+                self.slab.count_directory(parent, 1);
+            }
+        }
     }
 }
 

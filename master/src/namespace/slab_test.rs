@@ -72,7 +72,9 @@ fn change(slab: &mut Slab, (what, pick, name): (u8, u8, u8)) {
         }
         2 => slab.get_mut(id).into_iter().for_each(|inode| inode.mode = u16::from(name)),
         3..=5 => slab.link(id, &text, FileId(u64::from(pick) + 1000)),
-        _ => slab.unlink(id, &text),
+        _ => {
+            slab.unlink(id, &text);
+        }
     }
 }
 

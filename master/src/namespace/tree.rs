@@ -134,11 +134,11 @@ impl Namespace {
         let (Some(old_name), Some(new_name)) = (source.last(), target.last()) else {
             return Err(NamespaceError::Root);
         };
+        self.unlink(at_ms, plan.source.parent, old_name);
+        self.link(at_ms, plan.target.parent, new_name, plan.moved);
         if let Some(replaced) = plan.target.target {
             self.drop_tree(at_ms, replaced);
         }
-        self.unlink(at_ms, plan.source.parent, old_name);
-        self.link(at_ms, plan.target.parent, new_name, plan.moved);
         Ok(Answer::Done)
     }
 
@@ -213,28 +213,6 @@ impl Namespace {
         self.unlink(at_ms, parent, name);
         self.drop_tree(at_ms, target);
         Ok(Answer::Done)
-    }
-
-    /// Forgets an unlinked inode with all below it; its chunks lose a reference each.
-    pub(super) fn drop_tree(&mut self, at_ms: i64, top: FileId) {
-        let mut todo = vec![top];
-        while let Some(id) = todo.pop() {
-            let Some(inode) = self.slab.remove(id) else { continue };
-            match inode.content {
-                Content::Directory(children) => {
-                    self.counts.directories -= 1;
-                    // The order of names is fixed, and so is the order in which slots come free.
-                    todo.extend(children.into_values());
-                }
-                Content::File(body) => {
-                    self.counts.files -= 1;
-                    self.counts.bytes -= body.size;
-                    for chunk in body.chunks.as_slice() {
-                        self.dereference(at_ms, *chunk);
-                    }
-                }
-            }
-        }
     }
 
     /// Gives `child` a name in a directory.

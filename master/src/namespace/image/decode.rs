@@ -12,10 +12,11 @@ use super::super::inode::{Children, ChunkList, Content, FileBody, Inode};
 use super::super::names::{NameId, Names};
 use super::super::path::{NsPath, PathError};
 use super::super::query::BodyStatus;
+use super::super::reap::{Doomed, DoomedStack};
 use super::super::requests::Requests;
 use super::super::slab::{Restore, Slab};
 use super::super::table::Table;
-use super::super::{Counts, Namespace, OpenFile, Packed, Tombstone};
+use super::super::{Counts, Namespace, OpenFile, OpenFiles, Packed, Tombstone};
 use super::{FRAME_BYTES_MAX, Section, VERSION, answer_tag, inode_tag};
 use crate::chunk_map::ChunkMap;
 
@@ -41,6 +42,7 @@ pub(crate) enum ImageError {
 /// What the head says.
 #[derive(Debug, Default, PartialEq)]
 struct Head {
+    version: u64,
     applied: Lsn,
     root: FileId,
     next_chunk: ChunkId,
@@ -52,6 +54,8 @@ struct Head {
     open: u64,
     tombstones: u64,
     history: Epoch,
+    doomed: u64,
+    bounded: bool,
 }
 
 /// Puts a namespace together from the bytes of its image, in pieces of any size.
@@ -70,6 +74,7 @@ pub(crate) struct Restorer {
     tombstones: BTreeMap<ChunkId, Tombstone>,
     chunks: ChunkMap<Packed>,
     slab: Restore,
+    doomed: BTreeMap<u32, Doomed>,
 }
 
 impl Restorer {
@@ -87,6 +92,7 @@ impl Restorer {
             tombstones: BTreeMap::new(),
             chunks: ChunkMap::default(),
             slab: Slab::restore(None),
+            doomed: BTreeMap::new(),
         }
     }
 
@@ -135,6 +141,7 @@ impl Restorer {
             (self.chunks.len() as u64, head.chunks),
             (self.open.len() as u64, head.open),
             (self.tombstones.len() as u64, head.tombstones),
+            (self.doomed.len() as u64, head.doomed),
         ];
         if counted.iter().any(|(found, said)| found != said) {
             return bad("another count than the head says");
@@ -149,12 +156,14 @@ impl Restorer {
             root: head.root,
             next_chunk: head.next_chunk,
             chunks: Table::new(self.chunks),
-            open: Table::new(self.open),
+            open: OpenFiles::new(self.open),
             open_chunks: self.open_chunks,
             tombstones: Table::new(self.tombstones),
             requests: self.requests,
             counts: head.counts,
             history: head.history,
+            doomed: DoomedStack::new(self.doomed),
+            bounded: head.bounded,
         })
     }
 
@@ -167,7 +176,8 @@ impl Restorer {
         let follows = match self.section {
             None => section == Section::Head,
             Some(Section::Head) => section == Section::Names,
-            Some(before) => before < Section::End && (section == before || section as u8 == before as u8 + 1),
+            Some(Section::End) => false,
+            Some(before) => section == before || before.next(self.head.version) == Some(section),
         };
         if !follows {
             return Err(fields.malformed("a section out of order"));
@@ -196,6 +206,7 @@ impl Restorer {
             return Err(ImageError::Newer(version));
         }
         self.head = Head {
+            version,
             applied: Lsn(fields.number()?),
             root: FileId(fields.number()?),
             next_chunk: ChunkId(fields.number()?),
@@ -211,6 +222,8 @@ impl Restorer {
             open: fields.number()?,
             tombstones: fields.number()?,
             history: Epoch(if version >= 2 { fields.number()? } else { 0 }),
+            doomed: if version >= 3 { fields.number()? } else { 0 },
+            bounded: version >= 3 && fields.number()? != 0,
         };
         self.slab = Slab::restore(self.head.free);
         Ok(())
@@ -250,6 +263,12 @@ impl Restorer {
                 self.chunks.insert(chunk, Packed { generation, length, crc, refs });
             }
             Section::Inodes => self.inode(fields)?,
+            Section::Doomed => {
+                let (top, freed) = (FileId(fields.number()?), fields.small()?);
+                let height = u32::try_from(self.doomed.len());
+                let height = height.map_err(|_| fields.malformed("a count of doomed trees"))?;
+                self.doomed.insert(height, Doomed { top, freed });
+            }
             Section::Head | Section::End => {}
         }
         Ok(())

@@ -34,6 +34,7 @@ impl Namespace {
         self.slab.freeze();
         self.chunks.freeze();
         self.open.freeze();
+        self.doomed.freeze();
         self.tombstones.freeze();
         self.requests.freeze();
         let mut head = Vec::new();
@@ -53,6 +54,8 @@ impl Namespace {
             self.open.len() as u64,
             self.tombstones.len() as u64,
             self.history.0,
+            u64::from(self.doomed.len()),
+            u64::from(self.bounded),
         ] {
             encode_varint(number, &mut head);
         }
@@ -65,6 +68,7 @@ impl Namespace {
         self.slab.thaw();
         self.chunks.thaw();
         self.open.thaw();
+        self.doomed.thaw();
         self.tombstones.thaw();
         self.requests.thaw();
     }
@@ -77,7 +81,7 @@ impl Namespace {
         out.push(section as u8);
         let more = self.records(section, snapshot, start + page_bytes, out);
         if !more {
-            snapshot.section = Section::ALL.get(section as usize).copied();
+            snapshot.section = section.next(VERSION);
         }
         let length = out.len() - start - 4;
         debug_assert!(length <= FRAME_BYTES_MAX, "see the assertion of its bound");
@@ -121,6 +125,11 @@ impl Namespace {
             }),
             Section::Inodes => self.slab.page(|record| {
                 slab_record(&record, out);
+                out.len() < full
+            }),
+            Section::Doomed => self.doomed.page(|entry| {
+                encode_varint(entry.top.0, out);
+                encode_varint(u64::from(entry.freed), out);
                 out.len() < full
             }),
             Section::End => {

@@ -3,12 +3,13 @@
 //! ```text
 //! image   = frame*
 //! frame   = length u32 LE | section u8 | length - 1 bytes of records
-//! section = 1 head, 2 names, 3 requests, 4 open files, 5 tombstones, 6 chunks, 7 inodes, 8 end
+//! section = 1 head, 2 names, 3 requests, 4 open files, 5 tombstones, 6 chunks, 7 inodes, 9 doomed trees, 8 end
 //! ```
 //! Sections come in this order, the first and the last as one frame each, the others as any number of frames.
 //! Numbers are LEB128 varints (as protobuf has them) unless said otherwise; ids of chunks are differences within
-//! a frame. The head begins with the version; a newer one is refused. Version 1 had no `history` at the head's end. The
-//! checkpoint's file around it has the checksums.
+//! a frame. The head begins with the version; a newer one is refused. Version 1 had no `history` at the head's
+//! end; version 2 had no count of doomed trees and no `bounded` behind it, and no section 9. The checkpoint's file around
+//! it has the checksums.
 //!
 //! [`Snapshot`] makes it page by page while the namespace goes on changing, [`Restorer`] reads it back.
 
@@ -18,7 +19,7 @@ mod encode;
 pub(crate) use decode::{ImageError, Restorer};
 pub(crate) use encode::Snapshot;
 
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 /// So much of an image is encoded while the namespace is locked: less than a millisecond's work.
 pub(crate) const PAGE_BYTES: usize = 64 << 10;
 /// The longest frame: a page, and the longest record (a file with all the chunks it may have).
@@ -37,10 +38,12 @@ enum Section {
     Chunks = 6,
     Inodes = 7,
     End = 8,
+    Doomed = 9,
 }
 
 impl Section {
-    const ALL: [Self; 8] = [
+    /// In the order in which they come.
+    const ALL: [Self; 9] = [
         Self::Head,
         Self::Names,
         Self::Requests,
@@ -48,8 +51,15 @@ impl Section {
         Self::Tombstones,
         Self::Chunks,
         Self::Inodes,
+        Self::Doomed,
         Self::End,
     ];
+
+    /// The one that comes next in an image of this version.
+    fn next(self, version: u64) -> Option<Self> {
+        let known = Self::ALL.into_iter().filter(|section| version >= 3 || *section != Self::Doomed);
+        known.skip_while(|section| *section != self).nth(1)
+    }
 }
 
 /// The kinds of records among inodes.
