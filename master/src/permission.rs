@@ -114,12 +114,14 @@ impl Ownership<'_> {
         class & need == need
     }
 
+    /// Whether the sticky bit of this directory keeps `caller` from removing entries of other owners.
+    pub(crate) fn guards_entries(&self, caller: &Caller) -> bool {
+        self.mode & STICKY != 0 && !caller.superuser && caller.user != self.owner
+    }
+
     /// Whether the sticky bit of this directory keeps `caller` from removing an entry owned by `entry_owner`.
     pub(crate) fn sticky_keeps(&self, caller: &Caller, entry_owner: &str) -> bool {
-        self.mode & STICKY != 0
-            && !caller.superuser
-            && caller.user != self.owner
-            && caller.user != entry_owner
+        self.guards_entries(caller) && caller.user != entry_owner
     }
 }
 

@@ -5,6 +5,7 @@ use distrifs_proto::types::{ChunkId, Crc32c, FileId, Lsn, RequestId};
 
 use super::command::{Answer, Command, Operation, WrittenChunk};
 use super::path::NsPath;
+use super::tree::EMPTYING_ITEMS_MAX;
 use super::{ChunkState, FIRST_GENERATION, Namespace, NamespaceError};
 use crate::groups::Groups;
 
@@ -368,4 +369,71 @@ fn a_tree_deeper_than_paths_is_refused_where_it_is_too_deep_and_can_be_taken_apa
         assert!(taken < 1000, "it gets no flatter");
     }
     assert!(taken >= 15, "{taken}");
+}
+
+/// Turns the bounded rules on, and makes `/pub/top` of bob's with so many subdirectories and empty files.
+fn wide(directories: usize, files: usize) -> Namespace {
+    let mut it = Namespace::new("op");
+    let groups = Groups::nobody("op");
+    run(&mut it, "op", None, Operation::Reap { items: 0 }).expect("turned on");
+    run(&mut it, "op", None, mkdir("/pub", 0o777)).expect("made");
+    run(&mut it, "bob", None, mkdir("/pub/top", 0o755)).expect("made");
+    let directories = (0..directories).map(|number| mkdir(&format!("/pub/top/d{number}"), 0o755));
+    let files = (0..files).map(|number| whole(&format!("/pub/top/f{number}"), false, None));
+    for operation in directories.chain(files).collect::<Vec<_>>() {
+        let (lsn, caller) = (it.applied().next(), groups.caller("bob"));
+        it.apply(lsn, &Command { at_ms: 5, request: None, caller, operation }).expect("made");
+    }
+    it.check_invariants().expect("invariants hold");
+    it
+}
+
+#[test]
+fn a_removal_that_has_to_check_too_many_entries_is_refused() {
+    let max = EMPTYING_ITEMS_MAX as usize;
+    let code = |answer: Result<Answer, NamespaceError>| answer.err().map(|error| error.code());
+    let top = remove("/pub/top");
+    // Without subdirectories no entry is looked at.
+    let flat = wide(0, max + 10);
+    assert_eq!(code(run(&mut flat.clone(), "bob", None, top.clone())), None);
+    assert_eq!(code(run(&mut { flat }, "eve", None, top.clone())), Some(ErrorCode::PermissionDenied));
+    // Only up to the last subdirectory: names of directories come before those of files here.
+    assert_eq!(code(run(&mut wide(3, max + 10), "bob", None, top.clone())), None);
+    assert_eq!(code(run(&mut wide(max, 0), "bob", None, top.clone())), None, "just within the limit");
+
+    let mut many = wide(max + 1, 0);
+    let refused = run(&mut many, "bob", None, top.clone()).expect_err("too many");
+    assert_eq!(
+        refused.to_string(),
+        "/pub/top: limit exceeded: entries that one removal checks, \
+         remove its subdirectories first (at most 16384)"
+    );
+    assert_eq!(refused.code(), ErrorCode::LimitExceeded);
+    let (lsn, caller) = (many.applied().next(), Groups::nobody("op").caller("bob"));
+    let checked = many.check(&Command { at_ms: 5, request: None, caller, operation: top.clone() });
+    assert_eq!(checked, Err(refused), "and is not logged");
+    assert_eq!(many.applied().next(), lsn);
+    run(&mut many, "bob", None, remove("/pub/top/d7")).expect("removed");
+    run(&mut many, "bob", None, top.clone()).expect("few enough are left");
+
+    // Who may everything is asked for nothing.
+    assert_eq!(code(run(&mut wide(max + 1, 0), "op", None, top)), None);
+}
+
+#[test]
+fn a_sticky_directory_is_checked_entry_by_entry_unless_the_caller_owns_it() {
+    for (user, refused) in [("bob", None), ("eve", Some(ErrorCode::PermissionDenied))] {
+        let mut it = Namespace::new("op");
+        run(&mut it, "op", None, mkdir("/pub", 0o777)).expect("made");
+        run(&mut it, "bob", None, mkdir("/pub/top", 0o777)).expect("made");
+        run(&mut it, "bob", None, mkdir("/pub/top/sticky", 0o1777)).expect("made");
+        for (owner, name) in [("eve", "a"), ("zoe", "b")] {
+            put(&mut it, owner, &format!("/pub/top/sticky/{name}"));
+        }
+        let removed = run(&mut it, user, None, remove("/pub/top"));
+        assert_eq!(removed.as_ref().err().map(NamespaceError::code), refused, "{user}");
+        if let Err(error) = removed {
+            assert!(error.to_string().contains("/pub/top/sticky/b"), "{error}");
+        }
+    }
 }
