@@ -212,7 +212,9 @@ impl<'a> Frozen<'a> {
 
 impl Drop for Frozen<'_> {
     fn drop(&mut self) {
-        self.state.namespace_mut().thaw();
+        // In a statement of its own: the lock is released before what was kept is dropped.
+        let kept = self.state.namespace_mut().thaw();
+        drop(kept);
     }
 }
 

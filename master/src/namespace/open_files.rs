@@ -106,9 +106,9 @@ impl OpenFiles {
         self.files.freeze();
     }
 
-    /// Ends the snapshot.
-    pub(super) fn thaw(&mut self) {
-        self.files.thaw();
+    /// Ends the snapshot, as [`Table::thaw`].
+    pub(super) fn thaw(&mut self) -> impl Sized + use<> {
+        self.files.thaw()
     }
 
     /// Hands out more of the snapshot, as [`Table::page`].

@@ -22,7 +22,7 @@ use super::{Namespace, NamespaceError, NsPath};
 
 /// Items that a removal frees by itself: small trees are gone, and their chunks tombstones, when it is answered.
 pub(crate) const REAP_INLINE_ITEMS: u32 = 64;
-/// Items that one `Reap` frees: about half a millisecond under the namespace's lock.
+/// Items that one `Reap` frees at most, whatever it says.
 pub(crate) const REAP_ITEMS_MAX: u32 = 1024;
 /// Levels that [`Namespace::demand_attached`] climbs. Renames nest directories deeper than a path can name them, and
 /// each level may cost a cache miss.
@@ -91,9 +91,9 @@ impl DoomedStack {
         self.0.freeze();
     }
 
-    /// Ends the snapshot.
-    pub(super) fn thaw(&mut self) {
-        self.0.thaw();
+    /// Ends the snapshot, as [`Table::thaw`].
+    pub(super) fn thaw(&mut self) -> impl Sized + use<> {
+        self.0.thaw()
     }
 
     /// Hands out more of the snapshot from the bottom up, as [`Table::page`].

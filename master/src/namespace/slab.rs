@@ -12,6 +12,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use distrifs_proto::types::FileId;
 
 use super::inode::{Children, Content, Inode, Name};
+use super::table::PAGE_SKIPS_MAX;
 
 /// All inodes.
 #[derive(Debug, Default)]
@@ -270,7 +271,7 @@ impl Slab {
         }
     }
 
-    /// All names of a directory that goes. Whoever removes it walks over them anyway.
+    /// All names of a directory that goes: none in a bounded removal, which has emptied it name by name.
     fn keep_names(&mut self, slot: u32, use_count: u32) {
         let Some(frozen) = &mut self.frozen else { return };
         if let Some(Slot::Used { inode, .. }) = self.slots.get(slot as usize) {
@@ -292,9 +293,9 @@ impl Slab {
         self.frozen = Some(Frozen { slots, next: 0, within: None, old, old_names });
     }
 
-    /// Ends the snapshot.
-    pub(crate) fn thaw(&mut self) {
-        self.frozen = None;
+    /// Ends the snapshot. Gives back what was kept for it, to be dropped without the lock.
+    pub(crate) fn thaw(&mut self) -> impl Sized + use<> {
+        self.frozen.take()
     }
 
     /// Hands out more records of the snapshot for as long as `take` wants more; says whether there may be more.
@@ -372,7 +373,7 @@ impl Frozen {
 }
 
 impl Within {
-    /// Hands out names behind `after` for as long as `take` wants more; says whether it still does.
+    /// Hands out names behind `after` for as long as `take` wants more; says whether that was all of them.
     fn page(
         &mut self,
         now: Option<&Children>,
@@ -384,7 +385,7 @@ impl Within {
         let from = self.after.as_ref().map_or(Unbounded, Excluded);
         let mut now = now.range::<Name, _>((from, Unbounded)).peekable();
         let mut changed = old.range::<Name, _>((from, Unbounded)).peekable();
-        let (mut wanted, mut last) = (true, None);
+        let (mut wanted, mut last, mut skips) = (true, None, 0);
         while wanted {
             let is_changed = match (now.peek(), changed.peek()) {
                 (None, None) => break,
@@ -400,8 +401,12 @@ impl Within {
                 (name, Some(*child))
             };
             last = Some(name);
-            if let Some(child) = child {
-                wanted = take(SlabRecord::Entry { name, child });
+            match child {
+                Some(child) => wanted = take(SlabRecord::Entry { name, child }),
+                None => {
+                    skips += 1;
+                    wanted = skips < PAGE_SKIPS_MAX;
+                }
             }
         }
         let last = last.cloned();

@@ -10,6 +10,10 @@ use distrifs_proto::types::ChunkId;
 
 use crate::chunk_map::ChunkMap;
 
+/// Entries that one page passes over because they are newer than the snapshot: they fill no page, and there may be
+/// millions of them in a row.
+pub(super) const PAGE_SKIPS_MAX: usize = 4096;
+
 /// A sorted map.
 pub(super) trait Ordered {
     /// By which it is sorted.
@@ -183,19 +187,20 @@ impl<M: Ordered> Table<M> {
         self.frozen = Some(Frozen { done: None, old: BTreeMap::new() });
     }
 
-    /// Ends the snapshot.
-    pub(super) fn thaw(&mut self) {
-        self.frozen = None;
+    /// Ends the snapshot. Gives back what was kept for it, to be dropped without the lock: after an aborted one these
+    /// may be millions of entries.
+    pub(super) fn thaw(&mut self) -> impl Sized + use<M> {
+        self.frozen.take()
     }
 
-    /// Hands out more entries of the snapshot, in order, for as long as `take` wants more; says whether there may
-    /// be more.
+    /// Hands out more entries of the snapshot, in order, for as long as `take` wants more, or none at all where many
+    /// newer ones lie in between; says whether there may be more.
     pub(super) fn page(&mut self, mut take: impl FnMut(M::Key, &M::Value) -> bool) -> bool {
         let Some(frozen) = &mut self.frozen else { return false };
         let after = frozen.done;
         let mut now = self.map.iter_after(after).peekable();
         let mut old = behind(&frozen.old, after).peekable();
-        let (mut wanted, mut more, mut last) = (true, true, after);
+        let (mut wanted, mut more, mut last, mut skips) = (true, true, after, 0);
         while wanted {
             let changed = match (now.peek(), old.peek()) {
                 (None, None) => {
@@ -209,8 +214,12 @@ impl<M: Ordered> Table<M> {
                 let Some((key, value)) = old.next() else { break };
                 now.next_if(|(now, _)| *now == key);
                 last = Some(key);
-                if let Some(value) = value {
-                    wanted = take(key, value);
+                match value {
+                    Some(value) => wanted = take(key, value),
+                    None => {
+                        skips += 1;
+                        wanted = skips < PAGE_SKIPS_MAX;
+                    }
                 }
             } else {
                 let Some((key, value)) = now.next() else { break };
@@ -226,6 +235,10 @@ impl<M: Ordered> Table<M> {
             frozen.old.remove(&last);
         }
         frozen.done = last;
+        if !more {
+            // Nothing more is kept, else what is added behind the last entry would be until the snapshot ends.
+            self.frozen = None;
+        }
         more
     }
 }
@@ -235,6 +248,26 @@ mod tests {
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
     use super::*;
+
+    #[test]
+    fn a_page_passes_over_a_bounded_number_of_newer_entries() {
+        let mut table = Table::new(BTreeMap::from([(0u32, 'a'), (u32::MAX, 'b')]));
+        table.freeze();
+        (1..=3 * PAGE_SKIPS_MAX as u32).for_each(|key| table.insert(key, 'n'));
+        let (mut shown, mut pages) = (Vec::new(), 0);
+        let mut more = true;
+        while more {
+            let before = table.frozen.as_ref().map_or(0, |it| it.old.len());
+            more = table.page(|key, _| {
+                shown.push(key);
+                true
+            });
+            let after = table.frozen.as_ref().map_or(0, |it| it.old.len());
+            assert!(before - after <= PAGE_SKIPS_MAX, "{} in one page", before - after);
+            pages += 1;
+        }
+        assert_eq!((shown, pages), (vec![0, u32::MAX], 4));
+    }
 
     proptest! {
         #[test]

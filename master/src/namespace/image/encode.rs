@@ -63,14 +63,12 @@ impl Namespace {
         Snapshot { applied: self.applied, section: Some(Section::Head), head, names }
     }
 
-    /// Ends the snapshot, finished or not.
-    pub(crate) fn thaw(&mut self) {
-        self.slab.thaw();
-        self.chunks.thaw();
-        self.open.thaw();
-        self.doomed.thaw();
-        self.tombstones.thaw();
+    /// Ends the snapshot, finished or not. What was kept for it is to be dropped without the lock.
+    pub(crate) fn thaw(&mut self) -> impl Sized + use<> {
+        // Bounded: the answers that are remembered.
         self.requests.thaw();
+        let tables = (self.chunks.thaw(), self.open.thaw(), self.doomed.thaw(), self.tombstones.thaw());
+        (self.slab.thaw(), tables)
     }
 
     /// Appends one more frame to `out`, of about `page_bytes`; false when there is none.
