@@ -41,6 +41,8 @@ mod metrics;
 mod namespace;
 mod permission;
 mod probe;
+#[cfg(test)]
+mod reaper_test;
 mod recovery;
 mod recovery_table;
 mod refusal;

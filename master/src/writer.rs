@@ -23,9 +23,11 @@ use crate::trail::Trail;
 const QUEUE_MAX: usize = 4096;
 /// Changes in one batch.
 const BATCH_MAX: usize = 1024;
-/// Changes applied in one hold of the namespace's lock; readers and heartbeats get it between two slices. Each change
-/// does a bounded amount of work, mostly a microsecond's, and a large removal 64 items' (`REAP_INLINE_ITEMS`).
+/// Changes applied in one hold of the namespace's lock; readers and heartbeats get it between two slices.
 const APPLY_SLICE: usize = 32;
+/// After this time a slice ends early. Most changes take a microsecond, but one that frees items may take as long as
+/// fifty others.
+const APPLY_HOLD_MAX: Duration = Duration::from_micros(500);
 /// How often a batch lets others come before it goes.
 const GATHER_YIELDS_MAX: usize = 64;
 /// What the log adds to each record.
@@ -319,16 +321,19 @@ impl Writer {
     /// A reader may see the state between two slices: all of the batch is durable, so what it sees stays.
     fn apply(&self, proposals: &[Proposal], first: Lsn) -> (Vec<Result<Answer, NamespaceError>>, Epoch) {
         let mut answers = Vec::with_capacity(proposals.len());
-        let mut lsn = first;
-        for slice in proposals.chunks(APPLY_SLICE) {
+        let mut rest = proposals.iter().zip(first.0..);
+        while answers.len() < proposals.len() {
             if !answers.is_empty() {
                 // The lock is not fair: without a pause it is taken again before a waiting reader has woken.
                 std::thread::yield_now();
             }
             let mut namespace = self.state.namespace_mut();
-            for proposal in slice {
-                answers.push(namespace.apply(lsn, &proposal.command));
-                lsn = lsn.next();
+            let held = Instant::now();
+            for (proposal, lsn) in rest.by_ref().take(APPLY_SLICE) {
+                answers.push(namespace.apply(Lsn(lsn), &proposal.command));
+                if held.elapsed() >= APPLY_HOLD_MAX {
+                    break;
+                }
             }
         }
         (answers, self.state.namespace().history())
