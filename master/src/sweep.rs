@@ -28,7 +28,7 @@ const LEASE_LOOKS: u32 = 8;
 /// Between two looks for removed trees: where there were some the last time, and else.
 const REAP_INTERVAL: Duration = Duration::from_millis(20);
 const REAP_IDLE_INTERVAL: Duration = Duration::from_millis(200);
-/// Items that one command frees: a fifth of a millisecond's work, and up to a whole one's during a checkpoint, for which
+/// Items that one command frees: a tenth of a millisecond's work, and nearly a whole one's during a checkpoint, for which
 /// everything that changes is kept.
 const REAP_ITEMS: u32 = REAP_ITEMS_MAX / 2;
 /// For how long a tombstone waits for nodes that are away.
@@ -93,7 +93,6 @@ async fn reap_behind(recovered: Lsn, state: Arc<State>, proposer: Proposer, mut 
         interval = REAP_IDLE_INTERVAL;
         while may_begin && !*stop.borrow() && state.namespace().reap_is_due() {
             if !reap_some(&state, &proposer).await {
-                // A full log or a full queue is no better a moment later.
                 interval = REAP_IDLE_INTERVAL;
                 break;
             }
@@ -104,11 +103,13 @@ async fn reap_behind(recovered: Lsn, state: Arc<State>, proposer: Proposer, mut 
     }
 }
 
-/// Says whether it did.
+/// Says whether the next piece may follow at once.
 async fn reap_some(state: &State, proposer: &Proposer) -> bool {
-    let reap = Operation::Reap { items: REAP_ITEMS };
+    let no_space = || state.log_stats().map_or(0, |stats| stats.no_space);
+    let (reap, before) = (Operation::Reap { items: REAP_ITEMS }, no_space());
     match proposer.propose(Command::own(state.clock.wall_ms(), reap)).await {
-        Ok(_) => true,
+        // A log without space took it from its reserve, which is for the removals of clients as well.
+        Ok(_) => no_space() == before,
         Err(refusal) => {
             tracing::debug!(%refusal, "removed trees were not freed");
             false

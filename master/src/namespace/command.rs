@@ -82,7 +82,8 @@ pub(crate) enum Operation {
         /// Until when.
         until_ms: i64,
     },
-    /// Gives up the unfinished files whose lease ended at or before this time.
+    /// Gives up unfinished files whose lease ended at or before this time: a bounded number of them, those that ended
+    /// first. The answer is empty when none is left.
     ExpireLeases {
         /// This time.
         before_ms: i64,
@@ -96,7 +97,8 @@ pub(crate) enum Operation {
         /// Whether a file there may be replaced.
         overwrite: bool,
     },
-    /// Removes a file, or with `recursive` a directory with all below it.
+    /// Removes a file, or with `recursive` a directory with all below it. No path leads there any more; what exceeds a
+    /// small tree is freed by [`Operation::Reap`].
     Remove {
         /// What.
         path: NsPath,
