@@ -1,15 +1,24 @@
 //! What the benchmarks need of the inside. Not an interface: it changes without notice.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use distrifs_proto::types::{ChunkId, Crc32c, Epoch, FileId, Lsn, NodeId, RequestId};
+use distrifs_proto::types::{ChunkId, Crc32c, Epoch, FileId, GenerationStamp, Lsn, NodeId, RequestId};
 use tokio::task::JoinSet;
 
 use crate::cluster::{Registration, Replica};
+use crate::config::MasterConfig;
 use crate::master::Master;
 use crate::namespace::{Answer, Command, FIRST_GENERATION, Namespace, NsPath, Operation, WrittenChunk};
 use crate::permission::Caller;
+use crate::refusal::Refusal;
+
+/// Mutations that [`plant_files`] keeps in flight: two full batches of the writer, so that one gathers while the other
+/// is on its way to the disk, and half of what its queue takes.
+const PLANTING_MAX: usize = 2048;
+/// Chunk size of planted files, and the length of the longest planted chunk.
+const PLANTED_CHUNK_BYTES: u32 = 64 << 10;
 
 /// Files of one directory in these benchmarks.
 const DIRECTORY_FILES: u64 = 1000;
@@ -209,7 +218,7 @@ impl Inside {
             let command = command(1, rand::random(), operation.clone());
             match master.proposer().propose(command).await {
                 Ok(answer) => return answer,
-                Err(crate::refusal::Refusal::Busy { .. }) => tokio::task::yield_now().await,
+                Err(Refusal::Busy { .. }) => tokio::task::yield_now().await,
                 Err(refusal) => panic!("{refusal}"),
             }
         }
@@ -283,4 +292,134 @@ pub fn resident_bytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = pages.split_whitespace().nth(1).and_then(|it| it.parse().ok()).unwrap_or_default();
     pages * rustix::param::page_size() as u64
+}
+
+/// What [`plant_files`] left in the namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planted {
+    /// The chunk of the first file; those of the others follow it without a gap.
+    pub first_chunk: ChunkId,
+    /// Files, of one chunk each.
+    pub files: u32,
+}
+
+/// What the namespace says of a planted chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlantedChunk {
+    /// Its version.
+    pub generation: GenerationStamp,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Of its bytes.
+    pub crc: Crc32c,
+}
+
+/// Version, length and checksum of a planted chunk: a pure function of its id, so that a simulated datanode reports
+/// the right ones without having stored anything.
+#[must_use]
+pub fn planted_chunk(chunk: ChunkId) -> PlantedChunk {
+    let length = 1 + chunk.0 % u64::from(PLANTED_CHUNK_BYTES);
+    PlantedChunk { generation: FIRST_GENERATION, length, crc: Crc32c(chunk.0 as u32 ^ 0x5eed_c0de) }
+}
+
+/// Path of the `number`-th planted file.
+#[must_use]
+pub fn planted_path(number: u64) -> String {
+    file(number)
+}
+
+/// Fills the namespace of the master folder that `config` names with files of one chunk each, a thousand in each
+/// directory, and stops the master again.
+///
+/// Chunk ids are reserved first and each file then takes one log record, so that a namespace of millions of files is
+/// there within seconds. No replica is made: the caller's datanodes have to report them.
+///
+/// # Errors
+/// A line that says why the master did not start, or refused a mutation.
+pub async fn plant_files(config: MasterConfig, files: u32) -> Result<Planted, String> {
+    let master = Master::start(config).await.map_err(|error| error.to_string())?;
+    let planted = plant(&master, files).await;
+    master.stop().await;
+    planted.map_err(|refusal| refusal.to_string())
+}
+
+async fn plant(master: &Master, files: u32) -> Result<Planted, Refusal> {
+    let propose = |operation| {
+        let mut command = command(master.state().clock.wall_ms(), 0, operation);
+        // Each is proposed once: the table of request ids, which deduplicates retries, need not hold millions.
+        command.request = None;
+        master.proposer().propose(command)
+    };
+    let directories = u64::from(files).div_ceil(DIRECTORY_FILES);
+    for number in 0..directories {
+        propose(mkdir(&directory(number))).await?;
+    }
+    let Answer::Reserved(ids) = propose(Operation::ReserveChunks { count: files }).await? else {
+        unreachable!("a reservation is answered with the reserved ids");
+    };
+    let put = |number: u64| {
+        let chunk = ChunkId(ids.first.0 + number);
+        let PlantedChunk { generation, length, crc } = planted_chunk(chunk);
+        propose(Operation::PutWhole {
+            path: path(&file(number)),
+            overwrite: false,
+            mode: 0o644,
+            replication: 3,
+            chunk_size: PLANTED_CHUNK_BYTES,
+            chunk: Some(WrittenChunk { chunk, generation, length, crc }),
+        })
+    };
+    let mut in_flight = VecDeque::with_capacity(PLANTING_MAX);
+    let mut numbers = 0..u64::from(files);
+    loop {
+        if in_flight.len() < PLANTING_MAX
+            && let Some(number) = numbers.next()
+        {
+            in_flight.push_back((number, Box::pin(put(number))));
+            continue;
+        }
+        let Some((number, proposed)) = in_flight.pop_front() else { break };
+        match proposed.await {
+            Ok(_) => {}
+            // The queue was full, and the file was not begun.
+            Err(Refusal::Busy { .. }) => {
+                tokio::task::yield_now().await;
+                in_flight.push_back((number, Box::pin(put(number))));
+            }
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Ok(Planted { first_chunk: ids.first, files })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::ChunkState;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn planted_files_have_consecutive_chunks_and_survive_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = MasterConfig::new(folder.path(), "bench");
+        config.listen.port = 0;
+        config.http = None;
+        let files = 2 * PLANTING_MAX as u32 + 7;
+        let planted = plant_files(config.clone(), files).await.expect("planted");
+        assert_eq!(planted.files, files);
+        let master = Master::start(config).await.expect("it starts");
+        {
+            let namespace = master.state().namespace();
+            assert_eq!(namespace.counts().files, u64::from(files));
+            for number in [0, 1, u64::from(files) - 1] {
+                let id = ChunkId(planted.first_chunk.0 + number);
+                let ChunkState::Referenced(chunk) = namespace.chunk(id) else { panic!("{id} has a file") };
+                let expected = planted_chunk(id);
+                let found = (chunk.generation, u64::from(chunk.length), chunk.crc);
+                assert_eq!(found, (expected.generation, expected.length, expected.crc));
+                let caller = command(1, 1, mkdir("/x")).caller;
+                assert!(namespace.stat(&caller, &path(&planted_path(number))).is_ok());
+            }
+        }
+        master.stop().await;
+    }
 }
