@@ -118,6 +118,16 @@ pub(crate) fn cpu_with_ended_children() -> f64 {
     })
 }
 
+/// CPU seconds of a process, of all its threads; `None` when it is not there.
+pub(crate) fn cpu_seconds_of(pid: u32) -> Option<f64> {
+    cpu_seconds(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Resident memory of a process; `None` when it is not there.
+pub(crate) fn resident_bytes_of(pid: u32) -> Option<u64> {
+    status_bytes(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")
+}
+
 /// User and system time of `/proc/PID/stat`, of all threads.
 fn cpu_seconds(stat: &str) -> Option<f64> {
     times(stat).map(|[user, system, ..]| seconds(user + system))
@@ -137,7 +147,12 @@ fn seconds(ticks: u64) -> f64 {
 
 /// `VmHWM` of `/proc/PID/status`.
 fn peak_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    status_bytes(status, "VmHWM:")
+}
+
+/// A size in `/proc/PID/status`.
+fn status_bytes(status: &str, key: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(key))?;
     line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
@@ -173,5 +188,6 @@ mod tests {
     fn peak_memory_is_read_in_bytes() {
         assert_eq!(peak_bytes("Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n"), Some(2 << 20));
         assert_eq!(peak_bytes("Name:\tx\n"), None);
+        assert_eq!(status_bytes("VmHWM:\t 2 kB\nVmRSS:\t    1 kB\n", "VmRSS:"), Some(1024));
     }
 }

@@ -181,6 +181,101 @@ fn loads_of_files_measure_a_running_cluster_and_remove_their_directory() {
     assert_eq!(cluster.run(&["ls", "/"]).ok().text(), "");
 }
 
+/// A swarm that is done within seconds: short heartbeats, windows and waits.
+const SWARM: [&str; 13] = [
+    "bench",
+    "swarm",
+    "--nodes",
+    "40",
+    "--replicas",
+    "30",
+    "--clients",
+    "8",
+    "--window",
+    "0.5",
+    "--watch",
+    "4",
+    "--json",
+];
+
+fn swarm_command(folder: &std::path::Path) -> std::process::Command {
+    let mut command = bare_command(BINARY);
+    command.env("TMPDIR", folder);
+    for (name, seconds) in [("INTERVAL", "0.3"), ("TIMEOUT", "1.5")] {
+        command.env(format!("DISTRIFS_HEARTBEAT_{name}"), seconds);
+    }
+    command.env("DISTRIFS_RECOVERY_INTERVAL", "0.3");
+    command
+}
+
+#[test]
+fn swarm_kills_a_rack_returns_it_restarts_the_master_and_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = swarm_command(folder.path());
+    command.args(SWARM).args(["--kill", "10", "--register", "20"]);
+    let rows = run(&mut command, b"").ok().json();
+    assert_eq!(rows.len(), 1);
+    let row = &rows[0];
+    for (key, expected) in [
+        ("nodes", 40),
+        ("replicas", 1200),
+        ("files", 400),
+        ("false_dead", 0),
+        ("killed", 4),
+        ("declared_dead", 4),
+        ("returned", 4),
+        ("registered", 20),
+        ("create_errors", 0),
+        ("delete_errors", 0),
+    ] {
+        assert_eq!(row[key].as_u64(), Some(expected), "{key}: {row}");
+    }
+    for key in [
+        "copies_ordered",
+        "stat_p99_ms",
+        "mkdir_p99_ms",
+        "creates_per_s",
+        "creates_per_s_3_nodes",
+        "create_ratio",
+        "create_ratio_low",
+        "create_ratio_high",
+        "report_s",
+        "delete_creates_per_s",
+        "restart_s",
+        "restart_stat_p99_ms",
+        "kill_seconds",
+        "master_cpu_s",
+    ] {
+        assert!(row[key].as_f64() > Some(0.0), "{key}: {row}");
+    }
+    for key in ["bytes_per_replica", "first_copy_order_ms", "deletes_per_s", "needless_copies"] {
+        assert!(row[key].as_f64() >= Some(0.0), "{key}: {row}");
+    }
+    for key in ["longest_hold_ms", "longest_hold_lock", "longest_hold_items", "load_average"] {
+        assert!(row.get(key).is_some(), "{key}: {row}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 0, "nothing is left");
+}
+
+#[test]
+fn swarm_refuses_options_that_do_not_fit_and_leaves_nothing_when_it_is_interrupted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for options in [&["--master", "127.0.0.1:1"][..], &["--running"], &["--racks", "41"], &["--watch", "1"]] {
+        let mut command = swarm_command(folder.path());
+        let _ = run(command.args(SWARM).args(options), b"").fails_with(2);
+    }
+    let mut command = swarm_command(folder.path());
+    command.args(["bench", "swarm", "--nodes", "40", "--replicas", "30", "--watch", "60"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("it starts");
+    wait_until("its master runs", || {
+        let inside = std::fs::read_dir(folder.path()).expect("listed").filter_map(Result::ok);
+        inside.into_iter().any(|run| run.path().join("main/logs/master.log").exists())
+    });
+    end(child);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("listed").count(), 0, "nothing is left");
+}
+
 #[test]
 fn a_bench_that_is_told_to_end_leaves_nothing() {
     let cluster = Cluster::start(BINARY);

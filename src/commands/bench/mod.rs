@@ -21,6 +21,7 @@ mod pump_test;
 mod put;
 mod read;
 mod small;
+mod swarm;
 mod syncs;
 mod target;
 mod workload;
@@ -75,6 +76,11 @@ enum Kind {
     Meta(meta::Meta),
     /// Range reads, small puts, stats and removes at once
     Mixed(mixed::Mixed),
+    /// Thousands of simulated datanodes against one master: reports, failures, repair, restart, deletes
+    Swarm(swarm::Swarm),
+    /// Fills the folder of a master that `swarm` starts
+    #[command(name = swarm::PLANT, hide = true)]
+    SwarmPlant(swarm::Plant),
     /// A hop of the bare chain
     #[command(name = PUMP_HOP, hide = true)]
     PumpHop(PumpHop),
@@ -95,6 +101,8 @@ impl Kind {
             Self::Small(_) => "small",
             Self::Meta(_) => "meta",
             Self::Mixed(_) => "mixed",
+            Self::Swarm(_) => "swarm",
+            Self::SwarmPlant(_) => swarm::PLANT,
             Self::PumpHop(_) => PUMP_HOP,
         }
     }
@@ -105,7 +113,8 @@ impl Kind {
             Self::Get(get) => get.check(running),
             Self::Read(read) => read.check(),
             Self::Mixed(mixed) => mixed.check(),
-            Self::Put(_) | Self::Small(_) | Self::Meta(_) | Self::PumpHop(_) => Ok(()),
+            Self::Swarm(swarm) => swarm.check(running),
+            Self::Put(_) | Self::Small(_) | Self::Meta(_) | Self::PumpHop(_) | Self::SwarmPlant(_) => Ok(()),
         }
     }
 
@@ -123,7 +132,7 @@ impl Kind {
             Self::Small(small) => stored(&small.load, small.size, 1),
             Self::Mixed(mixed) => stored(&mixed.load, mixed.ranges.size, 1),
             // The master needs one to take writes, and more only take processor time away.
-            Self::Meta(_) | Self::PumpHop(_) => (1, 0),
+            Self::Meta(_) | Self::PumpHop(_) | Self::Swarm(_) | Self::SwarmPlant(_) => (1, 0),
         }
     }
 
@@ -144,6 +153,8 @@ impl Kind {
             Self::Small(small) => small.run(context, target, output).await,
             Self::Meta(meta) => meta.run(context, target, output).await,
             Self::Mixed(mixed) => mixed.run(context, target, output).await,
+            Self::Swarm(swarm) => swarm.run(context, output).await,
+            Self::SwarmPlant(plant) => plant.run(output).await,
             Self::PumpHop(hop) => hop.run().await,
         }
     }
@@ -164,10 +175,20 @@ impl Bench {
         output: &mut Output,
         mut signals: Option<&mut EndSignals>,
     ) -> Result<ExitStatus, CommandError> {
-        if let Kind::PumpHop(hop) = self.kind {
-            return hop.run().await.map(|()| ExitStatus::Done);
+        match self.kind {
+            Kind::PumpHop(hop) => return hop.run().await.map(|()| ExitStatus::Done),
+            Kind::SwarmPlant(plant) => return plant.run(output).await.map(|()| ExitStatus::Done),
+            _ => {}
         }
         self.kind.check(self.running || !context.options.master.is_empty())?;
+        if let Kind::Swarm(swarm) = self.kind {
+            // It has masters and a folder of its own, which go with it when it is dropped.
+            let done = until_told(&mut signals, swarm.run(context, output)).await?;
+            return Ok(match done {
+                ControlFlow::Continue(()) => ExitStatus::Done,
+                ControlFlow::Break(status) => status,
+            });
+        }
         let start = Target::start(context, self.running, self.kind.needs().0, self.kind.name());
         let target = match until_told(&mut signals, start).await? {
             ControlFlow::Continue(target) => target,
