@@ -16,6 +16,8 @@ use crate::writer::Proposer;
 
 /// Tombstones looked at in one slice, while both locks are held.
 const SLICE: usize = 128;
+/// Slices between two yields: under load a yield lets hundreds of other tasks go first, and takes milliseconds.
+const SLICES_PER_POLL: usize = 8;
 /// Tombstones forgotten by one command, which is applied in one hold of the namespace.
 const FORGET_MAX: usize = 1024;
 /// Delete orders that are gathered before they are sent: with thousands of datanodes a slice has one or two for each.
@@ -188,7 +190,7 @@ impl Pass {
         }
         let mut more = state.cluster().deletes(state.clock.now_ms());
         while more && !*stop.borrow() {
-            more = self.slice(state);
+            more = (0..SLICES_PER_POLL).all(|_| self.slice(state));
             if self.orders.len() >= ORDERS_GATHERED_MAX || !more {
                 self.send(state).await;
             }
@@ -270,13 +272,13 @@ fn ages(state: &State) -> Ages {
 async fn forget_plans(state: &State) {
     let mut after = None;
     loop {
-        {
+        for _ in 0..SLICES_PER_POLL {
             let namespace = state.namespace();
             let is_unfinished = |chunk| namespace.chunk(chunk) == ChunkState::Unfinished;
             after = state.cluster().plans.sweep(after, is_unfinished);
-        }
-        if after.is_none() {
-            return;
+            if after.is_none() {
+                return;
+            }
         }
         tokio::task::yield_now().await;
     }
@@ -288,19 +290,22 @@ async fn quarantine_orphans(state: &State) {
     let age = state.config.gc_delay.max(state.config.pending_timeout);
     let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     loop {
-        let (orders, more) = {
-            let (now_ms, namespace) = (state.clock.now_ms(), state.namespace());
-            let is_unknown = |chunk| namespace.chunk(chunk) == ChunkState::Unknown;
-            let mut cluster = state.cluster();
-            (cluster.orphans(now_ms, age_ms, is_unknown), cluster.has_more_orphans())
-        };
-        for (session, orphans) in orders {
-            tracing::warn!(count = orphans.len(), "replicas of unknown chunks are moved to quarantine");
-            let quarantine = orphans.iter().map(|(chunk, generation)| order(*chunk, *generation)).collect();
-            state.order(session, v1::Orders { quarantine, ..v1::Orders::default() });
-        }
-        if !more {
-            return;
+        for _ in 0..SLICES_PER_POLL {
+            let (orders, more) = {
+                let (now_ms, namespace) = (state.clock.now_ms(), state.namespace());
+                let is_unknown = |chunk| namespace.chunk(chunk) == ChunkState::Unknown;
+                let mut cluster = state.cluster();
+                (cluster.orphans(now_ms, age_ms, is_unknown), cluster.has_more_orphans())
+            };
+            for (session, orphans) in orders {
+                tracing::warn!(count = orphans.len(), "replicas of unknown chunks are moved to quarantine");
+                let quarantine =
+                    orphans.iter().map(|(chunk, generation)| order(*chunk, *generation)).collect();
+                state.order(session, v1::Orders { quarantine, ..v1::Orders::default() });
+            }
+            if !more {
+                return;
+            }
         }
         // Nothing waits for orphans: the other tasks of this thread go first.
         tokio::task::yield_now().await;

@@ -30,6 +30,8 @@ const SLOTS_PER_SLICE: usize = 128;
 const CHUNKS_PER_SLICE: usize = 128;
 /// Slices in one look.
 const SLICES_PER_LOOK_MAX: usize = 1 << 14;
+/// Slices between two yields.
+const SLICES_PER_POLL: usize = 4;
 /// Slices after which orders go out while a look is under way, and after which a look without hurry rests.
 const SLICES_PER_TURN: usize = 16;
 /// Of the time that its slices took, so often a look without hurry rests.
@@ -144,7 +146,9 @@ impl Repair {
                 }
                 began = Instant::now();
             }
-            tokio::task::yield_now().await;
+            if slice.is_multiple_of(SLICES_PER_POLL) {
+                tokio::task::yield_now().await;
+            }
         }
     }
 

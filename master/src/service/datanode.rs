@@ -29,6 +29,8 @@ const SHOW_LSN_EVERY: Duration = Duration::from_secs(1);
 const DIRS_MAX: usize = 256;
 /// Changes that are taken while the locks are held.
 const CHANGES_SLICE: usize = 64;
+/// Slices of a full report between two yields.
+const SLICES_PER_POLL: usize = 8;
 /// For how long a node that reports keeps others waiting, when it does not get on with it.
 const REPORT_TURN: Duration = Duration::from_secs(30);
 /// An address or a rack's name, in bytes.
@@ -289,12 +291,12 @@ impl<'a> Session<'a> {
         }
         let replicas = report.len();
         loop {
-            let more = {
+            let more = (0..SLICES_PER_POLL).all(|_| {
                 let now_ms = self.state.clock.now_ms();
                 let namespace = self.state.namespace();
                 let mut cluster = self.state.cluster();
                 cluster.apply_report(now_ms, self.id, &mut report, |replica| judge(&namespace, replica))
-            };
+            });
             if !more {
                 break;
             }
