@@ -73,10 +73,11 @@ const REFERENCE_NODES: u64 = 3;
     Of the JSON keys: first_copy_order_ms counts from when the first killed node has been silent for the heartbeat \
     timeout; false_dead is the largest number of nodes shown as dead at any scrape, or in the list of nodes, that were \
     not down for that long; deletes_per_s is (files removed - growth of distrifs_namespace_tombstones) / seconds, \
-    delete_ratio that to the puts in the same seconds; longest_hold_ms is the largest distrifs_lock_hold_seconds_max at \
-    the end of any phase; latencies are corrected for coordinated omission; driver_lag_ms is how late the simulated \
-    nodes were at most because this machine was busy: beyond the heartbeat interval, false_dead says nothing about the \
-    master. Goals are shown and not judged: the exit status is 0 when the run was completed.\n\n\
+    delete_ratio its share of the puts in the same seconds, above 1 while the tombstones of the first window go; \
+    longest_hold_ms is the largest distrifs_lock_hold_seconds_max at the end of any phase; latencies are corrected for \
+    coordinated omission; driver_lag_ms is how late the simulated nodes were at most because this machine was busy: \
+    beyond the heartbeat interval, false_dead says nothing about the master. Goals are shown and not judged: the exit \
+    status is 0 when the run was completed.\n\n\
     Example:\n  distrifs bench swarm\n  distrifs bench swarm --nodes 2000 --replicas 3000 --kill 10 --json\n  \
     distrifs bench swarm --nodes 1000 --racks 20 --kill 5 --watch 60 --clients 128\n  \
     distrifs bench swarm --nodes 40 --replicas 30 --window 1 --watch 12 --seed 7\n  \
@@ -228,7 +229,7 @@ impl Run<'_> {
         if let Some(hold) = self.holds.longest() {
             self.report.longest_hold_ms = Some(hold.seconds * 1000.0);
             self.report.longest_hold_lock = Some(hold.lock.clone());
-            self.report.longest_hold_items = hold.items;
+            self.report.longest_hold_items = hold.items.map(|items| items as u64);
             self.report.longest_hold_phase = Some(hold.phase);
         }
         Ok(())

@@ -23,7 +23,7 @@ pub(super) struct SwarmReport {
     pub(super) bytes_per_replica: f64,
     pub(super) longest_hold_ms: Option<f64>,
     pub(super) longest_hold_lock: Option<String>,
-    pub(super) longest_hold_items: Option<f64>,
+    pub(super) longest_hold_items: Option<u64>,
     pub(super) longest_hold_phase: Option<&'static str>,
     /// Most nodes at a time that were shown as dead and were not.
     pub(super) false_dead: u64,
