@@ -43,8 +43,7 @@ async fn a_removed_tree_is_freed_and_a_restart_agrees() {
         };
         propose(&master, put).await;
     }
-    // The rules are bounded from the first command of the reaper on.
-    wait(&master, "the reaper has begun", |it| !it.state().namespace().reap_is_due()).await;
+    assert!(!master.state().namespace().wants_bounded_rules(), "they came with one of the mutations");
     propose(&master, Operation::Remove { path: path("/d"), recursive: true }).await;
     wait(&master, "all is freed", |it| it.state().namespace().counts().files == 0).await;
     wait(&master, "nothing waits", |it| it.state().namespace().doomed_count() == 0).await;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::MasterFailure;
 use crate::leadership::Leadership;
-use crate::namespace::{Answer, Command, NamespaceError, format};
+use crate::namespace::{Answer, Command, NamespaceError, Operation, format};
 use crate::refusal::Refusal;
 use crate::stage::Stage;
 use crate::state::State;
@@ -184,6 +184,7 @@ impl Writer {
                 continue;
             }
             self.was_shared = batch.records.len() > 1;
+            self.turn_bounded_rules_on(&mut batch);
             if let Err(failure) = self.commit(batch).await {
                 self.state.fail(failure);
                 self.refuse_rest();
@@ -191,6 +192,16 @@ impl Writer {
             }
         }
         Ended::Cleanly
+    }
+
+    /// The mutation after which commands do bounded work (`Namespace::bounded`) rides with one of a client: by itself it
+    /// would cost a sync, and a command of the master's own could hide from the datanodes that the log lost its tail.
+    fn turn_bounded_rules_on(&mut self, batch: &mut Batch) {
+        if self.state.namespace().wants_bounded_rules() {
+            let command = Command::own(self.state.clock.wall_ms(), Operation::Reap { items: 0 });
+            let (outcome, _) = oneshot::channel();
+            self.take(batch, Proposal { command, outcome, proposed: Instant::now(), trail: None });
+        }
     }
 
     /// Gives the processor to whoever brings more changes, as long as they do: those of many clients arrive in a row,

@@ -194,11 +194,15 @@ impl Namespace {
         u64::from(self.doomed.len())
     }
 
-    /// Whether a `Reap` has something to do. Where everything together is no more than a removal frees by itself, there
-    /// is no need yet to turn the bounded rules on.
+    /// Whether a `Reap` has something to free.
     pub(crate) fn reap_is_due(&self) -> bool {
-        let items = self.slab.len() + self.chunks.len();
-        self.doomed_count() > 0 || (!self.bounded && items > REAP_INLINE_ITEMS as usize)
+        self.doomed_count() > 0
+    }
+
+    /// Whether the bounded rules are to be turned on, by a first `Reap`. Where everything together is no more than a
+    /// removal frees by itself, there is no need yet.
+    pub(crate) fn wants_bounded_rules(&self) -> bool {
+        !self.bounded && self.slab.len() + self.chunks.len() > REAP_INLINE_ITEMS as usize
     }
 
     /// Refuses unless `directory`, which was the parent of `path`, is still part of the visible tree.

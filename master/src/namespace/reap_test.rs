@@ -269,7 +269,7 @@ fn a_log_without_reap_is_replayed_as_it_was_written() {
     // Directories came free before what was in them, in the order of names from behind.
     let last: Vec<FileId> = (0..52).map(|file| run.open(&format!("/f{file}"), 9)).collect();
     assert_eq!(last[51].0 & u64::from(u32::MAX), top.0 & u64::from(u32::MAX), "the top's slot was the first");
-    assert!(run.namespace.reap_is_due() == (run.items() > u64::from(REAP_INLINE_ITEMS)));
+    assert!(run.namespace.wants_bounded_rules() == (run.items() > u64::from(REAP_INLINE_ITEMS)));
     let before_ms = 9;
     let expired = run.apply(Operation::ExpireLeases { before_ms }).expect("expired");
     let mut sorted = last;
