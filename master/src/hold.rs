@@ -11,16 +11,33 @@ use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// No hold looks at more items, however large the cluster is: less than a millisecond's work. What drivers look at in one
 /// slice is chosen so that it keeps to this, and tests assert on it.
 #[cfg(test)]
 pub(crate) const ITEMS_PER_HOLD_MAX: u64 = 1024;
+/// Of one hold in so many the processor time is taken, too: that costs two system calls.
+const CPU_EVERY: u32 = 16;
 /// A hold beyond this is counted as long.
 const LONG: Duration = Duration::from_millis(1);
 
 thread_local! {
     /// Items looked at by this thread; holds take differences.
     static ITEMS: Cell<u64> = const { Cell::new(0) };
+    /// Holds of this thread, to choose those whose processor time is taken.
+    static HOLDS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// The processor time of this thread, of one hold in [`CPU_EVERY`].
+fn cpu_of_some() -> Option<Duration> {
+    let number = HOLDS.with(|holds| holds.replace(holds.get().wrapping_add(1)));
+    number.is_multiple_of(CPU_EVERY).then(cpu)
+}
+
+fn cpu() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// `items` nodes, chunks, replicas or tombstones were looked at.
@@ -40,6 +57,7 @@ pub(crate) struct HoldStats {
     long: AtomicU64,
     nanos: AtomicU64,
     nanos_max: AtomicU64,
+    cpu_nanos_max: AtomicU64,
     items: AtomicU64,
     items_max: AtomicU64,
 }
@@ -55,6 +73,9 @@ pub(crate) struct Holds {
     pub(crate) nanos: u64,
     /// Nanoseconds of the longest.
     pub(crate) nanos_max: u64,
+    /// Nanoseconds of processor time of the longest of those whose processor time was taken, one in 16. The rest of the
+    /// longest hold is time in which its thread did not run.
+    pub(crate) cpu_nanos_max: u64,
     /// Items of all of them.
     pub(crate) items: u64,
     /// Items of the one with most.
@@ -64,7 +85,7 @@ pub(crate) struct Holds {
 impl HoldStats {
     /// Wraps a guard that was just taken.
     pub(crate) fn held<G>(&self, guard: G) -> Held<'_, G> {
-        Held { guard, since: Instant::now(), items: counted(), stats: self }
+        Held { guard, since: Instant::now(), cpu: cpu_of_some(), items: counted(), stats: self }
     }
 
     /// The figures now.
@@ -75,13 +96,17 @@ impl HoldStats {
             long: get(&self.long),
             nanos: get(&self.nanos),
             nanos_max: get(&self.nanos_max),
+            cpu_nanos_max: get(&self.cpu_nanos_max),
             items: get(&self.items),
             items_max: get(&self.items_max),
         }
     }
 
-    fn record(&self, took: Duration, items: u64) {
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+    fn record(&self, took: Duration, cpu: Option<Duration>, items: u64) {
+        let nanos = nanos_of(took);
+        if let Some(cpu) = cpu {
+            self.cpu_nanos_max.fetch_max(nanos_of(cpu), Ordering::Relaxed);
+        }
         self.holds.fetch_add(1, Ordering::Relaxed);
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
         self.items.fetch_add(items, Ordering::Relaxed);
@@ -98,11 +123,16 @@ impl HoldStats {
     }
 }
 
+fn nanos_of(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// A guard that records its hold when it is dropped. It must not live across an await, as no lock guard may.
 #[derive(Debug)]
 pub(crate) struct Held<'a, G> {
     guard: G,
     since: Instant,
+    cpu: Option<Duration>,
     items: u64,
     stats: &'a HoldStats,
 }
@@ -123,7 +153,8 @@ impl<G: DerefMut> DerefMut for Held<'_, G> {
 
 impl<G> Drop for Held<'_, G> {
     fn drop(&mut self) {
-        self.stats.record(self.since.elapsed(), counted().wrapping_sub(self.items));
+        let used = self.cpu.map(|before| cpu().saturating_sub(before));
+        self.stats.record(self.since.elapsed(), used, counted().wrapping_sub(self.items));
     }
 }
 
@@ -153,8 +184,9 @@ mod tests {
     #[test]
     fn long_holds_are_counted() {
         let stats = HoldStats::default();
-        stats.record(LONG, 0);
-        stats.record(LONG + Duration::from_nanos(1), 0);
-        assert_eq!((stats.read().long, stats.read().nanos_max), (1, 1_000_001));
+        stats.record(LONG, Some(Duration::from_nanos(7)), 0);
+        stats.record(LONG + Duration::from_nanos(1), None, 0);
+        let holds = stats.read();
+        assert_eq!((holds.long, holds.nanos_max, holds.cpu_nanos_max), (1, 1_000_001, 7));
     }
 }

@@ -35,8 +35,11 @@ impl Metrics {
 fn lock_holds(state: &State, out: &mut String) {
     let holds = state.locks.each().map(|(lock, stats)| (lock, stats.read()));
     type Column = (&'static str, &'static str, &'static str, fn(&Holds) -> f64);
-    let columns: [Column; 6] = [
+    let columns: [Column; 7] = [
         ("seconds_max", "gauge", "Longest hold since the start.", |it| it.nanos_max as f64 / 1e9),
+        ("cpu_seconds_max", "gauge", "Longest processor time of a hold, of one hold in 16.", |it| {
+            it.cpu_nanos_max as f64 / 1e9
+        }),
         ("seconds_total", "counter", "Time of all holds.", |it| it.nanos as f64 / 1e9),
         ("long_total", "counter", "Holds of more than a millisecond.", |it| it.long as f64),
         ("total", "counter", "Holds.", |it| it.holds as f64),

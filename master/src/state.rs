@@ -193,7 +193,7 @@ impl State {
     }
 
     /// The epoch at which a loss was last accepted.
-    fn history(&self) -> Epoch {
+    pub(crate) fn history(&self) -> Epoch {
         Epoch(self.history.load(Ordering::Acquire))
     }
 

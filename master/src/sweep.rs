@@ -1,6 +1,6 @@
 //! What the master does by itself, in time: leases and grants expire, tombstones become orders.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::cluster::{Ages, GcOrders, SessionId};
-use crate::namespace::{Answer, ChunkState, Command, Operation, REAP_ITEMS_MAX};
+use crate::namespace::{Answer, ChunkState, Command, Operation, REAP_ITEMS_MAX, Tombstone};
 use crate::state::State;
 use crate::writer::Proposer;
 
@@ -203,19 +203,20 @@ impl Pass {
 
     /// Looks at some tombstones; whether there are more.
     fn slice(&mut self, state: &State) -> bool {
+        // Before the tombstones are read: if a loss is accepted meanwhile, these may be gone, and count for nothing.
+        let history = state.history();
+        let some: Vec<(ChunkId, Tombstone)> =
+            { state.namespace() }.tombstones_after(self.after).take(SLICE).collect();
         let (now_ms, wall_ms, ages) = (state.clock.now_ms(), state.clock.wall_ms(), ages(state));
-        let namespace = state.namespace();
-        let cluster = state.cluster();
-        let (mut last, mut seen) = (self.after, 0);
-        let tombstones = namespace.tombstones_after(self.after).take(SLICE).inspect(|(chunk, _)| {
-            (last, seen) = (*chunk, seen + 1);
-        });
-        let step = cluster.gc(now_ms, wall_ms, ages, tombstones);
-        drop((cluster, namespace));
+        let step = state.cluster().gc(now_ms, wall_ms, ages, some.iter().copied());
+        if state.history() != history {
+            return false;
+        }
+        let Some((last, _)) = some.last().copied() else { return false };
         self.after = last;
         self.forget.extend(step.forget);
         self.orders.add(step.orders);
-        seen == SLICE
+        some.len() == SLICE
     }
 
     /// Sends what was gathered. Datanodes whose queues are full are waited for a little, all at once.
@@ -273,9 +274,15 @@ async fn forget_plans(state: &State) {
     let mut after = None;
     loop {
         for _ in 0..SLICES_PER_POLL {
-            let namespace = state.namespace();
-            let is_unfinished = |chunk| namespace.chunk(chunk) == ChunkState::Unfinished;
-            after = state.cluster().plans.sweep(after, is_unfinished);
+            let chunks = state.cluster().plans.next(after);
+            let over: Vec<ChunkId> = {
+                let namespace = state.namespace();
+                let is_over = |chunk: &&ChunkId| namespace.chunk(**chunk) != ChunkState::Unfinished;
+                chunks.iter().filter(is_over).copied().collect()
+            };
+            let mut cluster = state.cluster();
+            over.into_iter().for_each(|chunk| cluster.plans.forget(chunk));
+            after = chunks.last().copied();
             if after.is_none() {
                 return;
             }
@@ -291,11 +298,22 @@ async fn quarantine_orphans(state: &State) {
     let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     loop {
         for _ in 0..SLICES_PER_POLL {
+            let chunks = state.cluster().next_reported(state.clock.now_ms());
+            if chunks.is_empty() {
+                // None is left, or nothing may be moved now.
+                state.cluster().orphans(state.clock.now_ms(), age_ms, |_| false);
+                return;
+            }
+            let unknown: BTreeSet<ChunkId> = {
+                let namespace = state.namespace();
+                let is_unknown = |chunk: &ChunkId| namespace.chunk(*chunk) == ChunkState::Unknown;
+                chunks.into_iter().filter(is_unknown).collect()
+            };
             let (orders, more) = {
-                let (now_ms, namespace) = (state.clock.now_ms(), state.namespace());
-                let is_unknown = |chunk| namespace.chunk(chunk) == ChunkState::Unknown;
-                let mut cluster = state.cluster();
-                (cluster.orphans(now_ms, age_ms, is_unknown), cluster.has_more_orphans())
+                let (now_ms, mut cluster) = (state.clock.now_ms(), state.cluster());
+                // What was reported meanwhile counts as known until the next pass.
+                let orders = cluster.orphans(now_ms, age_ms, |chunk| unknown.contains(&chunk));
+                (orders, cluster.has_more_orphans())
             };
             for (session, orphans) in orders {
                 tracing::warn!(count = orphans.len(), "replicas of unknown chunks are moved to quarantine");

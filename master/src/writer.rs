@@ -232,13 +232,10 @@ impl Writer {
 
     /// Answers a change at once if it needs no log, or puts it into the batch.
     fn take(&mut self, batch: &mut Batch, mut proposal: Proposal) {
-        let checked = {
-            let namespace = self.state.namespace();
-            let behind = self.state.cluster().behind().cloned();
-            match behind.filter(|_| !proposal.command.accepts_loss()) {
-                Some(behind) => Err(Refusal::Behind(behind)),
-                None => namespace.check(&proposal.command).map_err(Refusal::Namespace),
-            }
+        let behind = { self.state.cluster() }.behind().cloned();
+        let checked = match behind.filter(|_| !proposal.command.accepts_loss()) {
+            Some(behind) => Err(Refusal::Behind(behind)),
+            None => self.state.namespace().check(&proposal.command).map_err(Refusal::Namespace),
         };
         match checked {
             Ok(None) => {

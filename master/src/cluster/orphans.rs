@@ -30,6 +30,15 @@ pub(super) struct Orphans {
 pub(crate) type OrphanOrders = Vec<(SessionId, Vec<(ChunkId, GenerationStamp)>)>;
 
 impl Cluster {
+    /// The reported chunks that the next step looks at; none when nothing may be moved now. Whether each is known is asked
+    /// without the cluster's lock.
+    pub(crate) fn next_reported(&self, now_ms: u64) -> Vec<ChunkId> {
+        if self.safe_mode(now_ms).is_some() {
+            return Vec::new();
+        }
+        self.replicas.chunks_after(self.orphans.after).take(SLICE).collect()
+    }
+
     /// Looks at some more of the reported chunks; what has been unknown for `age_ms` is to be moved to quarantine. An order
     /// is repeated in later steps until its node reports the replica gone.
     pub(crate) fn orphans(

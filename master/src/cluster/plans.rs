@@ -32,21 +32,13 @@ impl Plans {
         self.by_chunk.remove(&chunk);
     }
 
-    /// Looks at the next [`PLANS_STEP`] plans behind `after`, and forgets those of chunks that are not being written any
-    /// more: their files were abandoned or expired. Gives back where to go on; `None`: that was the last.
-    pub(crate) fn sweep(
-        &mut self,
-        after: Option<ChunkId>,
-        is_unfinished: impl Fn(ChunkId) -> bool,
-    ) -> Option<ChunkId> {
+    /// At most [`PLANS_STEP`] planned chunks behind `after`, in order.
+    pub(crate) fn next(&self, after: Option<ChunkId>) -> Vec<ChunkId> {
         let behind = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-        let seen: Vec<ChunkId> =
+        let next: Vec<ChunkId> =
             self.by_chunk.range(behind).map(|(chunk, _)| *chunk).take(PLANS_STEP).collect();
-        hold::count(seen.len() as u64);
-        for chunk in seen.iter().filter(|chunk| !is_unfinished(**chunk)) {
-            self.by_chunk.remove(chunk);
-        }
-        seen.last().copied().filter(|_| seen.len() == PLANS_STEP)
+        hold::count(next.len() as u64);
+        next
     }
 }
 
@@ -59,15 +51,15 @@ mod tests {
         let mut plans = Plans::default();
         let count = 2 * PLANS_STEP as u64 + 10;
         (1..=count).for_each(|chunk| plans.remember(ChunkId(chunk), vec![NodeId(chunk)]));
-        let (mut after, mut steps) = (None, 0);
+        let (mut after, mut lengths) = (None, Vec::new());
         loop {
-            after = plans.sweep(after, |chunk| chunk.0.is_multiple_of(2));
-            steps += 1;
-            if after.is_none() {
-                break;
-            }
+            let next = plans.next(after);
+            let Some(last) = next.last() else { break };
+            after = Some(*last);
+            lengths.push(next.len());
+            next.into_iter().filter(|chunk| !chunk.0.is_multiple_of(2)).for_each(|chunk| plans.forget(chunk));
         }
-        assert_eq!((steps, plans.by_chunk.len() as u64), (3, count / 2));
+        assert_eq!((lengths, plans.by_chunk.len() as u64), (vec![PLANS_STEP, PLANS_STEP, 10], count / 2));
         assert_eq!((plans.of(ChunkId(2)), plans.of(ChunkId(3))), (Some(&[NodeId(2)][..]), None));
     }
 }

@@ -76,6 +76,13 @@ impl FullReport {
         self.count
     }
 
+    /// The replicas of the next slice, at most: each wants the namespace's verdict before.
+    pub(crate) fn next(&self) -> impl Iterator<Item = Replica> + '_ {
+        let rest = self.parts.iter().enumerate();
+        let rest = rest.flat_map(|(part, all)| &all[if part == 0 { self.at } else { 0 }..]);
+        rest.take(REPORT_SLICE).copied()
+    }
+
     fn peek(&self) -> Option<Replica> {
         self.parts.front().and_then(|part| part.get(self.at)).copied()
     }
@@ -134,14 +141,15 @@ impl Cluster {
         }
     }
 
-    /// Applies a slice of a full report; whether there is more of it. The report and what is known are sorted, so both are
+    /// Applies a slice of a full report, with a verdict of the namespace on each of [`FullReport::next`]; whether there is
+    /// more of it. The report and what is known are sorted, so both are
     /// walked together: what only the report has is added, what only was known is removed.
     pub(crate) fn apply_report(
         &mut self,
         now_ms: u64,
         session: SessionId,
         report: &mut FullReport,
-        judge: impl Fn(&Replica) -> Verdict,
+        verdicts: Vec<Verdict>,
     ) -> bool {
         // A later session of the node reports anew.
         let Some((index, node)) = self.node_of(session) else { return false };
@@ -150,6 +158,7 @@ impl Cluster {
         }
         let held_after = |node: &Node, after| node.held.iter_after(after).next().map(|(chunk, ())| chunk);
         let mut known = held_after(node, report.after);
+        let mut verdicts = verdicts.into_iter();
         for _ in 0..REPORT_SLICE {
             hold::count(1);
             let Some(node) = self.nodes.get_mut(index as usize).and_then(Option::as_mut) else {
@@ -157,13 +166,13 @@ impl Cluster {
             };
             match (report.peek(), known) {
                 (Some(replica), known_now) if known_now.is_none_or(|known| replica.chunk <= known) => {
-                    report.oddities.add(
-                        &replica,
-                        match judge(&replica) {
-                            Verdict::Unknown if self.grants.holds(replica.chunk) => Verdict::Fine,
-                            verdict => verdict,
-                        },
-                    );
+                    let verdict = match verdicts.next() {
+                        Some(Verdict::Unknown) if self.grants.holds(replica.chunk) => Verdict::Fine,
+                        Some(verdict) => verdict,
+                        // Its turn comes with the next slice.
+                        None => return true,
+                    };
+                    report.oddities.add(&replica, verdict);
                     node.held.insert(replica.chunk, ());
                     report.after = report.after.max(Some(replica.chunk));
                     report.pop();
@@ -214,7 +223,12 @@ impl Cluster {
         self.test_reports.get_mut(&session).ok_or(BadReport::NoFirst)?.push(replicas.to_vec())?;
         if last && let Some(mut report) = self.test_reports.remove(&session) {
             report.sort();
-            while self.apply_report(now_ms, session, &mut report, &judge) {}
+            loop {
+                let verdicts = report.next().map(|replica| judge(&replica)).collect();
+                if !self.apply_report(now_ms, session, &mut report, verdicts) {
+                    break;
+                }
+            }
         }
         Ok(())
     }

@@ -237,7 +237,12 @@ fn a_long_report_is_applied_in_slices() {
     }
     world.cluster.report_begins(session);
     let mut work = Work::default();
-    while work.of(|| world.cluster.apply_report(NOW, session, &mut report, |_| Verdict::Fine)) {}
+    loop {
+        let verdicts = report.next().map(|_| Verdict::Fine).collect();
+        if !work.of(|| world.cluster.apply_report(NOW, session, &mut report, verdicts)) {
+            break;
+        }
+    }
     assert!(work.most <= REPORT_SLICE as u64 + 8 && work.most <= ITEMS_PER_HOLD_MAX, "{work:?}");
     assert!(work.all < 2 * count, "{work:?}");
     let view = &world.cluster.views(NOW)[1];

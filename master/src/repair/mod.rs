@@ -21,7 +21,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::cluster::{Candidate, RepairOrder, SessionId};
 use crate::hold;
-use crate::namespace::ChunkState;
+use crate::namespace::{Chunk, ChunkState};
 use crate::state::State;
 use backlog::Backlog;
 
@@ -32,10 +32,12 @@ const CHUNKS_PER_SLICE: usize = 128;
 const SLICES_PER_LOOK_MAX: usize = 1 << 14;
 /// Slices between two yields.
 const SLICES_PER_POLL: usize = 4;
-/// Slices after which orders go out while a look is under way, and after which a look without hurry rests.
+/// Slices after which orders go out while a look is under way, and after which it rests.
 const SLICES_PER_TURN: usize = 16;
-/// Of the time that its slices took, so often a look without hurry rests.
+/// Of the time that its slices took, so often a look rests. In a hurry half of a processor is enough: the first orders go
+/// out after the first slices, and datanodes take longer to copy than a look takes to find.
 const REST_TURNS: u32 = 3;
+const REST_TURNS_IN_HURRY: u32 = 1;
 /// Chunks that are planned in one slice, while both locks are held.
 const PLANS_PER_SLICE: usize = 16;
 /// Chunks that are planned in a row; the others have their turn with the next answers.
@@ -141,9 +143,9 @@ impl Repair {
                 if self.backlog.len() > 0 {
                     self.act(state).await;
                 }
-                if !hurries && !self.sees_deaths(state) {
-                    tokio::time::sleep(began.elapsed() * REST_TURNS).await;
-                }
+                let hurries = hurries || self.sees_deaths(state);
+                let rests = if hurries { REST_TURNS_IN_HURRY } else { REST_TURNS };
+                tokio::time::sleep(began.elapsed() * rests).await;
                 began = Instant::now();
             }
             if slice.is_multiple_of(SLICES_PER_POLL) {
@@ -154,42 +156,49 @@ impl Repair {
 
     /// Looks at some files; whether they were the last ones.
     fn slice(&mut self, state: &State) -> bool {
+        let (chunks, next) = self.next_chunks(state);
         let now_ms = state.clock.now_ms();
-        let namespace = state.namespace();
         let cluster = state.cluster();
+        for (id, chunk, replication) in chunks {
+            let (mut wanted, mut trims) = (replication, chunk.refs == 1);
+            if chunk.refs > 1
+                && cluster.inspect(now_ms, id, chunk, wanted, true).is_some_and(|it| it.good > wanted)
+                && let Some(most) = self.shared.said(id, chunk.refs, wanted)
+            {
+                (wanted, trims) = (most, true);
+            }
+            let Some(found) = cluster.inspect(now_ms, id, chunk, wanted, trims) else { continue };
+            let lacks = found.good < found.wanted;
+            self.found.missing += u64::from(found.wanted.saturating_sub(found.good));
+            self.found.to_repair += u64::from(lacks);
+            self.found.to_trim += u64::from(!lacks);
+            self.backlog.insert(found);
+        }
+        (self.next_slot, self.next_chunk) = next.unwrap_or((0, 0));
+        next.is_none()
+    }
+
+    /// The chunks of the next files with the replicas wanted of each, and where to go on; `None`: these were the last. The
+    /// namespace is free again before the cluster is asked, so that no hold of it contains a wait for the other lock.
+    fn next_chunks(&self, state: &State) -> (Vec<(ChunkId, Chunk, u32)>, Option<(u32, usize)>) {
+        let namespace = state.namespace();
         let (files, next) = namespace.files_slice(self.next_slot, SLOTS_PER_SLICE);
+        let mut found = Vec::with_capacity(CHUNKS_PER_SLICE);
         let mut left = CHUNKS_PER_SLICE;
-        for (slot, file, wanted, chunks) in files {
+        for (slot, file, replication, chunks) in files {
             hold::count(1);
             let first = if slot == self.next_slot { self.next_chunk } else { 0 };
-            for (id, chunk) in namespace.some_chunks_of(file, first, left) {
-                let (mut wanted, mut trims) = (u32::from(wanted), chunk.refs == 1);
-                if chunk.refs > 1
-                    && cluster.inspect(now_ms, id, chunk, wanted, true).is_some_and(|it| it.good > wanted)
-                    && let Some(most) = self.shared.said(id, chunk.refs, wanted)
-                {
-                    (wanted, trims) = (most, true);
-                }
-                let Some(found) = cluster.inspect(now_ms, id, chunk, wanted, trims) else { continue };
-                let lacks = found.good < found.wanted;
-                self.found.missing += u64::from(found.wanted.saturating_sub(found.good));
-                self.found.to_repair += u64::from(lacks);
-                self.found.to_trim += u64::from(!lacks);
-                self.backlog.insert(found);
-            }
+            let some = namespace.some_chunks_of(file, first, left);
+            found.extend(some.map(|(id, chunk)| (id, chunk, u32::from(replication))));
             let seen = left.min(chunks.saturating_sub(first));
             left -= seen;
             if left == 0 {
                 // The rest of this file, or the next one.
                 let is_over = first + seen >= chunks;
-                self.next_slot = if is_over { slot + 1 } else { slot };
-                self.next_chunk = if is_over { 0 } else { first + seen };
-                return false;
+                return (found, Some(if is_over { (slot + 1, 0) } else { (slot, first + seen) }));
             }
         }
-        self.next_chunk = 0;
-        self.next_slot = next.unwrap_or(0);
-        next.is_none()
+        (found, next.map(|slot| (slot, 0)))
     }
 
     /// Orders what can be ordered now.
@@ -215,17 +224,20 @@ impl Repair {
 
     /// Plans some chunks and sends out what is to be done; whether more can be done now.
     fn plan(&mut self, state: &State, some: Vec<Candidate>, busy: &mut Vec<ChunkId>) -> bool {
+        let chunks: Vec<ChunkState> = {
+            let namespace = state.namespace();
+            some.iter().map(|it| namespace.chunk(it.id)).collect()
+        };
         let now_ms = state.clock.now_ms();
-        let namespace = state.namespace();
         let mut cluster = state.cluster();
         if cluster.is_repair_paused(now_ms) {
             busy.extend(some.iter().map(|it| it.id));
             return false;
         }
         let mut orders = Vec::new();
-        for it in some {
+        for (it, chunk) in some.into_iter().zip(chunks) {
             // The file may have gone meanwhile, and the chunk with it.
-            let ChunkState::Referenced(chunk) = namespace.chunk(it.id) else {
+            let ChunkState::Referenced(chunk) = chunk else {
                 self.backlog.remove(it.id);
                 continue;
             };
@@ -240,7 +252,7 @@ impl Repair {
             orders.extend(of_this);
         }
         let more = !cluster.has_all_jobs();
-        drop((cluster, namespace));
+        drop(cluster);
         send(state, orders);
         more
     }

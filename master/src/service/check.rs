@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use distrifs_proto::grpc::v1;
+use distrifs_proto::types::ChunkId;
 use tonic::Status;
 
 use super::{Api, path};
 use crate::cluster::{Cluster, Problem};
-use crate::namespace::{Namespace, Status as FileStatus};
+use crate::namespace::{Chunk, Status as FileStatus};
 use crate::permission::Caller;
 use crate::refusal::Refusal;
 
@@ -15,7 +16,7 @@ use crate::refusal::Refusal;
 const CHUNKS_TOLD_MAX: usize = 8;
 /// With so many chunks a slice ends behind the file that they are of: the locks are held meanwhile. A single file of very
 /// many chunks is checked in one hold: the price of a summary that is of one moment.
-const CHUNKS_PER_SLICE: u64 = 256;
+const CHUNKS_PER_SLICE: usize = 256;
 /// Entries of one slice.
 const ENTRIES_PER_SLICE: usize = 256;
 
@@ -28,28 +29,38 @@ impl Api {
         let path = path(&ask.path)?;
         let now_ms = self.state.clock.now_ms();
         let mut reply = v1::CheckFilesReply { epoch: self.state.epoch.0, ..Default::default() };
-        let namespace = self.state.namespace();
-        let page = namespace.list(&caller, &path, true, &ask.start_after, ENTRIES_PER_SLICE);
-        let page = page.map_err(Refusal::Namespace)?;
-        let itself = namespace.stat(&caller, &path).is_ok_and(|status| status.body.is_some());
+        let (page, itself, files) = {
+            let namespace = self.state.namespace();
+            let page = namespace.list(&caller, &path, true, &ask.start_after, ENTRIES_PER_SLICE);
+            let page = page.map_err(Refusal::Namespace)?;
+            let itself = namespace.stat(&caller, &path).is_ok_and(|status| status.body.is_some());
+            let mut left = CHUNKS_PER_SLICE;
+            let mut files = Vec::with_capacity(page.entries.len());
+            for entry in &page.entries {
+                if left == 0 {
+                    break;
+                }
+                let chunks = namespace.chunks_of(entry.file);
+                let file = chunks.map(|(wanted, chunks)| (u32::from(wanted), chunks.collect::<Vec<_>>()));
+                left = left.saturating_sub(file.as_ref().map_or(0, |(_, chunks)| chunks.len()));
+                files.push(file);
+            }
+            (page, itself, files)
+        };
         let cluster = self.state.cluster();
-        for entry in &page.entries {
-            if reply.chunks >= CHUNKS_PER_SLICE {
-                reply.more = true;
-                return Ok(reply);
-            }
+        let slice = page.entries.iter().zip(files);
+        let is_cut = slice.len() < page.entries.len();
+        for (entry, file) in slice {
             reply.continue_after.clone_from(&entry.path);
-            if entry.body.is_none() {
-                continue;
-            }
-            if let Some(mut unhealthy) = check(&mut reply, &namespace, &cluster, now_ms, entry) {
+            let Some((wanted, chunks)) = file else { continue };
+            if let Some(mut unhealthy) = check(&mut reply, &cluster, now_ms, entry, (wanted, chunks)) {
                 if itself {
                     unhealthy.path.clear();
                 }
                 reply.unhealthy.push(unhealthy);
             }
         }
-        reply.more = page.more;
+        reply.more = page.more || is_cut;
         Ok(reply)
     }
 }
@@ -57,19 +68,18 @@ impl Api {
 /// Counts one file; what is wrong with it.
 fn check(
     reply: &mut v1::CheckFilesReply,
-    namespace: &Namespace,
     cluster: &Cluster,
     now_ms: u64,
     entry: &FileStatus,
+    (wanted, chunks): (u32, Vec<(ChunkId, Chunk)>),
 ) -> Option<v1::UnhealthyFile> {
-    let (replication, chunks) = namespace.chunks_of(entry.file)?;
     reply.files += 1;
     let mut worst = None;
     let mut file = v1::UnhealthyFile { path: entry.path.clone(), ..Default::default() };
-    for (index, (id, chunk)) in chunks.enumerate() {
+    for (index, (id, chunk)) in chunks.into_iter().enumerate() {
         reply.chunks += 1;
         let health = cluster.health(now_ms, id, &chunk);
-        let Some(problem) = health.problem(u32::from(replication)) else { continue };
+        let Some(problem) = health.problem(wanted) else { continue };
         worst = worst.max(Some(problem));
         file.unhealthy_chunks += 1;
         if file.chunks.len() < CHUNKS_TOLD_MAX {
@@ -77,7 +87,7 @@ fn check(
                 index: index as u64,
                 chunk_id: id.0,
                 problem: convert(problem).into(),
-                wanted: u32::from(replication),
+                wanted,
                 good: health.good,
                 damaged: health.damaged,
                 why: cluster.why_unrepaired(now_ms, id),

@@ -18,7 +18,7 @@ use crate::cluster::{
     BadReport, FullReport, LastHeard, Load, RegisterRefusal, Registration, Replica, SessionId, Verdict,
 };
 use crate::loss;
-use crate::namespace::{ChunkState, Namespace};
+use crate::namespace::{Chunk, ChunkState, Namespace};
 use crate::state::{SESSION_QUEUE_MAX, State, ToSession};
 
 /// How long a new connection may take to introduce itself.
@@ -292,10 +292,13 @@ impl<'a> Session<'a> {
         let replicas = report.len();
         loop {
             let more = (0..SLICES_PER_POLL).all(|_| {
+                // One lock after the other: a hold of the namespace is not to contain a wait for the cluster.
+                let verdicts = {
+                    let namespace = self.state.namespace();
+                    report.next().map(|replica| judge(&namespace, &replica)).collect()
+                };
                 let now_ms = self.state.clock.now_ms();
-                let namespace = self.state.namespace();
-                let mut cluster = self.state.cluster();
-                cluster.apply_report(now_ms, self.id, &mut report, |replica| judge(&namespace, replica))
+                self.state.cluster().apply_report(now_ms, self.id, &mut report, verdicts)
             });
             if !more {
                 break;
@@ -363,25 +366,26 @@ fn touch(state: &State, chunks: impl Iterator<Item = ChunkId>) {
 }
 
 fn take_copies(state: &State, ends: &[v1::Replicated]) {
+    let chunks: Vec<Option<Chunk>> = {
+        let namespace = state.namespace();
+        let chunk = |end: &v1::Replicated| match namespace.chunk(ChunkId(end.chunk_id)) {
+            ChunkState::Referenced(chunk) => Some(chunk),
+            _ => None,
+        };
+        ends.iter().map(chunk).collect()
+    };
     let now_ms = state.clock.now_ms();
-    let namespace = state.namespace();
     let mut cluster = state.cluster();
     let mut failed = Vec::new();
-    for end in ends {
+    for (end, chunk) in ends.iter().zip(chunks) {
         let (id, target) = (ChunkId(end.chunk_id), NodeId(end.target_node_id));
-        let outcome = match convert::copied(end) {
-            Ok(()) => Ok(match namespace.chunk(id) {
-                ChunkState::Referenced(chunk) => Some(chunk),
-                _ => None,
-            }),
-            Err(failure) => {
-                failed.push((id, target, failure.text.clone()));
-                Err(failure)
-            }
-        };
+        let outcome = convert::copied(end).map(|()| chunk);
+        if let Err(failure) = &outcome {
+            failed.push((id, target, failure.text.clone()));
+        }
         cluster.replicated(now_ms, id, target, outcome);
     }
-    drop((cluster, namespace));
+    drop(cluster);
     for (chunk, target, why) in failed {
         tracing::warn!(%chunk, %target, why, "a copy was not made");
     }

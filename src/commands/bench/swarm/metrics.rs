@@ -13,6 +13,7 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest answer that is read.
 const SCRAPE_BYTES_MAX: u64 = 4 << 20;
 const HOLD_SECONDS: &str = "distrifs_lock_hold_seconds_max";
+const HOLD_CPU: &str = "distrifs_lock_hold_cpu_seconds_max";
 const HOLD_ITEMS: &str = "distrifs_lock_hold_items_max";
 
 /// The samples of one scrape, as `name{labels}` and value.
@@ -85,6 +86,9 @@ pub(super) struct Hold {
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     longest: Option<Hold>,
+    /// Of all locks: the longest processor time of a hold, and the most items of one.
+    cpu_seconds: Option<f64>,
+    items: Option<f64>,
 }
 
 impl Holds {
@@ -97,6 +101,15 @@ impl Holds {
                 self.longest = Some(Hold { lock: lock.to_owned(), seconds, items, phase });
             }
         }
+        for (metric, most) in [(HOLD_CPU, &mut self.cpu_seconds), (HOLD_ITEMS, &mut self.items)] {
+            let values = scrape.by_lock(metric).map(|(_, value)| value);
+            *most = values.chain(*most).reduce(f64::max);
+        }
+    }
+
+    /// Seconds of the longest processor time of a hold, as far as the master takes it, and the most items of one.
+    pub(super) fn most(&self) -> (Option<f64>, Option<f64>) {
+        (self.cpu_seconds, self.items)
     }
 
     /// `None` when the master exports no lock holds.
@@ -143,5 +156,8 @@ mod tests {
         holds.note("deletes", &Scrape::parse("distrifs_lock_hold_seconds_max{lock=\"log\"} 0.5\n"));
         let longest = holds.longest().expect("one");
         assert_eq!((longest.lock.as_str(), longest.items, longest.phase), ("log", None, "deletes"));
+        assert_eq!(holds.most(), (None, Some(8192.0)));
+        holds.note("later", &Scrape::parse("distrifs_lock_hold_cpu_seconds_max{lock=\"log\"} 0.001\n"));
+        assert_eq!(holds.most(), (Some(0.001), Some(8192.0)));
     }
 }

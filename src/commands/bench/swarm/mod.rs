@@ -74,8 +74,10 @@ const REFERENCE_NODES: u64 = 3;
     timeout; false_dead is the largest number of nodes shown as dead at any scrape, or in the list of nodes, that were \
     not down for that long; deletes_per_s is (files removed - growth of distrifs_namespace_tombstones) / seconds, \
     delete_ratio its share of the puts in the same seconds, above 1 while the tombstones of the first window go; \
-    longest_hold_ms is the largest distrifs_lock_hold_seconds_max at the end of any phase; latencies are corrected for \
-    coordinated omission; driver_lag_ms is how late the simulated nodes were at most because this machine was busy: \
+    longest_hold_ms is the largest distrifs_lock_hold_seconds_max at the end of any phase, in wall time: where other \
+    threads took the processor from the holder, that time counts. longest_hold_cpu_ms is its processor time, taken for \
+    one hold in 16, and most_hold_items how many nodes, chunks and replicas one hold looked at, which does not depend on \
+    the machine; latencies are corrected for coordinated omission; driver_lag_ms is how late the simulated nodes were at most because this machine was busy: \
     beyond the heartbeat interval, false_dead says nothing about the master. Goals are shown and not judged: the exit \
     status is 0 when the run was completed.\n\n\
     Example:\n  distrifs bench swarm\n  distrifs bench swarm --nodes 2000 --replicas 3000 --kill 10 --json\n  \
@@ -231,6 +233,9 @@ impl Run<'_> {
             self.report.longest_hold_lock = Some(hold.lock.clone());
             self.report.longest_hold_items = hold.items.map(|items| items as u64);
             self.report.longest_hold_phase = Some(hold.phase);
+            let (cpu, items) = self.holds.most();
+            self.report.longest_hold_cpu_ms = cpu.map(|seconds| seconds * 1000.0);
+            self.report.most_hold_items = items.map(|items| items as u64);
         }
         Ok(())
     }

@@ -25,6 +25,10 @@ pub(super) struct SwarmReport {
     pub(super) longest_hold_lock: Option<String>,
     pub(super) longest_hold_items: Option<u64>,
     pub(super) longest_hold_phase: Option<&'static str>,
+    /// Processor time of the longest hold whose processor time was taken, one in 16.
+    pub(super) longest_hold_cpu_ms: Option<f64>,
+    /// Of all locks and phases.
+    pub(super) most_hold_items: Option<u64>,
     /// Most nodes at a time that were shown as dead and were not.
     pub(super) false_dead: u64,
     /// From when the first killed node was silent for the heartbeat timeout.
@@ -106,6 +110,8 @@ impl SwarmReport {
             plain("block reports of all, s", self.report_s, 1),
             most("longest lock hold, ms", self.longest_hold_ms, HOLD_MS_GOAL),
             ("  by the lock", lock, String::new()),
+            ("  processor time, one hold in 16, ms", number(self.longest_hold_cpu_ms, 2), String::new()),
+            ("  most items in one hold", number(self.most_hold_items.map(|it| it as f64), 0), String::new()),
             plain("creates/s", self.creates_per_s, 0),
             plain("creates/s with 3 datanodes", self.creates_per_s_3_nodes, 0),
             least("ratio of creates", self.create_ratio, CREATE_RATIO_GOAL),
