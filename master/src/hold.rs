@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
+use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,16 @@ use rustix::time::{ClockId, clock_gettime};
 pub(crate) const ITEMS_PER_HOLD_MAX: u64 = 1024;
 /// Of one hold in so many the processor time is taken, too: that costs two system calls.
 const CPU_EVERY: u32 = 16;
-/// A hold beyond this is counted as long.
-const LONG: Duration = Duration::from_millis(1);
+/// Holds are counted by these times: the bound that is aimed at, and what is beyond it.
+pub(crate) const BUCKETS: [Duration; 4] = [
+    Duration::from_millis(1),
+    Duration::from_millis(5),
+    Duration::from_millis(25),
+    Duration::from_millis(100),
+];
+
+/// A hold beyond this is logged, for those who look for the reason.
+const LOGGED: Duration = BUCKETS[1];
 
 thread_local! {
     /// Items looked at by this thread; holds take differences.
@@ -54,7 +63,8 @@ pub(crate) fn counted() -> u64 {
 #[derive(Debug, Default)]
 pub(crate) struct HoldStats {
     holds: AtomicU64,
-    long: AtomicU64,
+    /// Beyond each of [`BUCKETS`].
+    beyond: [AtomicU64; BUCKETS.len()],
     nanos: AtomicU64,
     nanos_max: AtomicU64,
     cpu_nanos_max: AtomicU64,
@@ -67,8 +77,8 @@ pub(crate) struct HoldStats {
 pub(crate) struct Holds {
     /// Holds.
     pub(crate) holds: u64,
-    /// Those beyond a millisecond.
-    pub(crate) long: u64,
+    /// Those beyond each of [`BUCKETS`].
+    pub(crate) beyond: [u64; BUCKETS.len()],
     /// Nanoseconds of all of them.
     pub(crate) nanos: u64,
     /// Nanoseconds of the longest.
@@ -84,8 +94,16 @@ pub(crate) struct Holds {
 
 impl HoldStats {
     /// Wraps a guard that was just taken.
+    #[track_caller]
     pub(crate) fn held<G>(&self, guard: G) -> Held<'_, G> {
-        Held { guard, since: Instant::now(), cpu: cpu_of_some(), items: counted(), stats: self }
+        Held {
+            guard,
+            since: Instant::now(),
+            cpu: cpu_of_some(),
+            items: counted(),
+            stats: self,
+            taken_at: Location::caller(),
+        }
     }
 
     /// The figures now.
@@ -93,7 +111,7 @@ impl HoldStats {
         let get = |of: &AtomicU64| of.load(Ordering::Relaxed);
         Holds {
             holds: get(&self.holds),
-            long: get(&self.long),
+            beyond: std::array::from_fn(|at| get(&self.beyond[at])),
             nanos: get(&self.nanos),
             nanos_max: get(&self.nanos_max),
             cpu_nanos_max: get(&self.cpu_nanos_max),
@@ -110,8 +128,8 @@ impl HoldStats {
         self.holds.fetch_add(1, Ordering::Relaxed);
         self.nanos.fetch_add(nanos, Ordering::Relaxed);
         self.items.fetch_add(items, Ordering::Relaxed);
-        if took > LONG {
-            self.long.fetch_add(1, Ordering::Relaxed);
+        for (_, beyond) in BUCKETS.iter().zip(&self.beyond).take_while(|(limit, _)| took > **limit) {
+            beyond.fetch_add(1, Ordering::Relaxed);
         }
         // A plain load first: nearly no hold is the longest, and the line stays shared between the processors.
         if nanos > self.nanos_max.load(Ordering::Relaxed) {
@@ -135,6 +153,7 @@ pub(crate) struct Held<'a, G> {
     cpu: Option<Duration>,
     items: u64,
     stats: &'a HoldStats,
+    taken_at: &'static Location<'static>,
 }
 
 impl<G: Deref> Deref for Held<'_, G> {
@@ -154,7 +173,11 @@ impl<G: DerefMut> DerefMut for Held<'_, G> {
 impl<G> Drop for Held<'_, G> {
     fn drop(&mut self) {
         let used = self.cpu.map(|before| cpu().saturating_sub(before));
-        self.stats.record(self.since.elapsed(), used, counted().wrapping_sub(self.items));
+        let (took, items) = (self.since.elapsed(), counted().wrapping_sub(self.items));
+        self.stats.record(took, used, items);
+        if took > LOGGED {
+            tracing::debug!(taken_at = %self.taken_at, ?took, cpu = ?used, items, "a lock was held for long");
+        }
     }
 }
 
@@ -184,9 +207,10 @@ mod tests {
     #[test]
     fn long_holds_are_counted() {
         let stats = HoldStats::default();
-        stats.record(LONG, Some(Duration::from_nanos(7)), 0);
-        stats.record(LONG + Duration::from_nanos(1), None, 0);
+        stats.record(BUCKETS[0], Some(Duration::from_nanos(7)), 0);
+        stats.record(BUCKETS[0] + Duration::from_nanos(1), None, 0);
+        stats.record(BUCKETS[2] + Duration::from_nanos(1), None, 0);
         let holds = stats.read();
-        assert_eq!((holds.long, holds.nanos_max, holds.cpu_nanos_max), (1, 1_000_001, 7));
+        assert_eq!((holds.beyond, holds.nanos_max, holds.cpu_nanos_max), ([2, 1, 1, 0], 25_000_001, 7));
     }
 }

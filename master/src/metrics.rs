@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use distrifs_proto::ErrorCode;
 
 use crate::cluster::NodeState;
-use crate::hold::Holds;
+use crate::hold::{BUCKETS, Holds};
 use crate::state::State;
 
 /// Requests by method and outcome. The methods are those of the services, so the map is small.
@@ -34,15 +34,23 @@ impl Metrics {
 /// How long the shared locks were held, and for how many items.
 fn lock_holds(state: &State, out: &mut String) {
     let holds = state.locks.each().map(|(lock, stats)| (lock, stats.read()));
+    let name = "distrifs_lock_hold_seconds";
+    let _ = write!(out, "# HELP {name} Time for which shared locks were held.\n# TYPE {name} histogram\n");
+    for (lock, holds) in &holds {
+        for (limit, beyond) in BUCKETS.iter().zip(holds.beyond) {
+            let (le, within) = (limit.as_secs_f64(), holds.holds.saturating_sub(beyond));
+            let _ = writeln!(out, "{name}_bucket{{lock=\"{lock}\",le=\"{le}\"}} {within}");
+        }
+        let _ = writeln!(out, "{name}_bucket{{lock=\"{lock}\",le=\"+Inf\"}} {}", holds.holds);
+        let _ = writeln!(out, "{name}_sum{{lock=\"{lock}\"}} {}", holds.nanos as f64 / 1e9);
+        let _ = writeln!(out, "{name}_count{{lock=\"{lock}\"}} {}", holds.holds);
+    }
     type Column = (&'static str, &'static str, &'static str, fn(&Holds) -> f64);
-    let columns: [Column; 7] = [
+    let columns: [Column; 4] = [
         ("seconds_max", "gauge", "Longest hold since the start.", |it| it.nanos_max as f64 / 1e9),
         ("cpu_seconds_max", "gauge", "Longest processor time of a hold, of one hold in 16.", |it| {
             it.cpu_nanos_max as f64 / 1e9
         }),
-        ("seconds_total", "counter", "Time of all holds.", |it| it.nanos as f64 / 1e9),
-        ("long_total", "counter", "Holds of more than a millisecond.", |it| it.long as f64),
-        ("total", "counter", "Holds.", |it| it.holds as f64),
         ("items_max", "gauge", "Most nodes, chunks and replicas looked at in one hold.", |it| {
             it.items_max as f64
         }),

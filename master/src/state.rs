@@ -163,21 +163,25 @@ impl State {
     }
 
     /// The namespace, to be asked.
+    #[track_caller]
     pub(crate) fn namespace(&self) -> Held<'_, RwLockReadGuard<'_, Namespace>> {
         self.locks.namespace_read.held(self.namespace.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The namespace, to be changed: the writer's alone.
+    #[track_caller]
     pub(crate) fn namespace_mut(&self) -> Held<'_, RwLockWriteGuard<'_, Namespace>> {
         self.locks.namespace_write.held(self.namespace.write().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The cluster.
+    #[track_caller]
     pub(crate) fn cluster(&self) -> Held<'_, MutexGuard<'_, Cluster>> {
         self.locks.cluster.held(self.cluster.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The open sessions.
+    #[track_caller]
     pub(crate) fn sessions(&self) -> Held<'_, MutexGuard<'_, BTreeMap<SessionId, ToSession>>> {
         self.locks.sessions.held(self.sessions.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -53,9 +53,10 @@ struct Frozen {
 impl Default for Requests {
     fn default() -> Self {
         Self {
-            order: VecDeque::new(),
+            // All that it will ever take, at once: to grow means to move and hash all of it under the namespace's lock.
+            order: VecDeque::with_capacity(REQUESTS_REMEMBERED_MAX),
             forgotten: 0,
-            places: HashTable::new(),
+            places: HashTable::with_capacity(REQUESTS_REMEMBERED_MAX),
             hasher: RandomState::default(),
             frozen: None,
         }

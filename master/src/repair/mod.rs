@@ -81,6 +81,9 @@ pub(crate) async fn run(state: Arc<State>, mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// A chunk of a file, and the replicas that the file wants of it.
+type Wanted = (ChunkId, Chunk, u32);
+
 /// Where a look is, what it found, and what is to be done.
 #[derive(Debug, Default)]
 struct Repair {
@@ -180,7 +183,7 @@ impl Repair {
 
     /// The chunks of the next files with the replicas wanted of each, and where to go on; `None`: these were the last. The
     /// namespace is free again before the cluster is asked, so that no hold of it contains a wait for the other lock.
-    fn next_chunks(&self, state: &State) -> (Vec<(ChunkId, Chunk, u32)>, Option<(u32, usize)>) {
+    fn next_chunks(&self, state: &State) -> (Vec<Wanted>, Option<(u32, usize)>) {
         let namespace = state.namespace();
         let (files, next) = namespace.files_slice(self.next_slot, SLOTS_PER_SLICE);
         let mut found = Vec::with_capacity(CHUNKS_PER_SLICE);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::closed_loop::run_until;
+use super::closed_loop::{Lanes, run_until};
 use super::interval::{Interval, median};
 use super::namespace_calls::NamespaceCalls;
 use crate::error::CommandError;
@@ -38,7 +38,7 @@ pub(super) async fn compare(
                 let calls = calls.clone();
                 async move { calls.create_and_abandon(lane, format!("/create-{lane}-{number}")).await }
             };
-            let (done, ()) = run_until(lanes, create, tokio::time::sleep(window)).await?;
+            let (done, ()) = run_until(Lanes::closed(lanes), create, tokio::time::sleep(window)).await?;
             let done = done.some_succeeded()?;
             errors += done.errors;
             if is_main { &mut mains } else { &mut references }.push(done.sample.rate());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use distrifs_proto::limits::GRANTS_PER_CALL_MAX;
 use tokio::time::{Instant, sleep};
 
-use super::closed_loop::run_until;
+use super::closed_loop::{Lanes, run_until};
 use super::fleet::{Fleet, Shared};
 use super::master_process::MasterProcess;
 use super::namespace_calls::NamespaceCalls;
@@ -86,7 +86,7 @@ pub(super) async fn measure(
         sleep(3 * window).await;
         Ok::<_, CommandError>((begin, Look::take(master, &counts).await?))
     };
-    let (done, looks) = run_until(lanes, batch, looks).await?;
+    let (done, looks) = run_until(Lanes::closed(lanes), batch, looks).await?;
     let done = done.some_succeeded()?;
     let (begin, end) = looks?;
     let (creates_per_s, deletes_per_s) = begin.rates(end);

@@ -14,6 +14,8 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(30);
 const SCRAPE_BYTES_MAX: u64 = 4 << 20;
 const HOLD_SECONDS: &str = "distrifs_lock_hold_seconds_max";
 const HOLD_CPU: &str = "distrifs_lock_hold_cpu_seconds_max";
+const HOLD_COUNT: &str = "distrifs_lock_hold_seconds_count";
+const HOLD_BUCKET: &str = "distrifs_lock_hold_seconds_bucket";
 const HOLD_ITEMS: &str = "distrifs_lock_hold_items_max";
 
 /// The samples of one scrape, as `name{labels}` and value.
@@ -47,6 +49,15 @@ impl Scrape {
     /// Nodes in a state.
     pub(super) fn nodes(&self, state: &str) -> u64 {
         self.value(&format!("distrifs_cluster_nodes{{state=\"{state}\"}}")).unwrap_or_default() as u64
+    }
+
+    /// Values of a metric with a label, whatever its others are.
+    fn labelled<'a>(&'a self, metric: &'a str, label: &'a str) -> impl Iterator<Item = f64> + 'a {
+        let named = self
+            .0
+            .iter()
+            .filter(move |(name, _)| name.strip_prefix(metric).is_some_and(|it| it.contains(label)));
+        named.map(|(_, value)| *value)
     }
 
     /// Values of a metric by the `lock` label.
@@ -112,6 +123,13 @@ impl Holds {
         (self.cpu_seconds, self.items)
     }
 
+    /// All holds of all locks that a master has had since its start, and those of them beyond 5 ms.
+    pub(super) fn counted(scrape: &Scrape) -> (u64, u64) {
+        let all: f64 = scrape.by_lock(HOLD_COUNT).map(|(_, holds)| holds).sum();
+        let within: f64 = scrape.labelled(HOLD_BUCKET, "le=\"0.005\"").sum();
+        (all as u64, (all - within).max(0.0) as u64)
+    }
+
     /// `None` when the master exports no lock holds.
     pub(super) fn longest(&self) -> Option<&Hold> {
         self.longest.as_ref()
@@ -131,6 +149,11 @@ mod tests {
         distrifs_lock_hold_seconds_max{lock=\"namespace\"} 0.25\n\
         distrifs_lock_hold_items_max{lock=\"cluster\"} 64\n\
         distrifs_lock_hold_items_max{lock=\"namespace\"} 8192\n\
+        distrifs_lock_hold_seconds_bucket{lock=\"cluster\",le=\"0.005\"} 90\n\
+        distrifs_lock_hold_seconds_bucket{lock=\"cluster\",le=\"+Inf\"} 100\n\
+        distrifs_lock_hold_seconds_bucket{lock=\"namespace\",le=\"0.005\"} 50\n\
+        distrifs_lock_hold_seconds_count{lock=\"cluster\"} 100\n\
+        distrifs_lock_hold_seconds_count{lock=\"namespace\"} 51\n\
         a line that is no sample\n";
 
     #[test]
@@ -141,6 +164,7 @@ mod tests {
         assert_eq!((scrape.nodes("live"), scrape.nodes("dead"), scrape.nodes("suspect")), (38, 2, 0));
         let locks: Vec<_> = scrape.by_lock(HOLD_SECONDS).collect();
         assert_eq!(locks, [("cluster", 0.0125), ("namespace", 0.25)]);
+        assert_eq!(Holds::counted(&scrape), (151, 11));
     }
 
     #[test]

@@ -66,7 +66,7 @@ const REFERENCE_NODES: u64 = 3;
     Phases: fill the namespace; register all, then report all blocks (bytes_per_replica is what the master's resident \
     memory grows by from the first report to the last); create and abandon files in turns with a master of 3 datanodes \
     (create_ratio: median of 11 pairs, with its 95 % bootstrap interval); kill PERCENT of the nodes, whole racks first, \
-    and watch with 8 clients in stat, 4 in mkdir and a scrape every 100 ms; let them return (needless_copies: copies \
+    and watch with 8 clients in stat, 4 in mkdir (--rate) and a scrape every 100 ms; let them return (needless_copies: copies \
     ordered within two windows after all have reported); kill -9 the master and start it again; put and remove small \
     files on an empty master of 3 datanodes for four windows, of which the last three count; register --register new \
     identities.\n\n\
@@ -77,8 +77,8 @@ const REFERENCE_NODES: u64 = 3;
     longest_hold_ms is the largest distrifs_lock_hold_seconds_max at the end of any phase, in wall time: where other \
     threads took the processor from the holder, that time counts. longest_hold_cpu_ms is its processor time, taken for \
     one hold in 16, and most_hold_items how many nodes, chunks and replicas one hold looked at, which does not depend on \
-    the machine; latencies are corrected for coordinated omission; driver_lag_ms is how late the simulated nodes were at most because this machine was busy: \
-    beyond the heartbeat interval, false_dead says nothing about the master. Goals are shown and not judged: the exit \
+    the machine; kill_holds counts the holds of all locks while the nodes were dead, kill_holds_beyond_5_ms those of \
+    more than 5 ms; latencies count from the intended start of a call, in a closed loop they are corrected for coordinated omission; driver_lag_ms is how late the simulated nodes were at most because this machine was busy: beyond the heartbeat interval, false_dead says nothing about the master. Goals are shown and not judged: the exit \
     status is 0 when the run was completed.\n\n\
     Example:\n  distrifs bench swarm\n  distrifs bench swarm --nodes 2000 --replicas 3000 --kill 10 --json\n  \
     distrifs bench swarm --nodes 1000 --racks 20 --kill 5 --watch 60 --clients 128\n  \
@@ -103,6 +103,10 @@ pub(crate) struct Swarm {
     /// Creations, and puts, in flight
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=4096))]
     clients: u64,
+    /// Stats and mkdirs a second while nodes are dead or the master starts again; 0: as fast as they go
+    #[arg(long, value_name = "OPS", default_value_t = 1000,
+          value_parser = clap::value_parser!(u64).range(0..=1_000_000))]
+    rate: u64,
     /// Length of a measuring window; a fifth of it for each of the 22 windows of creations
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = crate::options::seconds)]
     window: Duration,
@@ -335,7 +339,7 @@ impl Run<'_> {
     }
 
     fn stat_load(&self) -> StatLoad {
-        StatLoad { files: self.layout.chunks(), seed: self.swarm.seed }
+        StatLoad { files: self.layout.chunks(), seed: self.swarm.seed, rate: self.swarm.rate as f64 }
     }
 
     fn note_false_dead(&mut self, seen: u64) {
@@ -348,6 +352,7 @@ impl Run<'_> {
         let timeout = self.context.settings.heartbeat_timeout;
         let killed = self.layout.killed(self.swarm.kill);
         let copies_before = main.fleet.copies_ordered();
+        let (holds, beyond) = Holds::counted(&main.master.scrape().await?);
         let at = Instant::now();
         main.fleet.kill(killed);
         let watch = (timeout, self.swarm.watch);
@@ -355,6 +360,8 @@ impl Run<'_> {
         let seen = observe(&main.calls, http, &main.fleet, self.stat_load(), watch).await?;
         let (declared_dead, others) = dead_nodes(&main.calls, &main.fleet).await?;
         self.note_false_dead(seen.deaths.unexpected.max(others));
+        let after = Holds::counted(&main.master.scrape().await?);
+        (self.report.kill_holds, self.report.kill_holds_beyond_5_ms) = (after.0 - holds, after.1 - beyond);
         let since = |from: Instant| move |it: Instant| ms(it.saturating_duration_since(from));
         let first_copy = main.fleet.first_copy();
         let report = &mut self.report;
@@ -464,6 +471,7 @@ mod tests {
             kill: 10,
             racks,
             clients: 1,
+            rate: 0,
             window: Duration::from_secs(1),
             watch: Duration::from_secs(20),
             register: 0,

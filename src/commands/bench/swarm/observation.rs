@@ -7,7 +7,7 @@ use distrifs_proto::SplitMix;
 use distrifs_proto::grpc::v1;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::closed_loop::{Calls, run_until};
+use super::closed_loop::{Calls, Lanes, run_until};
 use super::fleet::Fleet;
 use super::metrics::Scrape;
 use super::namespace_calls::NamespaceCalls;
@@ -28,9 +28,16 @@ const MKDIR_ROOT: &str = "/swarm-mkdir";
 pub(super) struct StatLoad {
     pub(super) files: u64,
     pub(super) seed: u64,
+    /// Stats and mkdirs a second, together; 0: as fast as they go.
+    pub(super) rate: f64,
 }
 
 impl StatLoad {
+    /// The lanes of one kind of call, with their part of the rate.
+    fn lanes(self, count: u64) -> Lanes {
+        Lanes::at_rate(count, self.rate * count as f64 / (STAT_LANES + MKDIR_LANES) as f64)
+    }
+
     /// Stats one file, chosen by lane and number.
     async fn call(self, calls: NamespaceCalls, lane: u64, number: u64) -> Result<(), CommandError> {
         let chosen = SplitMix::new(self.seed ^ lane << 32 ^ number).next() % self.files;
@@ -44,7 +51,8 @@ impl StatLoad {
         until: impl Future<Output = T>,
     ) -> Result<(Calls, T), CommandError> {
         let calls = calls.clone();
-        run_until(STAT_LANES, move |lane, number| self.call(calls.clone(), lane, number), until).await
+        run_until(self.lanes(STAT_LANES), move |lane, number| self.call(calls.clone(), lane, number), until)
+            .await
     }
 }
 
@@ -89,7 +97,7 @@ pub(super) struct Observation {
     pub(super) deaths: Deaths,
 }
 
-/// Measures stats and mkdirs in closed loops, and watches the metrics meanwhile.
+/// Measures stats and mkdirs, and watches the metrics meanwhile.
 pub(super) async fn observe(
     calls: &NamespaceCalls,
     http: &str,
@@ -103,7 +111,7 @@ pub(super) async fn observe(
         let calls = mkdir_calls.clone();
         async move { calls.mkdir(lane, format!("{MKDIR_ROOT}/{lane}-{number}")).await }
     };
-    let mkdirs = run_until(MKDIR_LANES, mkdir, tokio::time::sleep_until(until));
+    let mkdirs = run_until(stat.lanes(MKDIR_LANES), mkdir, tokio::time::sleep_until(until));
     let stats = stat.run_until(calls, tokio::time::sleep_until(until));
     let deaths = Deaths::watch(http, fleet, timeout, until);
     let (mkdirs, stats, deaths) = tokio::join!(mkdirs, stats, deaths);

@@ -55,6 +55,9 @@ pub(super) struct SwarmReport {
     /// For how long the cluster was watched after the kill.
     pub(super) kill_seconds: f64,
     pub(super) copies_ordered: u64,
+    /// Holds of all locks while the killed nodes were watched, and those beyond 5 ms.
+    pub(super) kill_holds: u64,
+    pub(super) kill_holds_beyond_5_ms: u64,
     /// Killed nodes that came back and reported.
     pub(super) returned: u64,
     pub(super) return_s: f64,
@@ -124,6 +127,8 @@ impl SwarmReport {
             most("stat p99 after the kill, ms", self.stat_p99_ms, CALL_MS_GOAL),
             most("mkdir p99 after the kill, ms", self.mkdir_p99_ms, CALL_MS_GOAL),
             count("copies ordered", self.copies_ordered),
+            count("lock holds meanwhile", self.kill_holds),
+            count("  of these beyond 5 ms", self.kill_holds_beyond_5_ms),
             count("returned", self.returned),
             count("copies ordered after the return", self.needless_copies),
             plain("restart until all reported, s", self.restart_s, 1),
