@@ -170,6 +170,7 @@ impl Master {
         master.spawn("vigil", vigil::run(state.clone(), serving.clone()));
         master.spawn("probe", probe::run(state.clone(), serving.clone()));
         master.spawn("gc", sweep::collect_garbage(state.clone(), proposer.clone(), serving.clone()));
+        master.spawn("orphans", sweep::quarantine_orphans(state.clone(), serving.clone()));
         if let Some((listener, _)) = http_listener {
             let served = http::serve(listener, state.clone(), serving.clone());
             master.spawn("http", async move {

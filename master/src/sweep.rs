@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use distrifs_proto::grpc::v1;
 use distrifs_proto::types::{ChunkId, GenerationStamp, Lsn};
@@ -18,6 +18,8 @@ use crate::writer::Proposer;
 const SLICE: usize = 128;
 /// Slices between two yields: under load a yield lets hundreds of other tasks go first, and takes milliseconds.
 const SLICES_PER_POLL: usize = 8;
+/// Of the time that its slices took, so often a pass over orphans rests: it takes a twentieth of a processor.
+const ORPHAN_REST_TURNS: u32 = 19;
 /// Tombstones forgotten by one command, which is applied in one hold of the namespace.
 const FORGET_MAX: usize = 1024;
 /// Delete orders that are gathered before they are sent: with thousands of datanodes a slice has one or two for each.
@@ -167,8 +169,15 @@ pub(crate) async fn collect_garbage(state: Arc<State>, proposer: Proposer, mut s
     while next(&mut ticks, &mut stop).await {
         Pass::default().run(&state, &proposer, &stop).await;
         show_durable(&state, &mut told);
-        quarantine_orphans(&state).await;
         forget_plans(&state).await;
+    }
+}
+
+/// Has orphans moved out of the way, until `stop` turns true.
+pub(crate) async fn quarantine_orphans(state: Arc<State>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = ticks(state.config.gc_interval);
+    while next(&mut ticks, &mut stop).await {
+        pass_over_orphans(&state, &stop).await;
     }
 }
 
@@ -293,10 +302,11 @@ async fn forget_plans(state: &State) {
 
 /// Has moved out of the way what the namespace has not known for as long as an unfinished file may last: in one pass over
 /// all chunks that are reported, slice by slice.
-async fn quarantine_orphans(state: &State) {
+async fn pass_over_orphans(state: &State, stop: &watch::Receiver<bool>) {
     let age = state.config.gc_delay.max(state.config.pending_timeout);
     let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-    loop {
+    while !*stop.borrow() {
+        let began = Instant::now();
         for _ in 0..SLICES_PER_POLL {
             let chunks = state.cluster().next_reported(state.clock.now_ms());
             if chunks.is_empty() {
@@ -325,8 +335,8 @@ async fn quarantine_orphans(state: &State) {
                 return;
             }
         }
-        // Nothing waits for orphans: the other tasks of this thread go first.
-        tokio::task::yield_now().await;
+        // Nothing waits for orphans.
+        tokio::time::sleep(began.elapsed() * ORPHAN_REST_TURNS).await;
     }
 }
 
