@@ -20,7 +20,7 @@ pub(crate) const GRANTS_MAX: usize = 1 << 16;
 pub(crate) const RESERVED_IDS: u32 = 4096;
 /// With fewer left the next ones are reserved.
 const IDS_LEFT_MIN: u64 = 1024;
-/// Chunks buried in one step: one command, which is applied in one hold of the namespace.
+/// Chunks that become tombstones in one step: one command, which is applied in one hold of the namespace.
 const BURIED_MAX: usize = 1024;
 
 /// The right to write one chunk.

@@ -95,7 +95,7 @@ impl Listening {
 /// What a node adds to the sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Counted {
-    /// Live, and has told its load.
+    /// Live, and has reported its load.
     live: bool,
     /// Live, and others could not reach it.
     distrusted: bool,
@@ -136,7 +136,7 @@ impl Space {
 /// Sums over all nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct NodeSums {
-    /// Live ones that have told their load.
+    /// Live ones that have reported their load.
     pub(crate) live: u64,
     /// Of these, such as others could not reach.
     distrusted: u64,

@@ -151,7 +151,7 @@ impl Cluster {
         report: &mut FullReport,
         verdicts: Vec<Verdict>,
     ) -> bool {
-        // A later session of the node reports anew.
+        // A later session of the node sends a report of its own.
         let Some((index, node)) = self.node_of(session) else { return false };
         if node.noted.is_none() {
             return false;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-/// Reservations of different lengths that are told apart; further ones join the next longer one.
+/// Reservations of different lengths that are kept apart; further ones join the next longer one.
 const LENGTHS_MAX: usize = 1024;
 
 /// What is reserved on one node since its last heartbeat.

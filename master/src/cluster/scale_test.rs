@@ -262,7 +262,7 @@ fn pages_of_nodes_are_bounded_and_complete() {
     assert!(work.most <= 2 * VIEWS_PAGE as u64, "{work:?}");
 }
 
-/// Ids that register once and never again give up their places; nodes that hold replicas keep theirs.
+/// Ids that register once and never again are evicted when their places are needed; nodes that hold replicas keep theirs.
 #[test]
 fn more_nodes_than_there_are_places_can_register_one_after_another() {
     let mut world = World::new(100);
