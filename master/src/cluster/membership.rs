@@ -245,7 +245,7 @@ impl Cluster {
     }
 
     /// A dead node that holds nothing is forgotten after a while.
-    fn watch_unused(&mut self, now_ms: u64, index: u32) {
+    pub(super) fn watch_unused(&mut self, now_ms: u64, index: u32) {
         let Some(node) = self.nodes.get(index as usize).and_then(Option::as_ref) else { return };
         if node.session.is_some() || node.held.len() > 0 {
             return;

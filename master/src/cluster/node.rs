@@ -357,6 +357,10 @@ impl Cluster {
             self.repairs.count_failed(lost);
             // By the time at which it was heard: a look at the present is taken when its deadline has come.
             self.refresh(heard_ms, index);
+            // One that was declared dead over its open session has no deadline that would see to this.
+            if self.node(index).is_some_and(|node| node.died_ms.is_some()) {
+                self.watch_unused(heard_ms, index);
+            }
         }
     }
 

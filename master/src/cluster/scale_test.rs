@@ -289,3 +289,20 @@ fn more_nodes_than_there_are_places_can_register_one_after_another() {
     while work.of(|| world.cluster.advance(now_ms)) {}
     assert_eq!(world.cluster.views(now_ms).len(), 100);
 }
+
+/// The connection of a node that went silent is closed after the node was declared dead, as with a cut network.
+#[test]
+fn a_node_that_died_over_an_open_session_expires_as_well() {
+    let mut world = World::new(3);
+    let session = world.cluster.register(NOW, LEADER, registration(9)).expect("joins");
+    let mut work = Work::default();
+    let died = NOW + 9_001;
+    (0..3).for_each(|node| world.beat(died, node));
+    world.settle(died, &mut work);
+    assert_eq!(world.cluster.sums().dead, 1);
+    world.cluster.session_ended(session);
+    let late = NOW + 600_000;
+    (0..3).for_each(|node| world.beat(late, node));
+    world.settle(late, &mut work);
+    assert_eq!((world.cluster.views(late).len(), world.cluster.sums().dead), (3, 0));
+}
