@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, timeout};
 
-use crate::cluster::{Endpoint, WEIGHT_READ};
+use crate::cluster::{Cluster, Endpoint, WEIGHT_READ};
 use crate::state::State;
 
 /// Between two signs of life of a node.
@@ -52,7 +52,7 @@ pub(crate) async fn run(state: Arc<State>, mut stop: watch::Receiver<bool>) {
             }
             _ = ticks.tick() => {}
         }
-        let heard = heard(&state);
+        let heard = state.pages(Cluster::heard_page);
         let nodes = heard.len();
         let pause = Duration::from_millis((nodes * 1000 / PROBES_PER_SECOND) as u64);
         ticks.reset_after(pause.max(INTERVAL));
@@ -70,18 +70,6 @@ pub(crate) async fn run(state: Arc<State>, mut stop: watch::Receiver<bool>) {
             probes.spawn(probe(state.clone(), node, nodes, silent.clone()));
         }
     }
-}
-
-/// All nodes that say of themselves that they are alive.
-fn heard(state: &State) -> Vec<Endpoint> {
-    let mut heard = Vec::new();
-    let mut from = Some(0);
-    while let Some(at) = from {
-        let (page, next) = state.cluster().heard_page(state.clock.now_ms(), at);
-        heard.extend(page);
-        from = next;
-    }
-    heard
 }
 
 /// Asks one of so many nodes, and complains of it when it stays silent and the others do not.

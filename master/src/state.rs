@@ -40,6 +40,9 @@ const TOUCHED_MAX: usize = 1 << 16;
 /// Sessions that are looked at in one hold.
 const SESSIONS_PAGE: usize = 64;
 
+/// Some of what the cluster has by index, and the index behind; `None`: that was the last.
+type Page<T> = (Vec<T>, Option<usize>);
+
 /// What is sent to a datanode.
 pub(crate) type ToSession = mpsc::Sender<Result<v1::ToDatanode, Status>>;
 
@@ -265,15 +268,21 @@ impl State {
 
     /// All datanodes, sorted by id. The lock is let go of after each page, so nodes may change in between.
     pub(crate) fn node_views(&self) -> Vec<NodeView> {
-        let mut views = Vec::new();
-        let mut from = Some(0);
-        while let Some(at) = from {
-            let (page, next) = self.cluster().views_page(self.clock.now_ms(), at);
-            views.extend(page);
-            from = next;
-        }
+        let mut views = self.pages(Cluster::views_page);
         views.sort_by_key(|view| view.id);
         views
+    }
+
+    /// All that the cluster gives in pages, from an index on each. The lock is let go of after each page.
+    pub(crate) fn pages<T>(&self, page: fn(&Cluster, u64, usize) -> Page<T>) -> Vec<T> {
+        let mut all = Vec::new();
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let (some, next) = page(&self.cluster(), self.clock.now_ms(), at);
+            all.extend(some);
+            from = next;
+        }
+        all
     }
 
     /// Sends a message to each datanode; what a full queue does not take is not sent.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use distrifs_proto::grpc::v1;
-use distrifs_proto::types::{ChunkId, GenerationStamp, Lsn};
+use distrifs_proto::types::{ChunkId, Epoch, GenerationStamp, Lsn};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
@@ -167,7 +167,7 @@ pub(crate) async fn collect_garbage(state: Arc<State>, proposer: Proposer, mut s
     let mut ticks = ticks(state.config.gc_interval);
     let mut told = Lsn(0);
     while next(&mut ticks, &mut stop).await {
-        Pass::default().run(&state, &proposer, &stop).await;
+        Pass::new(&state).run(&state, &proposer, &stop).await;
         show_durable(&state, &mut told);
         forget_plans(&state).await;
     }
@@ -182,8 +182,10 @@ pub(crate) async fn quarantine_orphans(state: Arc<State>, mut stop: watch::Recei
 }
 
 /// One pass over all tombstones.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pass {
+    /// What had been accepted as lost when it began: tombstones of before a later loss may be gone, and count for nothing.
+    history: Epoch,
     after: ChunkId,
     forget: Vec<ChunkId>,
     orders: GcOrders,
@@ -192,6 +194,17 @@ struct Pass {
 }
 
 impl Pass {
+    fn new(state: &State) -> Self {
+        let (history, after) = (state.history(), ChunkId(0));
+        Self { history, after, forget: Vec::new(), orders: GcOrders::default(), slow: HashSet::new() }
+    }
+
+    /// Whether what was gathered may still be ordered. A datanode may have shown meanwhile that this master's log lost
+    /// records, or the loss may have been accepted.
+    fn holds(&self, state: &State) -> bool {
+        state.cluster().deletes(state.clock.now_ms()) && state.history() == self.history
+    }
+
     async fn run(mut self, state: &State, proposer: &Proposer, stop: &watch::Receiver<bool>) {
         let next_chunk = state.namespace().next_chunk();
         while state.cluster().mark_away(next_chunk) {
@@ -212,15 +225,10 @@ impl Pass {
 
     /// Looks at some tombstones; whether there are more.
     fn slice(&mut self, state: &State) -> bool {
-        // Before the tombstones are read: if a loss is accepted meanwhile, these may be gone, and count for nothing.
-        let history = state.history();
         let some: Vec<(ChunkId, Tombstone)> =
             { state.namespace() }.tombstones_after(self.after).take(SLICE).collect();
         let (now_ms, wall_ms, ages) = (state.clock.now_ms(), state.clock.wall_ms(), ages(state));
         let step = state.cluster().gc(now_ms, wall_ms, ages, some.iter().copied());
-        if state.history() != history {
-            return false;
-        }
         let Some((last, _)) = some.last().copied() else { return false };
         self.after = last;
         self.forget.extend(step.forget);
@@ -232,6 +240,10 @@ impl Pass {
     async fn send(&mut self, state: &State) {
         for turn in 0..=SEND_TRIES {
             for session in self.orders.sessions() {
+                if !self.holds(state) {
+                    self.orders = GcOrders::default();
+                    return;
+                }
                 if self.slow.contains(&session) {
                     self.orders.drop_session(session);
                 }
@@ -258,6 +270,9 @@ impl Pass {
 
     async fn forget(&mut self, state: &State, proposer: &Proposer) {
         for chunks in std::mem::take(&mut self.forget).chunks(FORGET_MAX) {
+            if !self.holds(state) {
+                return;
+            }
             let forget = Operation::ForgetTombstones { chunks: chunks.to_vec() };
             match proposer.propose(Command::own(state.clock.wall_ms(), forget)).await {
                 Ok(_) => state.metrics.tombstones_forgotten(chunks.len() as u64),
@@ -370,5 +385,31 @@ async fn next(ticks: &mut tokio::time::Interval, stop: &mut watch::Receiver<bool
     tokio::select! {
         _ = stop.wait_for(|stop| *stop) => false,
         _ = ticks.tick() => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve_test::{config, folder, start};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn orders_gathered_before_a_loss_was_accepted_are_not_sent() {
+        let dir = folder();
+        let mut config = config(dir.path());
+        config.heartbeat_interval = Duration::from_millis(1);
+        config.heartbeat_timeout = Duration::from_millis(2);
+        let master = start(config).await;
+        let state = master.state();
+        while !state.cluster().deletes(state.clock.now_ms()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut pass = Pass::new(state);
+        assert!(pass.holds(state));
+        pass.orders.add(vec![(SessionId(7), vec![(ChunkId(1), GenerationStamp(1))])]);
+        state.set_history(Epoch(9));
+        pass.send(state).await;
+        assert_eq!((pass.orders.len(), pass.slow.len()), (0, 0), "dropped, and no datanode was waited for");
+        master.stop().await;
     }
 }

@@ -217,22 +217,17 @@ impl Cluster {
             return;
         }
         node.deadline_ms = None;
-        match node.state(now_ms, listening) {
-            NodeState::Dead => {
-                if node.died_ms.is_none_or(|died| node.heard.ms() > died) {
-                    node.died_ms = Some(now_ms);
-                    self.outage.died(now_ms);
-                    self.sums.deaths += 1;
-                    let lost = self.repairs.node_went(index);
-                    self.repairs.count_failed(lost);
-                }
-                self.watch_unused(now_ms, index);
+        if node.state(now_ms, listening) == NodeState::Dead {
+            if node.died_ms.is_none_or(|died| node.heard.ms() > died) {
+                node.died_ms = Some(now_ms);
+                self.outage.died(now_ms);
+                self.sums.deaths += 1;
+                let lost = self.repairs.node_went(index);
+                self.repairs.count_failed(lost);
             }
-            state => {
-                let next = listening.deadline(node.heard.ms(), state);
-                self.set_deadline(index, next);
-            }
+            self.watch_unused(now_ms, index);
         }
+        // Sets the next deadline as well.
         self.refresh(now_ms, index);
     }
 

@@ -138,7 +138,6 @@ impl Repair {
             }
             let is_last = self.slice(state);
             if is_last {
-                (self.next_slot, self.next_chunk) = (0, 0);
                 state.set_repair_found(self.found);
                 state.cluster().set_copies_missing(self.found.missing);
                 if !self.sees_deaths(state) {
